@@ -1,0 +1,100 @@
+# make book   executes the notebooks and builds the book into _build/html
+# make test   lint, types and tests
+# Both set up .venv by themselves the first time.
+
+PYTHON   ?= python3
+EDITIONS ?= clinical demo
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+BIN       := .venv/bin
+STAMP     := .venv/.installed
+NOTEBOOKS := $(sort $(notdir $(wildcard notebooks/*.ipynb)))
+EXECUTED  := $(foreach e,$(EDITIONS),$(addprefix book/editions/$(e)/,$(NOTEBOOKS)))
+GENERATED := $(addprefix book/generated/,answer.md studies.md datasets.md)
+
+# What a result depends on besides its notebook: the package and the recorded runs.
+SOURCES := $(shell find ecgnb -name '*.py' -o -name '*.toml') \
+           $(shell find results -type f -not -name '.*' 2>/dev/null)
+
+# The environment's own kernel and settings, and none of the user's; no progress bars in a log.
+export JUPYTER_PREFER_ENV_PATH = 1
+export JUPYTER_CONFIG_DIR = $(CURDIR)/.venv/etc/jupyter
+export IPYTHONDIR = $(CURDIR)/.venv/ipython
+export PYDEVD_DISABLE_FILE_VALIDATION = 1
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export TQDM_DISABLE = 1
+export PYTHONWARNINGS = ignore:IProgress not found
+unexport MPLBACKEND PYTHONPATH
+
+.PHONY: help book test lint clean
+
+help:
+	@echo "make book    execute the notebooks and build the book: _build/html/index.html"
+	@echo "make test    ruff, mypy and the tests"
+	@echo "make lint    ruff and mypy only"
+	@echo "make clean   remove what was built; keeps .venv and the cache of trained runs"
+	@echo "PYTHON=python3.12 make ... chooses the interpreter (3.11 or newer)"
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "This project needs Python 3.11 or newer, and '$(PYTHON)' is not." \
+	       "Name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "setting up .venv (once; some minutes)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install -qq -c constraints.txt -e '.[book,test]'
+	@$(BIN)/python -c 'import matplotlib.pyplot' 2>/dev/null  # its font cache: now, not in a notebook
+	@mkdir -p .venv/etc/ipython  # a kernel on this machine alone need not warn that it is not encrypted
+	@echo '{"IPKernelApp": {"log_level": "ERROR"}}' > .venv/etc/ipython/ipython_kernel_config.json
+	@touch $@
+
+lint: $(STAMP)
+	@$(BIN)/ruff check -q .
+	@$(BIN)/ruff format -q --check .
+	@$(BIN)/mypy --no-error-summary ecgnb
+
+# One thread a process: with more, small networks on shared cores slow down a hundredfold.
+test: lint
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+
+# A notebook that fails leaves its half-executed copy in _build/notebooks, never in the book.
+# It runs in an empty folder: a notebook may not depend on where it lies.
+define execute
+book/editions/$(1)/%.ipynb: notebooks/%.ipynb $$(SOURCES) $$(STAMP)
+	@echo "executing $$* with the study $(1)"
+	@mkdir -p $$(@D) _build/notebooks/$(1) _build/cwd
+	@$$(BIN)/papermill $$< _build/notebooks/$(1)/$$(@F) -p study $(1) -k python3 \
+	  --cwd _build/cwd --no-progress-bar --log-level WARNING
+	@mv _build/notebooks/$(1)/$$(@F) $$@
+endef
+$(foreach e,$(EDITIONS),$(eval $(call execute,$(e))))
+
+book/generated/datasets.md: $(SOURCES) $(STAMP)
+	@mkdir -p $(@D)
+	@$(BIN)/ecgnb datasets --markdown > $@.tmp
+	@mv $@.tmp $@
+
+# answer.md with its figure answer.png, and studies.md: each command writes into the folder it is given.
+book/generated/answer.md book/generated/studies.md: book/generated/%.md: $(SOURCES) $(STAMP)
+	@mkdir -p $(@D)
+	@$(BIN)/python -m ecgnb.notebook $* $(@D)
+	@touch $@
+
+# Built from nothing each time: a partial build would not repeat the warnings of the one before.
+HTML  := _build/html/index.html
+PAGES := $(wildcard book/*.md book/*.bib book/_static/*) _config.yml _toc.yml
+
+$(HTML): $(EXECUTED) $(GENERATED) $(PAGES)
+	@rm -rf _build/html _build/.doctrees
+	@$(BIN)/jupyter-book build book --path-output . --config _config.yml --toc "$(CURDIR)/_toc.yml" \
+	  -W -n --keep-going -q > /dev/null
+
+book: $(HTML)
+	@echo "the book: $(HTML)"
+
+clean:
+	rm -rf _build book/editions book/generated .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,223 @@
+"""Raw records to one array of signals and one table, record by record.
+
+A record that cannot be used is dropped with its reason; what is odd but usable is kept and flagged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from tqdm.auto import tqdm
+
+from ecgnb.data import raw, records, resample, splits
+from ecgnb.data.catalog import DatasetCard
+from ecgnb.data.labels import unknown_codes
+from ecgnb.errors import UserError
+
+SELECTION = ("record", "patient", "fold", "age", "sex", "codes")
+"""Columns of a table that names the records of a study, and of a prepared table."""
+
+PREPARED_VERSION = 1
+"""Raised by hand when the same raw files would give other arrays."""
+
+SIMULATED_RECORDS = 3000
+_FOLD_SEED = 0
+_MICROVOLT_LIMIT = 32767
+
+
+@dataclass(frozen=True)
+class Options:
+    """How raw records become arrays.
+
+    Attributes
+    ----------
+    rate : float
+        Sampling rate of the arrays in Hz.
+    seconds : float
+        Window; longer records keep their first seconds.
+    short : str
+        ``pad`` records of at least half a window with their last value, or ``drop`` them.
+        Records under half a window are always dropped.
+    antialias : bool
+        Whether to filter before taking fewer samples.
+    simulated_records : int
+        How many records a simulated hospital writes; other datasets ignore it.
+    """
+
+    rate: float = 100.0
+    seconds: float = 10.0
+    short: str = "pad"
+    antialias: bool = True
+    simulated_records: int = SIMULATED_RECORDS
+
+    @property
+    def samples(self) -> int:
+        """Samples in a window."""
+        return round(self.rate * self.seconds)
+
+
+def canonical(table: pd.DataFrame) -> str:
+    """Write a table as text that does not depend on the version of any library."""
+    columns = [table[name] for name in SELECTION]
+    return "\n".join(
+        "\t".join(_plain(value) for value in row) for row in zip(*columns, strict=True)
+    )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:g}"
+    return str(value)
+
+
+def write_arrays(
+    facts: DatasetCard,
+    source: Path,
+    listing: raw.Listing,
+    options: Options,
+    selection: pd.DataFrame | None,
+    partial: Path,
+    progress: bool,
+) -> dict[str, Any]:
+    """Write ``signals.npy`` and ``records.parquet`` into a folder, and return what is in them.
+
+    Parameters
+    ----------
+    facts : DatasetCard
+    source : Path
+        The raw dataset.
+    listing : Listing
+        Its records.
+    options : Options
+    selection : DataFrame or None
+        The records to use, with columns `SELECTION`; None for all.
+    partial : Path
+        Where to write.
+    progress : bool
+        Whether to show a progress bar.
+
+    Raises
+    ------
+    UserError
+        If no record can be used.
+    """
+    rows, dropped = _rows(listing, selection)
+    kept: list[dict[str, Any]] = []
+    digest = hashlib.sha256()
+    with open(partial / "signals.npy", "wb") as file:
+        _npy_header(file, 0, options.samples)
+        for row in tqdm(rows, desc=f"prepare {facts.name}", disable=not progress, leave=False):
+            try:
+                values, found = _record(source / row["path"], listing, options)
+            except records.RecordError as error:
+                dropped.append({"record": row["record"], "reason": str(error)})
+                continue
+            content = values.tobytes()
+            file.write(content)
+            digest.update(content)
+            # What a study names of its records stands over what the files say.
+            first, second = (row, found) if selection is None else (found, row)
+            merged = {**first, **second}
+            unlabelled = "" if merged["codes"] else "unlabelled"
+            kept.append({**merged, "flags": f"{found['flags']} {unlabelled}".strip()})
+        file.seek(0)
+        _npy_header(file, len(kept), options.samples)
+        file.flush()
+        os.fsync(file.fileno())
+    if not kept:
+        raise UserError(
+            f"no record of {facts.name} in {source} can be used; the first reason: "
+            f"{dropped[0]['reason'] if dropped else 'none is named by the selection'}"
+        )
+    table = _with_folds(pd.DataFrame(kept), facts)
+    table.to_parquet(partial / "records.parquet", index=False)
+    digest.update(canonical(table).encode())
+    return {
+        "dataset": facts.name,
+        "version": facts.version,
+        "prepared_version": PREPARED_VERSION,
+        "fingerprint": digest.hexdigest(),
+        "options": asdict(options),
+        "filter": "Kaiser-windowed low-pass" if options.antialias else "none (every k-th sample)",
+        "counts": {
+            "listed": len(listing.table) + len(listing.absent),
+            "absent": len(listing.absent),
+            "kept": len(kept),
+            "dropped": len(dropped),
+            "flagged": int((table["flags"] != "").sum()),
+        },
+        "dropped": dropped,
+        "unknown_codes": unknown_codes(table["codes"], facts.vocabulary),
+    }
+
+
+def _rows(
+    listing: raw.Listing, selection: pd.DataFrame | None
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Join what is listed with what is selected; the rest is dropped with its reason."""
+    table = listing.table
+    again = table["record"].duplicated()
+    reason = "duplicate id: another file has the same record id"
+    dropped = [{"record": name, "reason": reason} for name in table["record"][again]]
+    table = table[~again]
+    if selection is not None:
+        paths = table.set_index("record")["path"]
+        there = selection["record"].isin(paths.index)
+        dropped += [
+            {"record": name, "reason": "named by the study, but not here"}
+            for name in selection["record"][~there]
+        ]
+        table = selection[there].assign(path=paths.loc[selection["record"][there]].to_numpy())
+        table = table.sort_values("record")
+    return [dict(zip(table.columns, row, strict=True)) for row in table.to_numpy(object)], dropped
+
+
+def _record(
+    path: Path, listing: raw.Listing, options: Options
+) -> tuple[npt.NDArray[np.int16], dict[str, Any]]:
+    header = records.read_header(path)
+    values = records.microvolts(header, records.read_digital(header))
+    missing = np.isnan(values).sum(axis=0)
+    if missing.any():
+        lead = records.LEADS[int(missing.argmax())]
+        raise records.RecordError(f"lead {lead} has {missing.max()} missing samples")
+    values = resample.resample(
+        values, header.sampling_rate, options.rate, antialias=options.antialias
+    )
+    shortest = options.samples if options.short == "drop" else options.samples // 2
+    window = resample.fit_window(values, options.samples, shortest=shortest)
+    if window is None:
+        raise records.RecordError(
+            f"record of {len(values) / options.rate:.1f} s is shorter than "
+            f"{shortest / options.rate:g} s"
+        )
+    values, padded = window
+    flags = [f"flat:{records.LEADS[lead]}" for lead in np.flatnonzero(np.ptp(values, axis=0) == 0)]
+    flags += ["padded"] if padded else []
+    flags += ["clipped"] if np.abs(values).max() > _MICROVOLT_LIMIT else []
+    whole = np.rint(values.T).clip(-_MICROVOLT_LIMIT, _MICROVOLT_LIMIT).astype("<i2")
+    facts: dict[str, Any] = raw.from_header(header) if listing.in_headers else {}
+    return np.ascontiguousarray(whole), {**facts, "flags": " ".join(flags)}
+
+
+def _with_folds(table: pd.DataFrame, facts: DatasetCard) -> pd.DataFrame:
+    table = table[[*SELECTION, "flags"]].reset_index(drop=True)
+    if (table["fold"] == 0).any():
+        labels = table["codes"].str.get_dummies(" ").to_numpy(dtype=bool)
+        folds = splits.assign_folds(table["patient"], labels, splits.FOLDS, _FOLD_SEED)
+        table["fold"] = folds
+    return table.astype({"fold": "int64", "age": "float64"})
+
+
+def _npy_header(file: BinaryIO, count: int, samples: int) -> None:
+    # NumPy leaves room for the first axis to grow, so the header's length does not change.
+    shape = (count, len(records.LEADS), samples)
+    facts = {"descr": "<i2", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, facts)

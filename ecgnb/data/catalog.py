@@ -1,0 +1,228 @@
+"""The datasets the package knows, and where they lie on this computer.
+
+A dataset is data, not code: ``catalog.toml`` holds one table a dataset, read here into frozen
+`DatasetCard` objects. A user's own dataset is one more TOML file (`load_card`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from types import MappingProxyType
+
+import platformdirs
+
+from ecgnb.errors import UserError
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """What is known of one dataset; 0, "" and () mean unknown.
+
+    Attributes
+    ----------
+    name, title : str
+        Its key (small letters, digits and hyphens) and its name in print.
+    version, url, mirror : str
+        The release described here, its landing page and its open copy on S3.
+    licence, citation : str
+        The licence of the data and the key of its reference in ``book/references.bib``.
+    description : str
+        One sentence: country, hospital, years, who.
+    records, patients : int
+        As published, before any record is dropped.
+    sampling_rates : tuple of int
+        In Hz; the rates a release offers.
+    seconds : tuple of float
+        Length of the shortest and of the longest record.
+    layout : str
+        How records and their metadata are laid out on disk, one of `LAYOUTS`.
+    vocabulary : str
+        What the native codes are, see `ecgnb.data.labels`; ``text`` is read by no label set.
+    folders : tuple of str
+        Where it usually lies under the data root, tried in this order: a folder of the version
+        (``ptb-xl/1.0.3``) before the folder that holds it.
+    record_range : tuple of str
+        First and last record name, where one download holds two datasets; () for all.
+    patients_known : bool
+        Whether records of one patient can be told: a patient id, or one record a patient.
+    amplitude : str
+        ``mV`` if amplitude was kept, ``z-score`` if each lead was standardised.
+    simulated : bool
+        Whether the ECGs come from `ecgnb.data.simulate`.
+    notes : str
+        What is awkward about it.
+    """
+
+    name: str
+    title: str
+    version: str
+    url: str
+    mirror: str
+    licence: str
+    citation: str
+    description: str
+    records: int
+    patients: int
+    sampling_rates: tuple[int, ...]
+    seconds: tuple[float, ...]
+    layout: str
+    vocabulary: str
+    folders: tuple[str, ...]
+    patients_known: bool
+    amplitude: str
+    notes: str
+    record_range: tuple[str, ...] = ()
+    simulated: bool = False
+
+
+LAYOUTS = ("ptb-xl", "challenge", "brugada-huca", "ptb", "incart", "ludb", "code-test")
+CARD_VOCABULARIES = ("scp", "snomed", "cpsc", "code-test", "ptb", "brugada", "text")
+AMPLITUDES = ("mV", "z-score")
+
+_CHOICES = {"layout": LAYOUTS, "vocabulary": CARD_VOCABULARIES, "amplitude": AMPLITUDES}
+
+# What a value in TOML must be, by the annotation of its field.
+_KINDS: Mapping[str, tuple[type | tuple[type, ...], type | tuple[type, ...], str]] = {
+    "str": (str, object, "text in quotes"),
+    "int": (int, object, "a whole number"),
+    "bool": (bool, object, "true or false"),
+    "tuple[str, ...]": (list, str, "a list of texts"),
+    "tuple[int, ...]": (list, int, "a list of whole numbers"),
+    "tuple[float, ...]": (list, (int, float), "a list of numbers"),
+}
+
+
+def _wrong(field: dataclasses.Field, value: object) -> str:
+    """Say what is wrong with the value of a field; "" if nothing is."""
+    kind, item, wanted = _KINDS[str(field.type)]
+    # bool is an int to Python, not to a reader of the file.
+    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if fits and isinstance(value, list):
+        fits = all(isinstance(one, item) and not isinstance(one, bool) for one in value)
+    if not fits:
+        return f"'{field.name}' must be {wanted}."
+    if field.name == "name" and not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", str(value)):
+        return f"The name '{value}' must be small letters and digits joined by hyphens."
+    if field.name in _CHOICES and value not in _CHOICES[field.name]:
+        return f"'{field.name}' is '{value}': choose one of {', '.join(_CHOICES[field.name])}."
+    if field.name == "seconds" and isinstance(value, list) and len(value) != 2:
+        return "'seconds' must be two numbers: the shortest and the longest record."
+    if field.name == "record_range" and isinstance(value, list) and len(value) not in (0, 2):
+        return "'record_range' must be two record names, the first and the last, or left out."
+    return ""
+
+
+def _card(name: str, table: Mapping[str, object], where: str) -> DatasetCard:
+    """Build a card, or raise UserError with one sentence for every wrong key."""
+    fields = {field.name: field for field in dataclasses.fields(DatasetCard)}
+    values = {"name": name, **table}
+    problems = []
+    for key in values:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            problems.append(
+                f"'{key}' is not a key of a card" + (f": write '{near[0]}'." if near else ".")
+            )
+    for key, field in fields.items():
+        if key in values:
+            problems.append(_wrong(field, values[key]))
+        elif field.default is dataclasses.MISSING:
+            problems.append(f"'{key}' is missing: add {_KINDS[str(field.type)][2]}.")
+    problems = [problem for problem in problems if problem]
+    if problems:
+        raise UserError(f"The dataset card '{name}' in {where} is wrong. " + " ".join(problems))
+    plain = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    return DatasetCard(**plain)  # type: ignore[arg-type]  # checked field by field above
+
+
+def _catalog() -> dict[str, DatasetCard]:
+    text = files(__package__).joinpath("catalog.toml").read_text(encoding="utf-8")
+    return {name: _card(name, table, "catalog.toml") for name, table in tomllib.loads(text).items()}
+
+
+CATALOG: Mapping[str, DatasetCard] = MappingProxyType(_catalog())
+
+
+def card(name: str) -> DatasetCard:
+    """Return the card of a dataset of the catalog.
+
+    Raises
+    ------
+    UserError
+        If there is no such dataset; the message names near matches.
+    """
+    if name in CATALOG:
+        return CATALOG[name]
+    near = difflib.get_close_matches(name.lower().replace("_", "-"), CATALOG, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise UserError(f"There is no dataset '{name}'.{hint} 'ecgnb datasets' lists them all.")
+
+
+def load_card(path: str | os.PathLike[str]) -> DatasetCard:
+    """Read a dataset card of your own: one TOML file, one table, its header the dataset's name.
+
+    Parameters
+    ----------
+    path : path
+        A file such as ``[my-hospital]`` followed by the keys of `DatasetCard`.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or for every key that is unknown, missing or of a wrong kind.
+    """
+    path = Path(path)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read the dataset card {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"The dataset card {path} is not valid TOML: {error}.") from error
+    if len(tables) != 1 or not isinstance(next(iter(tables.values())), dict):
+        raise UserError(
+            f"The dataset card {path} must hold one table: start it with a line like [my-hospital]."
+        )
+    name, table = next(iter(tables.items()))
+    if name in CATALOG:
+        raise UserError(f"The name '{name}' in {path} is taken by the catalog: choose another.")
+    return _card(name, table, str(path))
+
+
+def data_root() -> Path:
+    """Return the folder of raw datasets, from the environment variable ``ECGNB_DATA``.
+
+    Raises
+    ------
+    UserError
+        If the variable is not set or does not name a folder.
+    """
+    value = os.environ.get("ECGNB_DATA", "")
+    if not value:
+        raise UserError(
+            "ECGNB_DATA is not set: set it to the folder that holds your datasets, for example "
+            "export ECGNB_DATA=$HOME/ecg, or use a simulated dataset, which needs none."
+        )
+    root = Path(value).expanduser()
+    if not root.is_dir():
+        raise UserError(f"ECGNB_DATA is '{value}', which is not a folder: create or correct it.")
+    return root
+
+
+def cache_root() -> Path:
+    """Return the folder of prepared data and runs: ``ECGNB_CACHE``, or the user's cache folder."""
+    value = os.environ.get("ECGNB_CACHE", "")
+    return Path(value).expanduser() if value else platformdirs.user_cache_path("ecgnb")
+
+
+def find(card: DatasetCard, root: Path) -> Path | None:
+    """Return the first of the usual folders of a dataset that exists under `root`, else None."""
+    folders = (root / folder for folder in card.folders)
+    return next((folder for folder in folders if folder.is_dir()), None)

@@ -1,0 +1,402 @@
+"""Two simulated hospitals, and their ECGs as real WFDB records.
+
+A `Hospital` is a frozen collection of facts: who comes, what they have, how the ECG is recorded and
+how it is coded. The two differ in all four, as real hospitals do, so that a model can be moved from
+one to the other and can fail. `write_hospital` writes records as the PhysioNet Challenge does
+(format 16, SNOMED codes in `#Dx:`), so that the path from file to label set is the real one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgnb.data import simulate
+from ecgnb.data.simulate import DOWER, FINDINGS, LEADS, Array, Patient, Plan
+from ecgnb.errors import UserError
+
+Noise = NDArray[np.float32]
+
+CHRONIC = ("LBBB", "RBBB", "LAnFB", "IAVB", "LVH", "LQRSV", "MI")
+PASSING = ("PAC", "PVC", "STE", "STD", "TInv")
+# Log-odds a decade of age: how much commoner a finding is in the old.
+AGE_SLOPE = {"AF": 0.6, "AFL": 0.4, "LBBB": 0.5, "RBBB": 0.4, "LAnFB": 0.4, "IAVB": 0.4, "PVC": 0.3}
+AGE_SLOPE |= {"SA": -0.3, "MI": 0.4, "LVH": 0.3, "PAC": 0.2, "STach": -0.1}
+# fmt: off
+SNOMED = {
+    "NSR": "426783006", "SB": "426177001", "STach": "427084000", "SA": "427393009",
+    "AF": "164889003", "AFL": "164890007", "PAC": "284470004", "PVC": "427172004",
+    "IAVB": "270492004", "LBBB": "164909002", "RBBB": "59118001", "LAnFB": "445118002",
+    "LVH": "164873001", "LQRSV": "251146004", "STD": "429622005", "STE": "164931005",
+    "TInv": "59931005", "MI": "164865005",
+}
+# fmt: on
+# Findings that a hurried reader takes for one another.
+LOOKALIKE = {"PAC": "PVC", "PVC": "PAC", "AF": "AFL", "AFL": "AF", "STD": "TInv", "TInv": "STD"}
+LOOKALIKE |= {"SA": "PAC", "LBBB": "RBBB", "LAnFB": "MI", "NSR": "SA"}
+# Dower's torso has the chest electrodes further from the heart than PTB-XL's patients have.
+CHEST_GAIN: Array = np.array((0.82, 1.25, 1.25, 1.15, 1.05, 0.95))
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """The facts of a simulated hospital.
+
+    Attributes
+    ----------
+    prefix : str
+        First letter of its record names.
+    age, age_spread, women : float
+        Mean and standard deviation in years, and the share of women.
+    repeat_every : int
+        Every so many records, the patient of the record before comes back.
+    prevalence : dict
+        Probability of each finding at the age of 60; the rest of the rhythms is NSR.
+    rate, seconds : int
+        Samples a second, and the length of a record.
+    gain : int
+        ADC units per mV.
+    leads : tuple of str
+        The order in which the leads are written; `spelling` says whether as aVR or AVR.
+    mains_hz, mains, muscle, motion, wander : float
+        Hz; typical amplitudes at an electrode in mV of the mains hum, muscle noise, electrode
+        motion (1-10 Hz) and baseline wander (below 0.5 Hz).
+    misplaced, rotation, swapped : float
+        Spread of the precordial electrodes' displacement (1 = to the next electrode) and of the
+        torso's rotation (degrees); probability that the arm electrodes are swapped.
+    codes : dict
+        Codes that differ from `SNOMED`.
+    coded : dict
+        Probability that a finding is coded where it is below `coded_else`.
+    coded_else, sinus_beside_others, mistaken : float
+        Probability that a present finding is coded; that NSR is, beside other findings; and that a
+        finding is coded as one that looks like it.
+    """
+
+    name: str
+    prefix: str
+    age: float
+    age_spread: float
+    women: float
+    repeat_every: int
+    prevalence: dict[str, float]
+    rate: int
+    seconds: int
+    gain: int
+    leads: tuple[str, ...]
+    upper_case: bool
+    mains_hz: float
+    mains: float
+    muscle: float
+    motion: float
+    wander: float
+    misplaced: float
+    rotation: float
+    swapped: float
+    codes: dict[str, str]
+    coded: dict[str, float]
+    coded_else: float
+    sinus_beside_others: float
+    mistaken: float
+
+
+HOSPITALS = {
+    "sim-north": Hospital(
+        name="sim-north",
+        prefix="N",
+        age=64,
+        age_spread=16,
+        women=0.47,
+        repeat_every=5,
+        prevalence={
+            **{"SB": 0.11, "STach": 0.08, "SA": 0.05, "AF": 0.11, "AFL": 0.03},
+            **{"LBBB": 0.06, "RBBB": 0.06, "LAnFB": 0.07, "IAVB": 0.09, "LVH": 0.09},
+            **{"LQRSV": 0.05, "MI": 0.12, "PAC": 0.06, "PVC": 0.08},
+            **{"STE": 0.03, "STD": 0.07, "TInv": 0.08},
+        },
+        rate=500,
+        seconds=10,
+        gain=1000,
+        leads=LEADS,
+        upper_case=False,
+        mains_hz=50,
+        mains=0.002,
+        muscle=0.004,
+        motion=0.006,
+        wander=0.03,
+        misplaced=0.25,
+        rotation=8,
+        swapped=0.004,
+        codes={"RBBB": "713427006"},
+        coded={"LQRSV": 0.85, "TInv": 0.9, "STD": 0.9},
+        coded_else=0.97,
+        sinus_beside_others=0.9,
+        mistaken=0.01,
+    ),
+    "sim-south": Hospital(
+        name="sim-south",
+        prefix="S",
+        age=55,
+        age_spread=19,
+        women=0.56,
+        repeat_every=8,
+        prevalence={
+            **{"SB": 0.18, "STach": 0.16, "SA": 0.07, "AF": 0.08, "AFL": 0.05},
+            **{"LBBB": 0.04, "RBBB": 0.07, "LAnFB": 0.04, "IAVB": 0.06, "LVH": 0.06},
+            **{"LQRSV": 0.07, "MI": 0.06, "PAC": 0.05, "PVC": 0.07},
+            **{"STE": 0.04, "STD": 0.08, "TInv": 0.13},
+        },
+        rate=250,
+        seconds=12,
+        gain=200,
+        leads=("I", "II", *LEADS[6:], "III", "aVR", "aVL", "aVF"),
+        upper_case=True,
+        mains_hz=60,
+        mains=0.005,
+        muscle=0.008,
+        motion=0.010,
+        wander=0.05,
+        misplaced=0.45,
+        rotation=14,
+        swapped=0.01,
+        codes={"PVC": "17338001", "LBBB": "733534002"},
+        coded={"LQRSV": 0.35, "LAnFB": 0.6, "MI": 0.7, "IAVB": 0.9, "PAC": 0.9},
+        coded_else=0.95,
+        sinus_beside_others=0.15,
+        mistaken=0.02,
+    ),
+}
+
+
+def _rng(hospital: Hospital, seed: int, kind: str, number: int) -> np.random.Generator:
+    """A generator of its own for every patient and record, whatever else is made."""
+    return np.random.default_rng([seed, crc32(f"{hospital.name} {kind}".encode()), number])
+
+
+def patient_of(hospital: Hospital, record: int) -> int:
+    """Patient number of a record: every `repeat_every`-th is the second of the patient before."""
+    return record - (record % hospital.repeat_every == hospital.repeat_every - 1)
+
+
+def _at_age(hospital: Hospital, finding: str, age: float) -> float:
+    """Prevalence of a finding at an age: the hospital's at 60, moved along `AGE_SLOPE`."""
+    p = hospital.prevalence.get(finding, 0.0)
+    odds = p / (1 - p) * np.exp(AGE_SLOPE.get(finding, 0.0) * (age - 60) / 10)
+    return float(odds / (1 + odds))
+
+
+def _conflict(findings: set[str], finding: str) -> bool:
+    both = findings | {finding}
+    return any(both & one and both & other for one, other in simulate.CONFLICTS)
+
+
+def draw_hospital_patient(hospital: Hospital, seed: int, number: int) -> Patient:
+    """The patient with this number: age, sex, heart, body and chronic findings."""
+    rng = _rng(hospital, seed, "patient", number)
+    age = float(np.clip(rng.normal(hospital.age, hospital.age_spread), 18, 94).round())
+    female = bool(rng.random() < hospital.women)
+    chronic: set[str] = set()
+    for finding in CHRONIC:
+        chance = _at_age(hospital, finding, age)
+        if finding == "LAnFB" and "RBBB" in chronic:  # the two share a blood supply
+            chance = min(5 * chance, 0.5)
+        if rng.random() < chance and not _conflict(chronic, finding):
+            chronic.add(finding)
+    return simulate.draw_patient(rng, age, female, frozenset(chronic))
+
+
+def plan_hospital_record(hospital: Hospital, seed: int, record: int) -> tuple[Patient, Plan]:
+    """The truth of one record; it depends on the hospital, the seed and its number alone."""
+    patient = draw_hospital_patient(hospital, seed, patient_of(hospital, record))
+    rng = _rng(hospital, seed, "plan", record)
+    rhythms = list(simulate.RHYTHMS)
+    share = np.array([_at_age(hospital, r, patient.age) for r in rhythms])
+    share *= [not _conflict(set(patient.chronic), r) for r in rhythms]
+    share[0] = 0.5
+    findings = {str(rng.choice(rhythms, p=share / share.sum()))} | patient.chronic
+    for finding in PASSING:
+        chance = _at_age(hospital, finding, patient.age)
+        if rng.random() < chance and not _conflict(findings, finding):
+            findings.add(finding)
+    return patient, simulate.plan_record(rng, patient, frozenset(findings), hospital.seconds)
+
+
+def _wobble(rng: np.random.Generator, knots_hz: float, samples: int, rate: int) -> Noise:
+    """Smooth noise at nine electrodes: random values `knots_hz` times a second, eased between."""
+    hop = max(round(rate / knots_hz), 1)
+    knots = rng.standard_normal((9, -(-samples // hop) + 1, 1), dtype=np.float32)
+    u = np.arange(hop, dtype=np.float32) / np.float32(hop)
+    eased = (knots[:, 1:] - knots[:, :-1]) * (u * u * (3 - 2 * u))
+    eased += knots[:, :-1]
+    return eased.reshape(9, -1)[:, :samples]
+
+
+def _electrode_noise(rng: np.random.Generator, hospital: Hospital) -> Noise:
+    """Noise of the electrodes RA, LA, LL and V1-V6 in mV, (9, samples)."""
+    h, samples = hospital, hospital.rate * hospital.seconds
+    time = np.arange(samples, dtype=np.float32) / h.rate
+    # A record is restless as a whole; skin and cable are each electrode's own.
+    level = np.exp(rng.normal(0, 0.7, 3) + rng.normal(0, 0.5, (9, 3))).astype(np.float32)
+    level *= np.array((h.wander, h.motion, h.muscle), np.float32)
+    level[:3, 2] *= 1.8  # arms and legs tremble, the chest hardly
+    wander, motion, muscle = level.T[:, :, None]
+    breath = np.sin(2 * np.pi * rng.uniform(0.17, 0.32) * time + rng.uniform(0, 6.3))
+    slow = _wobble(rng, 0.8, samples, h.rate)
+    burst = np.abs(slow[::-1])  # who moves, tenses
+    burst += 0.3
+    slow += rng.normal(0, 0.6, (9, 1)).astype(np.float32) * breath.astype(np.float32)
+    slow *= wander
+    fast = _wobble(rng, 12, samples, h.rate)
+    fast *= motion
+    # The mean of two neighbours rolls a muscle's spectrum off towards half the sampling rate.
+    white = rng.random((9, samples + 1), dtype=np.float32)
+    tremor = white[:, 1:] + white[:, :-1]
+    tremor -= 1
+    tremor *= muscle * np.float32(np.sqrt(6))
+    fast += tremor
+    fast *= burst
+    slow += fast
+    hum = np.sin(2 * np.pi * h.mains_hz * time + rng.uniform(0, 6.3)).astype(np.float32)
+    slow += rng.normal(0, h.mains, (9, 1)).astype(np.float32) * hum
+    return slow
+
+
+def _placement(rng: np.random.Generator, hospital: Hospital) -> Array:
+    """The Dower matrix of this record: a turned torso, precordial electrodes out of place."""
+    angle = np.radians(rng.normal(0, hospital.rotation))
+    cos, sin = np.cos(angle), np.sin(angle)
+    matrix = DOWER @ np.array([(cos, 0, -sin), (0, 1, 0), (sin, 0, cos)])
+    # A technician who starts too far left stays too far left.
+    shift = hospital.misplaced * (0.7 * rng.standard_normal() + 0.7 * rng.standard_normal(6))
+    site = np.clip(np.arange(6) + shift, 0, 5)
+    low = np.minimum(site.astype(int), 4)
+    part = (site - low)[:, None]
+    chest = matrix[2:]
+    matrix[2:] = (1 - part) * chest[low] + part * chest[low + 1]
+    near = np.exp(0.12 * rng.standard_normal() + 0.14 * rng.standard_normal(6))
+    matrix[2:] *= (CHEST_GAIN * near)[:, None]
+    if rng.random() < hospital.swapped:  # the arms: I turns over, II and III change places
+        matrix[:2] = -matrix[0], matrix[1] - matrix[0]
+    return matrix
+
+
+def draw_records(hospital: Hospital, plans: dict[int, Plan], seed: int) -> NDArray[np.int16]:
+    """Digitised twelve-lead ECGs of planned records.
+
+    Parameters
+    ----------
+    plans : dict
+        Plans by record number.
+
+    Returns
+    -------
+    ndarray of int16 (n_plans, 12, samples)
+        ADC units, leads in the order of `simulate.LEADS`.
+    """
+    dipoles = simulate.draw(list(plans.values()), hospital.rate, hospital.seconds)
+    out = np.empty((len(plans), 12, dipoles.shape[2]), np.int16)
+    for i, record in enumerate(plans):
+        rng = _rng(hospital, seed, "signal", record)
+        signal = _placement(rng, hospital).astype(np.float32) @ dipoles[i]
+        noise = _electrode_noise(rng, hospital)
+        signal[:2] += noise[1:3] - noise[0]
+        signal[2:] += noise[3:] - noise[:3].mean(axis=0)
+        digital = np.rint(signal * hospital.gain).astype(np.int32)
+        out[i] = np.clip(simulate.twelve_leads(digital), -32768, 32767)
+    return out
+
+
+def coded_findings(hospital: Hospital, findings: frozenset[str], rng: np.random.Generator) -> list:
+    """What this hospital's readers write down of the findings present."""
+    found = []
+    for finding in (f for f in FINDINGS if f in findings):
+        chance = hospital.coded.get(finding, hospital.coded_else)
+        if finding == "NSR" and len(findings) > 1:
+            chance = hospital.sinus_beside_others
+        if rng.random() < chance:
+            mistaken = rng.random() < hospital.mistaken
+            found.append(LOOKALIKE.get(finding, finding) if mistaken else finding)
+    return list(dict.fromkeys(found)) or ["NSR"]
+
+
+def _header(
+    hospital: Hospital,
+    name: str,
+    signal: NDArray[np.int16],
+    patient: Patient,
+    number: int,
+    dx: list,
+) -> str:
+    lines = [f"{name} 12 {hospital.rate} {signal.shape[1]}"]
+    sums = signal.sum(axis=1, dtype=np.int64).astype(np.int16)
+    for lead in hospital.leads:
+        k = LEADS.index(lead)
+        label = lead.upper() if hospital.upper_case else lead
+        fields = f"16 {hospital.gain}/mV 16 0 {signal[k, 0]} {sums[k]} 0 {label}"
+        lines.append(f"{name}.dat {fields}")
+    codes = SNOMED | hospital.codes
+    lines += [
+        f"#Age: {patient.age:.0f}",
+        f"#Sex: {'Female' if patient.female else 'Male'}",
+        f"#Dx: {','.join(codes[f] for f in dx)}",
+        f"#Patient: p{number:05d}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_hospital(folder: Path, hospital: Hospital | str, n: int, seed: int) -> None:
+    """Write `n` records of a hospital as WFDB files, or nothing.
+
+    Parameters
+    ----------
+    folder : Path
+        Made by this call; its parent is made if need be. It holds RECORDS and two files a record.
+    hospital : Hospital or str
+        A hospital, or its name in `HOSPITALS`.
+    n : int
+        Number of records. Record `i` is the same bytes whatever `n`.
+    seed : int
+        Another seed, other patients.
+
+    Raises
+    ------
+    UserError
+        If there is no such hospital, or `folder` exists and is not empty.
+    """
+    if isinstance(hospital, str):
+        if hospital not in HOSPITALS:
+            raise UserError(f"no hospital {hospital!r}; there are {', '.join(HOSPITALS)}")
+        hospital = HOSPITALS[hospital]
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty: remove it or choose another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    order = [LEADS.index(lead) for lead in hospital.leads]
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for start in range(0, n, 8):
+            planned = {
+                i: plan_hospital_record(hospital, seed, i) for i in range(start, min(start + 8, n))
+            }
+            signals = draw_records(hospital, {i: p for i, (_, p) in planned.items()}, seed)
+            for (i, (patient, plan)), signal in zip(planned.items(), signals, strict=True):
+                name = f"{hospital.prefix}{i:05d}"
+                dx = coded_findings(hospital, plan.findings, _rng(hospital, seed, "codes", i))
+                number = patient_of(hospital, i)
+                header = _header(hospital, name, signal, patient, number, dx)
+                (part / f"{name}.hea").write_text(header)
+                (part / f"{name}.dat").write_bytes(signal[order].T.astype("<i2").tobytes())
+        names = (f"{hospital.prefix}{i:05d}\n" for i in range(n))
+        (part / "RECORDS").write_text("".join(names))
+        part.chmod(0o755)
+        os.replace(part, folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise

@@ -1,0 +1,262 @@
+"""Native diagnostic codes into label sets.
+
+Every dataset labels its records in its own vocabulary. A record's native codes are held as one
+string of tokens separated by spaces, ``CODE`` or ``CODE:value``:
+
+=============  ==================================================================================
+vocabulary     tokens
+=============  ==================================================================================
+``scp``        ``NORM:100 LVOLT:0 SR:0``, SCP-ECG statements with their likelihood in percent
+               (0: stated, likelihood not given), and ``AXIS-LAD`` / ``AXIS-RAD`` where PTB-XL's
+               ``heart_axis`` column says so
+``snomed``     ``164889003 59118001``, SNOMED CT codes
+``cpsc``       ``AF RBBB``, the nine names of CPSC2018, or their SNOMED CT codes
+``code-test``  ``1dAVb SB``, or ``NORM`` where all six columns are 0
+``ptb``        ``myocardial-infarction``, the reason for admission
+``brugada``    ``brugada:2 basal_pattern:1 sudden_death:0``, the columns of ``metadata.csv``
+=============  ==================================================================================
+
+A *label set* is the list of classes a task predicts. The tables are data, in ``labels.toml``; this
+module applies them. Likelihood 0 in PTB-XL means that no likelihood was given, which is the rule
+for rhythm and form statements, so only the diagnostic superclasses ask for more than 0.
+
+``challenge-2021`` is the common vocabulary of all datasets. It has one extension to the Challenge:
+164884008 (ventricular ectopics) counts as PVC, without which PTB-XL and CPSC2018 would have none.
+75532003 (ventricular escape beat) is not a premature beat and does not count.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+
+from ecgnb.errors import UserError
+
+_TABLES = tomllib.loads(files(__package__).joinpath("labels.toml").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The classes of a task, and how they are read from native codes.
+
+    Attributes
+    ----------
+    name, description : str
+        Its key, and one sentence for tables.
+    vocabularies : tuple of str
+        The vocabularies it can be read from.
+    classes : tuple of str
+        The classes in order; empty when they are found in the data, one a code that occurs.
+    members : mapping of str to tuple of str
+        The codes that make each class, written in ``codes``.
+    codes : str
+        The vocabulary in which `members` is written.
+    positive : bool
+        Whether a code counts only with a value above 0.
+    """
+
+    name: str
+    description: str
+    vocabularies: tuple[str, ...]
+    classes: tuple[str, ...]
+    members: Mapping[str, tuple[str, ...]]
+    codes: str
+    positive: bool
+
+
+def _label_set(name: str, table: dict) -> LabelSet:
+    members = {label: tuple(codes) for label, codes in table.get("classes", {}).items()}
+    return LabelSet(
+        name=name,
+        description=table["description"],
+        vocabularies=tuple(table["vocabularies"]),
+        classes=tuple(members),
+        members=MappingProxyType(members),
+        codes=table["codes"],
+        positive=table.get("positive", False),
+    )
+
+
+LABEL_SETS: Mapping[str, LabelSet] = MappingProxyType(
+    {name: _label_set(name, table) for name, table in _TABLES["label-sets"].items()}
+)
+
+scp_to_snomed: Mapping[str, str] = MappingProxyType(_TABLES["to-snomed"]["scp"])
+cpsc_to_snomed: Mapping[str, str] = MappingProxyType(_TABLES["to-snomed"]["cpsc"])
+
+# The codes each vocabulary knows: whatever else occurs is reported by `unknown_codes`.
+_KNOWN: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "scp": frozenset(_TABLES["scp"]) | frozenset(_TABLES["scp-axis"]),
+        "snomed": frozenset(_TABLES["snomed"]),
+        "brugada": frozenset(_TABLES["brugada"]),
+        **{name: frozenset(_TABLES["to-snomed"][name]) for name in ("cpsc", "code-test", "ptb")},
+    }
+)
+VOCABULARIES: tuple[str, ...] = tuple(_KNOWN)
+
+
+def label_set(name: str) -> LabelSet:
+    """Return the label set of this name.
+
+    Raises
+    ------
+    UserError
+        If there is none; the message names those that exist.
+    """
+    if name in LABEL_SETS:
+        return LABEL_SETS[name]
+    near = difflib.get_close_matches(name, LABEL_SETS, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(LABEL_SETS)}."
+    raise UserError(f"There is no label set '{name}': {hint}")
+
+
+def encode(
+    codes: pd.Series, vocabulary: str, label_set: str, min_positives: int = 0
+) -> pd.DataFrame:
+    """Turn native codes into one column a class.
+
+    Parameters
+    ----------
+    codes : Series of str
+        The native codes of each record; missing or empty means none.
+    vocabulary : str
+        The vocabulary of `codes`, one of `VOCABULARIES`.
+    label_set : str
+        The label set, one of `LABEL_SETS`.
+    min_positives : int
+        For label sets found in the data: leave out classes with fewer positive records.
+        A label set of fixed classes always keeps them all, so that two datasets agree.
+
+    Returns
+    -------
+    DataFrame of bool, shape (records, classes)
+        With the index of `codes`. Fixed classes come in the order of the label set, classes
+        found in the data in alphabetical order.
+
+    Raises
+    ------
+    UserError
+        If the label set or the vocabulary is unknown, the label set cannot be read from this
+        vocabulary, or a value after the colon is not a number.
+    """
+    chosen = _readable(label_set, vocabulary)
+    tokens = _tokens(codes)
+    if chosen.positive:
+        tokens = tokens[tokens["value"] > 0]
+    classes = _classes_of(tokens["code"], vocabulary, chosen)
+    names = list(chosen.classes) or sorted(classes.dropna().unique())
+    column = pd.Index(names).get_indexer(pd.Index(classes))
+    found = column >= 0
+    labels = np.zeros((len(codes), len(names)), dtype=bool)
+    labels[tokens["row"].to_numpy()[found], column[found]] = True
+    if not chosen.classes:
+        enough = labels.sum(axis=0) >= min_positives
+        names = [name for name, keep in zip(names, enough, strict=True) if keep]
+        labels = labels[:, enough]
+    return pd.DataFrame(labels, index=codes.index, columns=names)
+
+
+def unknown_codes(codes: pd.Series, vocabulary: str) -> dict[str, int]:
+    """Count the codes that the tables do not know.
+
+    They do not fail: label sets of fixed classes pass over them, and those found in the data keep
+    them under their own code.
+
+    Parameters
+    ----------
+    codes : Series of str
+        The native codes of each record.
+    vocabulary : str
+        Their vocabulary, one of `VOCABULARIES`.
+
+    Returns
+    -------
+    dict of str to int
+        Records in which each unknown code occurs, the commonest first.
+    """
+    _check_vocabulary(vocabulary)
+    tokens = _tokens(codes).drop_duplicates(["row", "code"])
+    unknown = tokens.loc[~tokens["code"].isin(_KNOWN[vocabulary]), "code"]
+    counts = unknown.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    return {str(code): int(count) for code, count in counts.items()}
+
+
+def full_name(class_name: str) -> str:
+    """Return the full name of a class, or of a native code; the name itself where none is known."""
+    return _FULL_NAMES.get(class_name, class_name)
+
+
+def _full_names() -> dict[str, str]:
+    """Every class and code with its full name; a test sees that no two tables disagree."""
+    snomed = {code: full for code, (_, full) in _TABLES["snomed"].items()}
+    abbreviations = dict(_TABLES["snomed"].values())
+    tables = (snomed, abbreviations, *(_TABLES[k] for k in ("brugada", "scp-axis", "scp")))
+    return {k: v for table in (*tables, _TABLES["class-names"]) for k, v in table.items()}
+
+
+_FULL_NAMES: Mapping[str, str] = MappingProxyType(_full_names())
+
+
+def _check_vocabulary(vocabulary: str) -> None:
+    if vocabulary not in _KNOWN:
+        raise UserError(
+            f"There is no vocabulary '{vocabulary}': choose one of {', '.join(VOCABULARIES)}."
+        )
+
+
+def _readable(name: str, vocabulary: str) -> LabelSet:
+    """Return the label set if it can be read from this vocabulary, else raise UserError."""
+    chosen = label_set(name)
+    if vocabulary in chosen.vocabularies:
+        return chosen
+    able = [other.name for other in LABEL_SETS.values() if vocabulary in other.vocabularies]
+    instead = f"use {' or '.join(able)}" if able else "no label set reads that vocabulary"
+    raise UserError(
+        f"The label set '{name}' is read from {' or '.join(chosen.vocabularies)} codes and this "
+        f"dataset has '{vocabulary}' codes: {instead}."
+    )
+
+
+def _tokens(codes: pd.Series) -> pd.DataFrame:
+    """Split the codes into a long table: row (position of the record), code, value.
+
+    A token without a value is a plain statement and gets the value 1.
+    """
+    texts = codes.fillna("").astype(str).reset_index(drop=True)
+    tokens = (
+        texts.str.split()
+        .explode()
+        .dropna()
+        .astype(str)
+        .rename_axis("row")
+        .reset_index(name="token")
+    )
+    parts = tokens["token"].str.extract(r"^(?P<code>[^:]*)(?::(?P<value>.*))?$")
+    value = pd.to_numeric(parts["value"].fillna("1"), errors="coerce")
+    if value.isna().any():
+        wrong = tokens.loc[value.isna(), "token"].iloc[0]
+        raise UserError(
+            f"The code '{wrong}' has no number after its colon: write CODE or CODE:number."
+        )
+    return pd.DataFrame({"row": tokens["row"], "code": parts["code"], "value": value})
+
+
+def _classes_of(codes: pd.Series, vocabulary: str, chosen: LabelSet) -> pd.Series:
+    """Map each native code to its class; missing where it has none."""
+    if chosen.codes == "snomed" and vocabulary != "snomed":
+        codes = codes.map(_TABLES["to-snomed"][vocabulary])
+    if chosen.members:
+        return codes.map({code: label for label, own in chosen.members.items() for code in own})
+    if chosen.codes == "snomed":
+        short = {code: abbreviation for code, (abbreviation, _) in _TABLES["snomed"].items()}
+        return codes.map(short).fillna(codes)
+    # AXIS tokens come from another column of the table: they are not statements of the record.
+    return codes.where(~codes.isin(list(_TABLES["scp-axis"])))

@@ -1,0 +1,147 @@
+"""Who trains, who validates, who tests: by patient, stratified, in nested training subsets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ecgnb.errors import UserError
+
+FOLDS = 10
+_CHUNK = 25  # training records a stratified portion: nested subsets grow by such portions
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of a dataset's table; `train` is in the order in which subsets grow."""
+
+    train: Indices
+    validation: Indices
+    test: Indices
+
+
+def assign_folds(
+    patients: pd.Series, labels: npt.NDArray[np.bool_], folds: int, seed: int
+) -> Indices:
+    """Divide patients into folds of about equal size and equal label counts.
+
+    Iterative stratification (Sechidis, Tsoumakas & Vlahavas 2011) over patients instead of
+    records: the rarest label that is left is dealt out first, each patient to the fold that still
+    wants it most.
+
+    Parameters
+    ----------
+    patients : Series, length n
+        The patient of each record; a patient's records stay together.
+    labels : ndarray of bool, shape (n, classes)
+        What to stratify by.
+    folds : int
+        How many folds.
+    seed : int
+        Breaks ties.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        Fold of each record, 1 to `folds`.
+    """
+    codes, unique = pd.factorize(patients)
+    counts = np.zeros((len(unique), labels.shape[1] + 1))
+    np.add.at(counts, codes, np.column_stack([labels, np.ones(len(codes))]))
+    rng = np.random.default_rng(seed)
+    wanted = np.tile(counts.sum(axis=0) / folds, (folds, 1))
+    open_ = np.ones(len(unique), dtype=bool)
+    fold_of = np.zeros(len(unique), dtype=np.int64)
+    while open_.any():
+        left = counts[open_].sum(axis=0)
+        # The last column counts records, so patients without any label are dealt out last.
+        label = int(np.argmin(np.where(left[:-1] > 0, left[:-1], np.inf)))
+        if left[label] == 0:
+            label = labels.shape[1]
+        for patient in rng.permutation(np.flatnonzero(open_ & (counts[:, label] > 0))):
+            rank = np.column_stack([wanted[:, label], wanted[:, -1], rng.random(folds)])
+            best = int(np.lexsort(rank.T[::-1])[-1])
+            fold_of[patient] = best + 1
+            wanted[best] -= counts[patient]
+            open_[patient] = False
+    return fold_of[codes]
+
+
+def source_split(table: pd.DataFrame) -> Split:
+    """Split a dataset for pre-training: folds 1-8 train, 9 validates, 10 tests.
+
+    Raises
+    ------
+    UserError
+        If a patient stands on two sides.
+    """
+    fold = table["fold"].to_numpy()
+    split = Split(*(np.flatnonzero(part) for part in (fold <= 8, fold == 9, fold == 10)))
+    _check_patients(table, split)
+    return split
+
+
+def target_split(table: pd.DataFrame, labels: npt.NDArray[np.bool_], seed: int) -> Split:
+    """Split a target: its own fifth tests for each seed, the next fifth validates.
+
+    Over five seeds in a row every record is tested once. The rest trains, in a stratified random
+    order of this seed; the first n of it are the training subset of size n, so subsets are nested.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With columns ``fold`` (1 to 10) and ``patient``.
+    labels : ndarray of bool, shape (records, classes)
+        Stratifies the order.
+    seed : int
+        The run's seed.
+
+    Raises
+    ------
+    UserError
+        If a patient stands on two sides.
+    """
+    fifth = (table["fold"].to_numpy() - 1) // 2
+    test = fifth == seed % 5
+    validation = fifth == (seed + 1) % 5
+    pool = np.flatnonzero(~test & ~validation)
+    portions = max(1, len(pool) // _CHUNK)
+    portion = assign_folds(table["patient"].iloc[pool], labels[pool], portions, seed)
+    shuffled = np.random.default_rng(seed).permutation(len(pool))
+    order = shuffled[np.argsort(portion[shuffled], kind="stable")]
+    split = Split(pool[order], np.flatnonzero(validation), np.flatnonzero(test))
+    _check_patients(table, split)
+    return split
+
+
+def subset(split: Split, size: int) -> Indices:
+    """Take the first `size` training records; 0 means all.
+
+    Raises
+    ------
+    UserError
+        If there are fewer.
+    """
+    if size > len(split.train):
+        raise UserError(
+            f"a training size of {size} is larger than the training set of {len(split.train)}; "
+            "choose a smaller size, or 0 for all"
+        )
+    return split.train[: size or None]
+
+
+def _check_patients(table: pd.DataFrame, split: Split) -> None:
+    sides = [
+        set(table["patient"].iloc[part]) for part in (split.train, split.validation, split.test)
+    ]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        if shared := sides[first] & sides[second]:
+            raise UserError(
+                f"patient {min(shared)} stands on two sides of the split; give all records of a "
+                "patient the same fold"
+            )

@@ -1,0 +1,104 @@
+"""The models: each is an encoder, which transfers, and a head, which belongs to the label set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ecgnb.errors import UserError
+from ecgnb.models import resnet1d, rnn
+
+HEADS = ("pooled", "flattened")
+
+
+class Model(nn.Module):
+    """An encoder and a linear head.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        Maps records, float of shape (batch, 12, samples), to features, (batch, features).
+    features : int
+        Length of a feature vector.
+    classes : int
+        Length of the output.
+    """
+
+    def __init__(self, encoder: nn.Module, features: int, classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(features, classes)
+
+    def forward(self, records: torch.Tensor) -> torch.Tensor:
+        """Return one logit a class, shape (batch, classes)."""
+        return self.head(self.encoder(records))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the registry.
+
+    Attributes
+    ----------
+    title : str
+        Its name in print.
+    family : str
+        ``CNN`` or ``RNN``.
+    build : callable
+        ``build(head, samples)`` returns the encoder and the number of its features.
+    heads : tuple of str
+        The heads it has: ``pooled`` over time, or all time steps ``flattened``.
+    half_precision_on_cpu : bool
+        Whether bfloat16 is faster than float32 on processors that have it.
+    """
+
+    title: str
+    family: str
+    build: Callable[[str, int], tuple[nn.Module, int]]
+    heads: tuple[str, ...]
+    half_precision_on_cpu: bool
+
+
+MODELS: dict[str, Entry] = {
+    "resnet1d18": Entry("ResNet1d18", "CNN", resnet1d.resnet1d18, ("pooled",), True),
+    "gru": Entry("GRU", "RNN", rnn.gru, HEADS, False),
+}
+
+
+def check_model(name: str, head: str) -> Entry:
+    """Return the registry's entry, or raise a UserError that names what there is."""
+    if name not in MODELS:
+        raise UserError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}")
+    entry = MODELS[name]
+    if head not in entry.heads:
+        raise UserError(f"{name} has no head {head!r}; choose {' or '.join(entry.heads)}")
+    return entry
+
+
+def build_model(name: str, head: str, classes: int, samples: int, seed: int) -> Model:
+    """Build a model with initial weights drawn from `seed`.
+
+    Parameters
+    ----------
+    name : str
+        A name of `MODELS`.
+    head : str
+        ``pooled`` or ``flattened``.
+    classes, samples : int
+        Length of the output and of a record.
+    seed : int
+        The same seed gives the same encoder whatever the number of classes.
+
+    Raises
+    ------
+    UserError
+        If the model is unknown or has no such head.
+    """
+    entry = check_model(name, head)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder, features = entry.build(head, samples)
+        return Model(encoder, features, classes)

@@ -1,0 +1,1 @@
+"""The declared studies, one TOML file each."""

@@ -1,0 +1,128 @@
+"""How good predictions are, over several labels at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+from sklearn.metrics import average_precision_score
+
+MIN_TEST_POSITIVES = 10
+"""A class with fewer positives in a test set takes no part in its macro averages."""
+
+Truth = npt.NDArray[np.bool_]
+Scores = npt.NDArray[np.floating]
+
+
+def eligible(truth: Truth, min_positives: int = MIN_TEST_POSITIVES) -> npt.NDArray[np.bool_]:
+    """Tell which classes have enough positives and as many negatives, shape (classes,)."""
+    positives = truth.sum(axis=0)
+    return (positives >= min_positives) & (len(truth) - positives >= min_positives)
+
+
+def auroc(truth: Truth, scores: Scores) -> npt.NDArray[np.float64]:
+    """Area under the ROC curve of each class; ties count half, as in scikit-learn.
+
+    Parameters
+    ----------
+    truth : ndarray of bool, shape (records, classes)
+    scores : ndarray of float, shape (records, classes)
+
+    Returns
+    -------
+    ndarray of float64, shape (classes,)
+        NaN where a class has no positive or no negative.
+    """
+    positives = truth.sum(axis=0).astype(np.float64)
+    pairs = positives * (len(truth) - positives)
+    ranks = stats.rankdata(scores, axis=0)
+    wins = (ranks * truth).sum(axis=0) - positives * (positives + 1) / 2
+    return np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+
+def macro_auroc(truth: Truth, scores: Scores, min_positives: int = MIN_TEST_POSITIVES) -> float:
+    """Mean AUROC over the classes with enough positives; NaN if there is none."""
+    use = eligible(truth, min_positives)
+    return float(auroc(truth[:, use], scores[:, use]).mean()) if use.any() else float("nan")
+
+
+def best_thresholds(truth: Truth, scores: Scores) -> npt.NDArray[np.float64]:
+    """Choose for each class the threshold with the highest F1; to be given validation data.
+
+    Returns
+    -------
+    ndarray of float64, shape (classes,)
+        A score at or over the threshold is a positive. 0.5 where a class has no positive.
+    """
+    thresholds = np.full(truth.shape[1], 0.5)
+    for index in np.flatnonzero(truth.any(axis=0)):
+        order = np.argsort(-scores[:, index], kind="stable")
+        ranked = scores[order, index].astype(np.float64)
+        hits = np.cumsum(truth[order, index])
+        f1 = 2 * hits / (np.arange(1, len(ranked) + 1) + hits[-1])
+        # Records with equal scores stand on the same side of any threshold.
+        f1[:-1][ranked[:-1] == ranked[1:]] = 0
+        best = int(np.argmax(f1))
+        below = ranked[best + 1] if best + 1 < len(ranked) else ranked[best]
+        thresholds[index] = (ranked[best] + below) / 2
+    return thresholds
+
+
+def f1(truth: Truth, predicted: Truth) -> npt.NDArray[np.float64]:
+    """F1 of each class; 0 where it has neither positives nor predictions."""
+    hits = (truth & predicted).sum(axis=0)
+    return 2 * hits / np.maximum(truth.sum(axis=0) + predicted.sum(axis=0), 1)
+
+
+@dataclass(frozen=True)
+class TestMetrics:
+    """What is reported of a test set.
+
+    Attributes
+    ----------
+    auroc, auprc : float
+        Macro averages over the classes with at least `MIN_TEST_POSITIVES` test positives.
+    f1 : float
+        Macro F1 over the same classes, with thresholds chosen on validation.
+    weighted_f1 : float
+        F1 at 0.5 over all classes, weighted by test prevalence, as Nguyen & Do reported it.
+    classes : int
+        How many classes the macro averages are over.
+    """
+
+    __test__ = False  # not a test, whatever pytest makes of its name
+
+    auroc: float
+    auprc: float
+    f1: float
+    weighted_f1: float
+    classes: int
+
+
+def evaluate(truth: Truth, scores: Scores, thresholds: npt.NDArray[np.float64]) -> TestMetrics:
+    """Compute all test metrics from probabilities.
+
+    Parameters
+    ----------
+    truth : ndarray of bool, shape (records, classes)
+    scores : ndarray of float, shape (records, classes)
+    thresholds : ndarray of float64, shape (classes,)
+        From `best_thresholds` on validation.
+    """
+    use = eligible(truth)
+    positives = truth.sum(axis=0)
+    at_half = f1(truth, scores >= 0.5)
+    nothing = float("nan")
+    return TestMetrics(
+        auroc=macro_auroc(truth, scores),
+        auprc=float(average_precision_score(truth[:, use], scores[:, use]))
+        if use.any()
+        else nothing,
+        f1=float(f1(truth[:, use], (scores >= thresholds)[:, use]).mean())
+        if use.any()
+        else nothing,
+        weighted_f1=float((at_half * positives).sum() / max(positives.sum(), 1)),
+        classes=int(use.sum()),
+    )

@@ -1,0 +1,178 @@
+"""The arms: how the target's model starts, and which part of it is trained."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from ecgnb.errors import UserError
+from ecgnb.models import Model
+from ecgnb.training.fit import Data, Fitted, Schedule, fit, normalise, predict
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to start and to train.
+
+    Attributes
+    ----------
+    title : str
+        Its name in print.
+    pretrained : bool
+        Whether the encoder comes from the source.
+    frozen : bool
+        Whether only the head is trained.
+    """
+
+    title: str
+    pretrained: bool
+    frozen: bool
+
+
+ARMS = {
+    "scratch": Arm("from scratch", pretrained=False, frozen=False),
+    "finetune": Arm("fine-tuned", pretrained=True, frozen=False),
+    "linear-probe": Arm("linear probe", pretrained=True, frozen=True),
+    "random-probe": Arm("random probe", pretrained=False, frozen=True),
+}
+
+
+def check_arm(name: str) -> Arm:
+    """Return an arm, or raise a UserError that names what there is."""
+    if name not in ARMS:
+        raise UserError(f"unknown arm {name!r}; choose one of {', '.join(ARMS)}")
+    return ARMS[name]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained arm: what happened, and its probabilities.
+
+    Attributes
+    ----------
+    fitted : Fitted
+        History and choice of the checkpoint.
+    validation, test : ndarray of float32, shape (records, classes)
+        Probabilities. `test` is empty where no test inputs were given.
+    """
+
+    fitted: Fitted
+    validation: npt.NDArray[np.float32]
+    test: npt.NDArray[np.float32]
+
+
+def train_arm(
+    model: Model,
+    arm: str,
+    train: Data,
+    validation: Data,
+    test_inputs: torch.Tensor | None,
+    schedule: Schedule,
+    *,
+    precision: str = "float32",
+    progress: str = "",
+) -> Trained:
+    """Train a model in one arm and predict validation and test.
+
+    Parameters
+    ----------
+    model : Model
+        With the encoder of the source where the arm is pre-trained (see `load_encoder`).
+    arm : str
+        A name of `ARMS`.
+    train, validation : Data
+        Records with labels.
+    test_inputs : Tensor or None
+        Records whose labels nobody here knows; read once, after everything is chosen.
+    schedule : Schedule
+        The same for every arm of a comparison.
+    precision, progress
+        As in `ecgnb.training.fit.fit`.
+    """
+    kind = check_arm(arm)
+    parts = [train.inputs, validation.inputs]
+    if test_inputs is not None:
+        parts.append(test_inputs)
+    trainable: nn.Module = model
+    if kind.frozen:
+        if not kind.pretrained:
+            _calibrate(model.encoder, train.inputs)
+        # A frozen encoder says the same of a record in every epoch: ask it once.
+        parts = _standardise([_features(model.encoder, part, precision) for part in parts])
+        trainable = model.head
+    fitted = fit(
+        trainable,
+        Data(parts[0], train.labels),
+        Data(parts[1], validation.labels),
+        schedule,
+        precision="float32" if kind.frozen else precision,
+        progress=progress,
+    )
+    precision = "float32" if kind.frozen else precision
+    test = predict(trainable, parts[2], precision) if len(parts) == 3 else np.empty((0, 0), "f4")
+    return Trained(fitted, predict(trainable, parts[1], precision), test)
+
+
+def _features(encoder: nn.Module, inputs: torch.Tensor, precision: str) -> torch.Tensor:
+    values = predict(encoder, inputs, precision, sigmoid=False)
+    return torch.from_numpy(values).to(inputs.device)
+
+
+def _standardise(parts: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Scale all parts by the mean and deviation of the first, the training records."""
+    mean, deviation = parts[0].mean(dim=0), parts[0].std(dim=0)
+    # A unit that is silent on all training records stays silent, rather than exploding.
+    scale = torch.where(deviation > 1e-6, 1 / deviation.clamp(min=1e-6), torch.zeros(()).to(mean))
+    return [(part - mean) * scale for part in parts]
+
+
+def _calibrate(encoder: nn.Module, inputs: torch.Tensor) -> None:
+    """Give a random encoder's normalisation layers the statistics of the training records.
+
+    An encoder that was never trained has none of its own; no label is used.
+    """
+    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        return
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the batches below
+    encoder.train()
+    with torch.no_grad():
+        for batch in inputs.split(128):
+            encoder(normalise(batch))
+
+
+def save_weights(model: Model, path: Path, facts: dict[str, object]) -> None:
+    """Write a model's weights as safetensors, with facts about it as JSON inside."""
+    tensors = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
+    save_file(tensors, path, metadata={"ecgnb": json.dumps(facts, sort_keys=True)})
+
+
+def load_encoder(model: Model, path: Path) -> None:
+    """Give a model the encoder of `path`; its head stays as it is.
+
+    Raises
+    ------
+    UserError
+        If the file is not such a file or holds another encoder.
+    """
+    prefix = "encoder."
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            state = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+        model.encoder.load_state_dict(state)
+    except Exception as error:  # safetensors raises its own type, PyTorch RuntimeError
+        raise UserError(
+            f"{path.name} does not hold the weights of this encoder; delete it, and the "
+            "pre-training is done again"
+        ) from error

@@ -1,0 +1,148 @@
+"""The catalog: every card is complete, a user's card is checked, folders are found."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ecgnb.data.catalog import CATALOG, cache_root, card, data_root, find, load_card
+from ecgnb.data.labels import VOCABULARIES
+from ecgnb.errors import UserError
+
+REFERENCES = Path(__file__).parents[1] / "book" / "references.bib"
+
+OWN_CARD = """
+[my-hospital]
+title = "My hospital"
+version = "2024"
+url = ""
+mirror = ""
+licence = "not public"
+citation = ""
+description = "ECGs of one ward."
+records = 3
+patients = 2
+sampling_rates = [500]
+seconds = [10, 10.5]
+layout = "challenge"
+vocabulary = "snomed"
+folders = ["mine"]
+patients_known = true
+amplitude = "mV"
+notes = ""
+"""
+
+
+@pytest.fixture
+def own_card(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "card.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_every_card_can_be_used(name):
+    one = card(name)
+    assert one.name == name
+    assert one.folders
+    assert one.licence
+    assert one.description.endswith(".")
+    assert one.vocabulary in (*VOCABULARIES, "text")
+    assert one.seconds[0] <= one.seconds[1]
+    assert one.patients <= one.records
+    assert one.simulated == name.startswith("sim-")
+    assert not one.mirror or one.mirror.startswith("s3://physionet-open/")
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_every_card_cites_an_entry_of_the_bibliography(name):
+    keys = re.findall(r"^@\w+\{([^,]+),", REFERENCES.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(keys) == len(set(keys))
+    assert card(name).citation in keys
+
+
+def test_two_datasets_of_one_download_do_not_overlap():
+    first, second = card("chapman-shaoxing"), card("ningbo")
+    assert set(first.folders) & set(second.folders)
+    assert first.record_range[1] < second.record_range[0]
+    assert first.records + second.records == 45_152  # as ecg-arrhythmia 1.0.0 counts them
+
+
+def test_cards_are_frozen():
+    with pytest.raises(AttributeError):
+        card("ptb-xl").records = 0
+    with pytest.raises(TypeError):
+        CATALOG["ptb-xl"] = card("ptb")
+
+
+def test_unknown_dataset_names_near_ones_and_the_list():
+    with pytest.raises(UserError, match=r"'PTB_XL'.*ptb-xl.*ecgnb datasets"):
+        card("PTB_XL")
+    with pytest.raises(UserError, match=r"'zzz'\. 'ecgnb datasets'"):
+        card("zzz")
+
+
+def test_own_card_is_read(own_card):
+    one = load_card(own_card(OWN_CARD))
+    assert (one.name, one.records, one.seconds) == ("my-hospital", 3, (10, 10.5))
+    assert one.record_range == ()
+    assert not one.simulated
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("records = 3", "record = 3", r"'record' is not a key of a card: write 'records'.*missing"),
+        ('licence = "not public"', "", "'licence' is missing: add text in quotes"),
+        ("records = 3", 'records = "3"', "'records' must be a whole number"),
+        ("records = 3", "records = true", "'records' must be a whole number"),
+        ("patients_known = true", "patients_known = 1", "'patients_known' must be true or false"),
+        ('folders = ["mine"]', 'folders = "mine"', "'folders' must be a list of texts"),
+        ("seconds = [10, 10.5]", "seconds = [10]", "'seconds' must be two numbers"),
+        ('layout = "challenge"', 'layout = "edf"', r"'layout' is 'edf': choose one of ptb-xl"),
+        ('amplitude = "mV"', 'amplitude = "uV"', r"choose one of mV, z-score"),
+        ("my-hospital", "MyHospital", "small letters and digits joined by hyphens"),
+        ("my-hospital", "ptb-xl", "taken by the catalog"),
+        ("[my-hospital]", "", r"must hold one table"),
+        ("[my-hospital]", "[my-hospital", "not valid TOML"),
+    ],
+)
+def test_wrong_card_is_refused_with_the_fix(own_card, old, new, message):
+    assert old in OWN_CARD
+    with pytest.raises(UserError, match=message):
+        load_card(own_card(OWN_CARD.replace(old, new)))
+
+
+def test_missing_card_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match="Cannot read"):
+        load_card(tmp_path / "none.toml")
+
+
+def test_data_root(monkeypatch, tmp_path):
+    monkeypatch.setenv("ECGNB_DATA", str(tmp_path))
+    assert data_root() == tmp_path
+    monkeypatch.setenv("ECGNB_DATA", str(tmp_path / "none"))
+    with pytest.raises(UserError, match="not a folder"):
+        data_root()
+    monkeypatch.delenv("ECGNB_DATA")
+    with pytest.raises(UserError, match="ECGNB_DATA is not set"):
+        data_root()
+
+
+def test_cache_root(monkeypatch, tmp_path):
+    monkeypatch.setenv("ECGNB_CACHE", str(tmp_path))
+    assert cache_root() == tmp_path
+    monkeypatch.delenv("ECGNB_CACHE")
+    assert cache_root().name == "ecgnb"
+
+
+def test_find_prefers_the_folder_of_the_version(tmp_path):
+    one = card("ptb-xl")
+    assert find(one, tmp_path) is None
+    (tmp_path / "ptb-xl").mkdir()
+    assert find(one, tmp_path) == tmp_path / "ptb-xl"
+    (tmp_path / "ptb-xl" / "1.0.3").mkdir()
+    assert find(one, tmp_path) == tmp_path / "ptb-xl" / "1.0.3"

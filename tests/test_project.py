@@ -1,0 +1,184 @@
+"""The project's files agree with each other, and its own rules hold."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import ecgnb
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "ecgnb"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+# Lower may not import higher. The exception class may be used everywhere.
+ORDER = {"errors": 0, "data": 1, "models": 2, "training": 3, "study": 4, "studies": 4}
+ORDER |= {"plots": 5, "notebook": 6, "cli": 6}
+
+MAX_LINES = 300
+
+
+def _read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@cache
+def _pyproject() -> dict:
+    return tomllib.loads(_read("pyproject.toml"))
+
+
+def _requirements() -> list[Requirement]:
+    project = _pyproject()["project"]
+    extras = project["optional-dependencies"].values()
+    return [Requirement(r) for group in (project["dependencies"], *extras) for r in group]
+
+
+@cache
+def _constraints() -> dict[str, Version]:
+    lines = [line.split("#")[0].strip() for line in _read("constraints.txt").splitlines()]
+    pairs = [line.split(";")[0].strip().split("==") for line in lines if line]
+    return {canonicalize_name(name): Version(version) for name, version in pairs}
+
+
+def test_versions_agree():
+    citation = yaml.safe_load(_read("CITATION.cff"))
+    top = re.search(r"^## \[(.+?)\] - (\d{4}-\d{2}-\d{2})$", _read("CHANGELOG.md"), re.MULTILINE)
+    assert top is not None
+    assert citation["version"] == top[1] == ecgnb.__version__
+    assert str(citation["date-released"]) == top[2]
+    assert _pyproject()["tool"]["setuptools"]["dynamic"]["version"]["attr"] == "ecgnb.__version__"
+
+
+def test_constraints_satisfy_every_floor():
+    for requirement in _requirements():
+        name = canonicalize_name(requirement.name)
+        assert name in _constraints(), f"constraints.txt does not name {name}"
+        assert _constraints()[name] in requirement.specifier, str(requirement)
+
+
+def test_dependencies_are_floors():
+    """A hosted notebook must be able to keep the versions it comes with."""
+    for text in _pyproject()["project"]["dependencies"]:
+        assert [s.operator for s in Requirement(text).specifier] == [">="], text
+
+
+def test_environment_adds_nothing_of_its_own():
+    """Conda brings the interpreter; packages and versions are written down once."""
+    environment = yaml.safe_load(_read("environment.yml"))
+    project = _pyproject()["project"]
+    assert environment["name"] == project["name"]
+    python, pip, from_pip = environment["dependencies"]
+    assert pip == "pip"
+    floor = project["requires-python"].removeprefix(">=")
+    assert python == f"python={floor}"
+    extras = sorted(project["optional-dependencies"])
+    assert from_pip == {"pip": ["-c constraints.txt", f"-e .[{','.join(extras)}]"]}
+
+
+def test_no_package_is_required_twice():
+    names = [canonicalize_name(r.name) for r in _requirements()]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_readme_names_the_two_commands():
+    assert {"make book", "make test"} <= set(re.findall(r"make \w+", _read("README.md")))
+
+
+def test_every_page_of_the_book_has_a_source():
+    toc = yaml.safe_load(_read("_toc.yml"))
+    pages = [toc["root"]] + [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    assert len(pages) == len(set(pages))
+    names = {path.stem for path in NOTEBOOKS}
+    for page in pages:
+        if page.startswith("editions/"):
+            assert Path(page).name in names, page
+        elif not page.startswith("generated/"):
+            assert (ROOT / "book" / f"{page}.md").is_file(), page
+
+
+def test_every_notebook_is_in_the_book_in_every_edition():
+    toc = _read("_toc.yml")
+    for edition in ("clinical", "demo"):
+        for path in NOTEBOOKS:
+            assert f"editions/{edition}/{path.stem}\n" in toc
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_is_thin(path: Path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1, "exactly one cell is tagged `parameters`"
+    for cell in cells:
+        assert cell.outputs == [], "stored without outputs"
+        assert cell.execution_count is None, "stored without outputs"
+        assert len(cell.source.splitlines()) <= 10, cell.source
+        code = "\n".join(line for line in cell.source.splitlines() if line[:1] not in "%!")
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno - node.lineno < 5, f"{node.name} belongs in the package"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_module_is_short(path: Path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def _imported_rooms(path: Path) -> set[str]:
+    """The rooms of the package that a module imports, by absolute or by relative import."""
+    package = path.relative_to(ROOT).parent.parts
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *filter(None, [node.module])])
+            names += [f"{module}.{alias.name}" for alias in node.names]
+    inside = [name.split(".") for name in names if name.split(".")[0] == "ecgnb"]
+    return {parts[1] for parts in inside if len(parts) > 1 and parts[1] in ORDER}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_imports_run_one_way(path: Path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room == "__init__":  # `import ecgnb` alone stays fast and loads no room
+        assert _imported_rooms(path) == set()
+        return
+    assert room in ORDER, f"{room} is not a room of the house: give it a place in ORDER"
+    for other in _imported_rooms(path) - {room}:
+        assert ORDER[other] < ORDER[room], f"{room} imports {other}"
+
+
+def test_no_path_of_one_machine():
+    """No file names a folder that exists on one machine only."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    pattern = re.compile(r"(?<![\w.~$)}-])/(?:home|root|tmp|work|Users|mnt|scratch)/\w")
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if not path.is_file() or path.stat().st_size > 1_000_000:
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:  # a picture or an array
+            continue
+        match = pattern.search(text)
+        assert match is None, f"{name}: {match}"

@@ -41,7 +41,7 @@ SNOMED = {
 # Findings that a hurried reader takes for one another.
 LOOKALIKE = {"PAC": "PVC", "PVC": "PAC", "AF": "AFL", "AFL": "AF", "STD": "TInv", "TInv": "STD"}
 LOOKALIKE |= {"SA": "PAC", "LBBB": "RBBB", "LAnFB": "MI", "NSR": "SA"}
-# Dower's torso has the chest electrodes further from the heart than PTB-XL's patients have.
+# Against PTB-XL's NORM records Dower's torso shows V1 too large and V2-V4 too small.
 CHEST_GAIN: Array = np.array((0.82, 1.25, 1.25, 1.15, 1.05, 0.95))
 
 
@@ -64,20 +64,22 @@ class Hospital:
     gain : int
         ADC units per mV.
     leads : tuple of str
-        The order in which the leads are written; `spelling` says whether as aVR or AVR.
+        The order in which the leads are written.
+    upper_case : bool
+        Whether they are spelled AVR or aVR.
     mains_hz, mains, muscle, motion, wander : float
-        Hz; typical amplitudes at an electrode in mV of the mains hum, muscle noise, electrode
-        motion (1-10 Hz) and baseline wander (below 0.5 Hz).
+        Hz; then typical amplitudes at an electrode, mV: mains hum, muscle noise, electrode motion
+        (up to 10 Hz) and baseline wander (below 1 Hz).
     misplaced, rotation, swapped : float
         Spread of the precordial electrodes' displacement (1 = to the next electrode) and of the
         torso's rotation (degrees); probability that the arm electrodes are swapped.
     codes : dict
         Codes that differ from `SNOMED`.
-    coded : dict
-        Probability that a finding is coded where it is below `coded_else`.
-    coded_else, sinus_beside_others, mistaken : float
-        Probability that a present finding is coded; that NSR is, beside other findings; and that a
-        finding is coded as one that looks like it.
+    coded, coded_else : dict, float
+        Probability that a present finding is coded: by name, and for all others.
+    sinus_beside_others, mistaken : float
+        Probability that NSR is coded beside other findings, and that a coded finding is taken for
+        one that looks like it.
     """
 
     name: str
@@ -107,76 +109,42 @@ class Hospital:
     mistaken: float
 
 
+# fmt: off
 HOSPITALS = {
-    "sim-north": Hospital(
-        name="sim-north",
-        prefix="N",
-        age=64,
-        age_spread=16,
-        women=0.47,
-        repeat_every=5,
+    "sim-north": Hospital(  # old patients, quiet recordings, diligent coding
+        name="sim-north", prefix="N", age=64, age_spread=16, women=0.47, repeat_every=5,
         prevalence={
-            **{"SB": 0.11, "STach": 0.08, "SA": 0.05, "AF": 0.11, "AFL": 0.03},
-            **{"LBBB": 0.06, "RBBB": 0.06, "LAnFB": 0.07, "IAVB": 0.09, "LVH": 0.09},
-            **{"LQRSV": 0.05, "MI": 0.12, "PAC": 0.06, "PVC": 0.08},
-            **{"STE": 0.03, "STD": 0.07, "TInv": 0.08},
+            "SB": 0.11, "STach": 0.08, "SA": 0.05, "AF": 0.11, "AFL": 0.03, "PAC": 0.06,
+            "PVC": 0.08, "IAVB": 0.09, "LBBB": 0.06, "RBBB": 0.06, "LAnFB": 0.07, "LVH": 0.09,
+            "LQRSV": 0.05, "MI": 0.12, "STE": 0.03, "STD": 0.07, "TInv": 0.08,
         },
-        rate=500,
-        seconds=10,
-        gain=1000,
-        leads=LEADS,
-        upper_case=False,
-        mains_hz=50,
-        mains=0.002,
-        muscle=0.004,
-        motion=0.006,
-        wander=0.03,
-        misplaced=0.25,
-        rotation=8,
-        swapped=0.004,
+        rate=500, seconds=10, gain=1000, leads=LEADS, upper_case=False,
+        mains_hz=50, mains=0.002, muscle=0.006, motion=0.006, wander=0.03,
+        misplaced=0.25, rotation=8, swapped=0.004,
         codes={"RBBB": "713427006"},
-        coded={"LQRSV": 0.85, "TInv": 0.9, "STD": 0.9},
-        coded_else=0.97,
-        sinus_beside_others=0.9,
-        mistaken=0.01,
+        coded={"LQRSV": 0.85, "TInv": 0.9, "STD": 0.9}, coded_else=0.97,
+        sinus_beside_others=0.9, mistaken=0.01,
     ),
-    "sim-south": Hospital(
-        name="sim-south",
-        prefix="S",
-        age=55,
-        age_spread=19,
-        women=0.56,
-        repeat_every=8,
+    "sim-south": Hospital(  # younger patients, restless recordings, hurried coding
+        name="sim-south", prefix="S", age=55, age_spread=19, women=0.56, repeat_every=8,
         prevalence={
-            **{"SB": 0.18, "STach": 0.16, "SA": 0.07, "AF": 0.08, "AFL": 0.05},
-            **{"LBBB": 0.04, "RBBB": 0.07, "LAnFB": 0.04, "IAVB": 0.06, "LVH": 0.06},
-            **{"LQRSV": 0.07, "MI": 0.06, "PAC": 0.05, "PVC": 0.07},
-            **{"STE": 0.04, "STD": 0.08, "TInv": 0.13},
+            "SB": 0.18, "STach": 0.16, "SA": 0.07, "AF": 0.08, "AFL": 0.05, "PAC": 0.05,
+            "PVC": 0.07, "IAVB": 0.06, "LBBB": 0.04, "RBBB": 0.07, "LAnFB": 0.04, "LVH": 0.06,
+            "LQRSV": 0.07, "MI": 0.06, "STE": 0.04, "STD": 0.08, "TInv": 0.13,
         },
-        rate=250,
-        seconds=12,
-        gain=200,
-        leads=("I", "II", *LEADS[6:], "III", "aVR", "aVL", "aVF"),
-        upper_case=True,
-        mains_hz=60,
-        mains=0.005,
-        muscle=0.008,
-        motion=0.010,
-        wander=0.05,
-        misplaced=0.45,
-        rotation=14,
-        swapped=0.01,
+        rate=250, seconds=12, gain=200, leads=("I", "II", *LEADS[6:], *LEADS[2:6]), upper_case=True,
+        mains_hz=60, mains=0.005, muscle=0.008, motion=0.010, wander=0.05,
+        misplaced=0.45, rotation=14, swapped=0.01,
         codes={"PVC": "17338001", "LBBB": "733534002"},
-        coded={"LQRSV": 0.35, "LAnFB": 0.6, "MI": 0.7, "IAVB": 0.9, "PAC": 0.9},
-        coded_else=0.95,
-        sinus_beside_others=0.15,
-        mistaken=0.02,
+        coded={"LQRSV": 0.35, "LAnFB": 0.6, "MI": 0.7, "IAVB": 0.9, "PAC": 0.9}, coded_else=0.95,
+        sinus_beside_others=0.15, mistaken=0.02,
     ),
 }
+# fmt: on
 
 
 def _rng(hospital: Hospital, seed: int, kind: str, number: int) -> np.random.Generator:
-    """A generator of its own for every patient and record, whatever else is made."""
+    """Give every patient and record a generator of its own, whatever else is made."""
     return np.random.default_rng([seed, crc32(f"{hospital.name} {kind}".encode()), number])
 
 
@@ -198,7 +166,7 @@ def _conflict(findings: set[str], finding: str) -> bool:
 
 
 def draw_hospital_patient(hospital: Hospital, seed: int, number: int) -> Patient:
-    """The patient with this number: age, sex, heart, body and chronic findings."""
+    """Draw the patient with this number: age, sex, heart, body and chronic findings."""
     rng = _rng(hospital, seed, "patient", number)
     age = float(np.clip(rng.normal(hospital.age, hospital.age_spread), 18, 94).round())
     female = bool(rng.random() < hospital.women)
@@ -213,7 +181,7 @@ def draw_hospital_patient(hospital: Hospital, seed: int, number: int) -> Patient
 
 
 def plan_hospital_record(hospital: Hospital, seed: int, record: int) -> tuple[Patient, Plan]:
-    """The truth of one record; it depends on the hospital, the seed and its number alone."""
+    """Plan one record; the truth depends on the hospital, the seed and its number alone."""
     patient = draw_hospital_patient(hospital, seed, patient_of(hospital, record))
     rng = _rng(hospital, seed, "plan", record)
     rhythms = list(simulate.RHYTHMS)
@@ -228,48 +196,43 @@ def plan_hospital_record(hospital: Hospital, seed: int, record: int) -> tuple[Pa
     return patient, simulate.plan_record(rng, patient, frozenset(findings), hospital.seconds)
 
 
-def _wobble(rng: np.random.Generator, knots_hz: float, samples: int, rate: int) -> Noise:
-    """Smooth noise at nine electrodes: random values `knots_hz` times a second, eased between."""
-    hop = max(round(rate / knots_hz), 1)
-    knots = rng.standard_normal((9, -(-samples // hop) + 1, 1), dtype=np.float32)
+def _wobble(
+    rng: np.random.Generator, knots_hz: float, size: Noise | float, rows: int, hospital: Hospital
+) -> Noise:
+    """Smooth noise, (rows, samples): random values `knots_hz` times a second, eased between."""
+    samples = hospital.rate * hospital.seconds
+    hop = round(hospital.rate / knots_hz)
+    knots = rng.standard_normal((rows, -(-samples // hop) + 1), dtype=np.float32) * size
     u = np.arange(hop, dtype=np.float32) / np.float32(hop)
-    eased = (knots[:, 1:] - knots[:, :-1]) * (u * u * (3 - 2 * u))
-    eased += knots[:, :-1]
-    return eased.reshape(9, -1)[:, :samples]
+    eased = (knots[:, 1:] - knots[:, :-1])[:, :, None] * (u * u * (3 - 2 * u))
+    eased += knots[:, :-1, None]
+    return np.asarray(eased.reshape(rows, -1)[:, :samples])
 
 
 def _electrode_noise(rng: np.random.Generator, hospital: Hospital) -> Noise:
     """Noise of the electrodes RA, LA, LL and V1-V6 in mV, (9, samples)."""
     h, samples = hospital, hospital.rate * hospital.seconds
-    time = np.arange(samples, dtype=np.float32) / h.rate
+    time = np.arange(samples) / h.rate
     # A record is restless as a whole; skin and cable are each electrode's own.
     level = np.exp(rng.normal(0, 0.7, 3) + rng.normal(0, 0.5, (9, 3))).astype(np.float32)
     level *= np.array((h.wander, h.motion, h.muscle), np.float32)
-    level[:3, 2] *= 1.8  # arms and legs tremble, the chest hardly
-    wander, motion, muscle = level.T[:, :, None]
-    breath = np.sin(2 * np.pi * rng.uniform(0.17, 0.32) * time + rng.uniform(0, 6.3))
-    slow = _wobble(rng, 0.8, samples, h.rate)
-    burst = np.abs(slow[::-1])  # who moves, tenses
-    burst += 0.3
-    slow += rng.normal(0, 0.6, (9, 1)).astype(np.float32) * breath.astype(np.float32)
-    slow *= wander
-    fast = _wobble(rng, 12, samples, h.rate)
-    fast *= motion
-    # The mean of two neighbours rolls a muscle's spectrum off towards half the sampling rate.
-    white = rng.random((9, samples + 1), dtype=np.float32)
-    tremor = white[:, 1:] + white[:, :-1]
-    tremor -= 1
-    tremor *= muscle * np.float32(np.sqrt(6))
-    fast += tremor
-    fast *= burst
-    slow += fast
-    hum = np.sin(2 * np.pi * h.mains_hz * time + rng.uniform(0, 6.3)).astype(np.float32)
-    slow += rng.normal(0, h.mains, (9, 1)).astype(np.float32) * hum
-    return slow
+    wander, motion, muscle = np.hsplit(level, 3)
+    muscle[:3] *= 2  # arms and legs tremble, the chest hardly
+    noise = rng.random((9, samples), dtype=np.float32)
+    noise -= np.float32(0.5)
+    noise *= muscle * np.float32(np.sqrt(12))
+    noise += _wobble(rng, 12, motion, 9, h)
+    noise *= 0.3 + np.abs(_wobble(rng, 0.8, 1.0, 1, h))  # a patient stirs now and then
+    noise += _wobble(rng, 0.8, wander, 9, h)
+    hertz = np.array((rng.uniform(0.17, 0.32), h.mains_hz))  # breathing and the mains
+    waves = np.sin(2 * np.pi * (hertz[:, None] * time + rng.uniform(0, 1, (2, 1))))
+    size = np.hstack([0.6 * wander, np.full((9, 1), h.mains)]) * rng.standard_normal((9, 2))
+    noise += size.astype(np.float32) @ waves.astype(np.float32)
+    return noise
 
 
-def _placement(rng: np.random.Generator, hospital: Hospital) -> Array:
-    """The Dower matrix of this record: a turned torso, precordial electrodes out of place."""
+def _placement(rng: np.random.Generator, hospital: Hospital) -> NDArray[np.float32]:
+    """Dower's matrix of this record: a turned torso, precordial electrodes out of place."""
     angle = np.radians(rng.normal(0, hospital.rotation))
     cos, sin = np.cos(angle), np.sin(angle)
     matrix = DOWER @ np.array([(cos, 0, -sin), (0, 1, 0), (sin, 0, cos)])
@@ -284,16 +247,20 @@ def _placement(rng: np.random.Generator, hospital: Hospital) -> Array:
     matrix[2:] *= (CHEST_GAIN * near)[:, None]
     if rng.random() < hospital.swapped:  # the arms: I turns over, II and III change places
         matrix[:2] = -matrix[0], matrix[1] - matrix[0]
-    return matrix
+    return np.asarray(matrix, np.float32)
 
 
 def draw_records(hospital: Hospital, plans: dict[int, Plan], seed: int) -> NDArray[np.int16]:
-    """Digitised twelve-lead ECGs of planned records.
+    """Record planned ECGs: placement of the electrodes, noise, rounding.
 
     Parameters
     ----------
+    hospital : Hospital
+        Where they are recorded.
     plans : dict
         Plans by record number.
+    seed : int
+        With the record's number it decides placement and noise.
 
     Returns
     -------
@@ -304,17 +271,20 @@ def draw_records(hospital: Hospital, plans: dict[int, Plan], seed: int) -> NDArr
     out = np.empty((len(plans), 12, dipoles.shape[2]), np.int16)
     for i, record in enumerate(plans):
         rng = _rng(hospital, seed, "signal", record)
-        signal = _placement(rng, hospital).astype(np.float32) @ dipoles[i]
+        signal = _placement(rng, hospital) @ dipoles[i]
         noise = _electrode_noise(rng, hospital)
         signal[:2] += noise[1:3] - noise[0]
         signal[2:] += noise[3:] - noise[:3].mean(axis=0)
-        digital = np.rint(signal * hospital.gain).astype(np.int32)
-        out[i] = np.clip(simulate.twelve_leads(digital), -32768, 32767)
+        # The amplifier saturates at 10 mV, so that III and aVR fit into 16 bits as well.
+        digital = np.rint(np.clip(signal, -10, 10) * hospital.gain).astype(np.int32)
+        out[i] = simulate.twelve_leads(digital)
     return out
 
 
-def coded_findings(hospital: Hospital, findings: frozenset[str], rng: np.random.Generator) -> list:
-    """What this hospital's readers write down of the findings present."""
+def coded_findings(
+    hospital: Hospital, findings: frozenset[str], rng: np.random.Generator
+) -> list[str]:
+    """List what this hospital's readers write down of the findings present."""
     found = []
     for finding in (f for f in FINDINGS if f in findings):
         chance = hospital.coded.get(finding, hospital.coded_else)
@@ -332,7 +302,7 @@ def _header(
     signal: NDArray[np.int16],
     patient: Patient,
     number: int,
-    dx: list,
+    dx: list[str],
 ) -> str:
     lines = [f"{name} 12 {hospital.rate} {signal.shape[1]}"]
     sums = signal.sum(axis=1, dtype=np.int64).astype(np.int16)
@@ -363,7 +333,8 @@ def write_hospital(folder: Path, hospital: Hospital | str, n: int, seed: int) ->
     n : int
         Number of records. Record `i` is the same bytes whatever `n`.
     seed : int
-        Another seed, other patients.
+        Another seed, other patients. The same seed gives the same bytes on the same machine; numpy
+        may round an exponential otherwise on another processor, which moves a sample by one unit.
 
     Raises
     ------
@@ -381,9 +352,9 @@ def write_hospital(folder: Path, hospital: Hospital | str, n: int, seed: int) ->
     order = [LEADS.index(lead) for lead in hospital.leads]
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        for start in range(0, n, 8):
+        for start in range(0, n, 4):
             planned = {
-                i: plan_hospital_record(hospital, seed, i) for i in range(start, min(start + 8, n))
+                i: plan_hospital_record(hospital, seed, i) for i in range(start, min(start + 4, n))
             }
             signals = draw_records(hospital, {i: p for i, (_, p) in planned.items()}, seed)
             for (i, (patient, plan)), signal in zip(planned.items(), signals, strict=True):
@@ -391,10 +362,10 @@ def write_hospital(folder: Path, hospital: Hospital | str, n: int, seed: int) ->
                 dx = coded_findings(hospital, plan.findings, _rng(hospital, seed, "codes", i))
                 number = patient_of(hospital, i)
                 header = _header(hospital, name, signal, patient, number, dx)
-                (part / f"{name}.hea").write_text(header)
+                (part / f"{name}.hea").write_bytes(header.encode())
                 (part / f"{name}.dat").write_bytes(signal[order].T.astype("<i2").tobytes())
         names = (f"{hospital.prefix}{i:05d}\n" for i in range(n))
-        (part / "RECORDS").write_text("".join(names))
+        (part / "RECORDS").write_bytes("".join(names).encode())
         part.chmod(0o755)
         os.replace(part, folder)
     except BaseException:

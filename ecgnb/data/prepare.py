@@ -6,13 +6,15 @@ whatever stops the work, nothing half-written is ever taken for whole.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from ecgnb.data import hospitals, raw, resample, simulate
-from ecgnb.data.arrays import PREPARED_VERSION, Options, canonical, write_arrays
+from ecgnb.data.arrays import PREPARED_VERSION, SELECTION, Options, canonical, write_arrays
 from ecgnb.data.catalog import DatasetCard, cache_root, card, data_root, find
 from ecgnb.errors import UserError
+
+_ABANDONED_S = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -84,27 +88,23 @@ def prepare(
     ------
     UserError
         If the dataset is unknown, is not where ``ECGNB_DATA`` points, holds no readable record,
-        or cannot be written.
+        cannot be written, or if the options or the selection make no sense.
     """
     facts = card(dataset) if isinstance(dataset, str) else dataset
-    if options.short not in resample.SHORT_RULES:
-        raise UserError(
-            f"unknown rule for short records: {options.short!r}; choose one of "
-            f"{', '.join(resample.SHORT_RULES)}"
-        )
+    _check(options, selection)
     folder = cache_root() / "prepared" / f"{facts.name}-{_digest(options, selection)}"
+    ready = _ready(facts, folder)
     if facts.simulated:
         source: Path | None = _simulated(facts.name, options)
     else:
-        source = _raw_folder(facts, needed=not (folder / "manifest.json").exists())
-    if source is None:
-        return open_prepared(facts, folder)
+        source = _raw_folder(facts, needed=ready is None)
+    if source is None and ready is not None:
+        return ready
+    assert source is not None  # needed where nothing is ready
     listing = raw.list_records(facts, source)
-    fingerprint = _files_fingerprint(source, listing)
-    if (folder / "manifest.json").exists():
-        ready = open_prepared(facts, folder)
-        if ready.manifest["files_fingerprint"] == fingerprint:
-            return ready
+    fingerprint = _files_fingerprint(facts, source, listing)
+    if ready is not None and ready.manifest["files_fingerprint"] == fingerprint:
+        return ready
     with _writing(folder) as partial:
         manifest = write_arrays(facts, source, listing, options, selection, partial, progress)
         manifest["files_fingerprint"] = fingerprint
@@ -136,6 +136,34 @@ def summary(prepared: Prepared) -> str:
     return "; ".join(parts)
 
 
+def _check(options: Options, selection: pd.DataFrame | None) -> None:
+    if options.short not in resample.SHORT_RULES:
+        raise UserError(
+            f"unknown rule for short records: {options.short!r}; choose one of "
+            f"{', '.join(resample.SHORT_RULES)}"
+        )
+    whole = 0 < options.rate < float("inf") and 0 < options.seconds < float("inf")
+    if not whole or options.samples < 2:
+        raise UserError(
+            f"a window of {options.seconds:g} s at {options.rate:g} Hz holds no signal; give both "
+            "a value above 0"
+        )
+    if selection is None:
+        return
+    if absent := [name for name in SELECTION if name not in selection]:
+        raise UserError(f"the table of selected records has no column {', '.join(absent)}")
+    again = selection["record"][selection["record"].duplicated()]
+    if len(again):
+        raise UserError(f"the table of selected records names {again.iloc[0]} twice; name it once")
+
+
+def _ready(facts: DatasetCard, folder: Path) -> Prepared | None:
+    try:
+        return open_prepared(facts, folder)
+    except (OSError, ValueError):  # not there, or its files were touched: prepare it again
+        return None
+
+
 def _raw_folder(facts: DatasetCard, *, needed: bool) -> Path | None:
     try:
         root = data_root()
@@ -159,7 +187,12 @@ def _simulated(name: str, options: Options) -> Path:
     digest = hashlib.sha256(code).hexdigest()[:12]
     folder = cache_root() / "simulated" / f"{name}-{count}-{digest}"
     if not folder.is_dir():
-        hospitals.write_hospital(folder, name, count, seed=0)
+        try:
+            hospitals.write_hospital(folder, name, count, seed=0)
+        except (OSError, UserError) as error:
+            # Another process may have been faster; its records are the same bytes.
+            if not folder.is_dir():
+                raise _cannot_write(folder.parent, error) from error
     return folder
 
 
@@ -170,32 +203,47 @@ def _digest(options: Options, selection: pd.DataFrame | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _files_fingerprint(source: Path, listing: raw.Listing) -> str:
-    """Hash names and sizes of the headers, which tell whether the raw files are still the same."""
-    digest = hashlib.sha256()
+def _files_fingerprint(facts: DatasetCard, source: Path, listing: raw.Listing) -> str:
+    """Hash names and sizes of the raw files, which tell whether they are still the same."""
+    # The folder of a simulated hospital is named by its code; a real one may lie anywhere.
+    digest = hashlib.sha256(source.name.encode() if facts.simulated else b"")
     for path in listing.table["path"]:
-        digest.update(f"{path} {os.stat(source / path).st_size}\n".encode())
+        stem = f"{source}/{path[:-4]}"
+        # The signal file has the header's name; a download may bring it long after the header.
+        sizes = [_size(f"{stem}{suffix}") for suffix in (".hea", ".dat", ".mat")]
+        digest.update(f"{path} {sizes}\n".encode())
     if not listing.in_headers:
         digest.update(canonical(listing.table).encode())
     return digest.hexdigest()
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
+def _cannot_write(folder: Path, error: Exception) -> UserError:
+    reason = error.strerror if isinstance(error, OSError) else error
+    return UserError(
+        f"cannot write to {folder} ({reason}); point ECGNB_CACHE at a folder that you can write "
+        "to and that has room"
+    )
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[Path]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        partial.chmod(0o755)  # a cache may be shared
     except OSError as error:
-        raise UserError(
-            f"cannot write to {folder.parent} ({error.strerror}); point ECGNB_CACHE at a folder "
-            "that you can write to"
-        ) from error
+        raise _cannot_write(folder.parent, error) from error
     try:
         yield partial
-        # A rename replaces an empty folder only: an older one moves aside first.
-        if folder.exists():
-            os.replace(folder, partial.with_name(f"{partial.name}-old"))
-        os.replace(partial, folder)
+        _publish(partial, folder)
     except OSError as error:
         raise UserError(
             f"preparing stopped while writing to {folder.parent} ({error.strerror}); nothing "
@@ -204,3 +252,35 @@ def _writing(folder: Path) -> Iterator[Path]:
     finally:
         for left in (partial, partial.with_name(f"{partial.name}-old")):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _publish(partial: Path, folder: Path) -> None:
+    """Rename a whole folder to its place, whoever else does the same at the same moment."""
+    old = partial.with_name(f"{partial.name}-old")
+    while True:
+        try:
+            return os.replace(partial, folder)  # replaces an empty folder only
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        if _same(partial, folder):
+            return None  # another process was faster
+        with suppress(FileNotFoundError):
+            os.replace(folder, old)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _same(one: Path, other: Path) -> bool:
+    if any(_size(str(path)) != _size(f"{other}/{path.name}") for path in one.iterdir()):
+        return False
+    with suppress(FileNotFoundError):  # moved away at this moment
+        return (one / "manifest.json").read_bytes() == (other / "manifest.json").read_bytes()
+    return False
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what a killed process left of the same folder more than a day ago."""
+    for left in folder.parent.glob(f".{folder.name}-*"):
+        with suppress(FileNotFoundError):  # finished at this moment
+            if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)

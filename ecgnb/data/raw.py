@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import os
+import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,10 +68,19 @@ def list_records(card: DatasetCard, folder: Path) -> Listing:
         listing = _LAYOUTS[card.layout](folder)
     except FileNotFoundError as error:
         raise UserError(f"{card.name} is incomplete: {error.filename} is missing") from error
+    except (OSError, KeyError, TypeError, ValueError, SyntaxError) as error:  # and those of pandas
+        raise UserError(
+            f"a table of {card.name} in {folder} cannot be read "
+            f"({type(error).__name__}: {error}); get that file again"
+        ) from error
     if card.record_range:
         first, last = card.record_range
         inside = listing.table["record"].between(first, last)
-        listing = replace(listing, table=listing.table[inside].reset_index(drop=True))
+        listing = replace(
+            listing,
+            table=listing.table[inside].reset_index(drop=True),
+            absent=tuple(p for p in listing.absent if first <= p.rpartition("/")[2] <= last),
+        )
     if listing.table.empty:
         raise UserError(f"{folder} holds no record of {card.name}; look at `ecgnb datasets`")
     return listing
@@ -85,7 +95,7 @@ def from_header(header: Header) -> dict[str, object]:
     sex = header.comment("Sex").lower()
     codes = header.comment("Dx").replace(",", " ").split()
     values: dict[str, object] = {
-        "age": age if age >= 0 else float("nan"),
+        "age": age if 0 <= age < float("inf") else float("nan"),
         "sex": {"m": "male", "f": "female"}.get(sex[:1], ""),
         "codes": " ".join(dict.fromkeys(codes)),
     }
@@ -96,9 +106,9 @@ def from_header(header: Header) -> dict[str, object]:
 
 def _ptb_xl(folder: Path) -> Listing:
     table = pd.read_csv(folder / "ptbxl_database.csv")
-    # Only one of the two sampling rates may have been downloaded; the published 100 Hz comes first.
-    column = "filename_lr" if (folder / "records100").is_dir() else "filename_hr"
     there = _headers(folder)
+    # Only one of the two sampling rates may have been downloaded; the published 100 Hz comes first.
+    column = "filename_lr" if table["filename_lr"].isin(there).any() else "filename_hr"
     present = table[column].isin(there)
     used = table[present]
     axis = used["heart_axis"].map(_axis_codes)
@@ -130,11 +140,10 @@ def _axis_codes(axis: object) -> str:
 
 def _challenge(folder: Path) -> Listing:
     there = _headers(folder)
-    table = pd.DataFrame({"path": sorted(there)})
-    table["record"] = table["path"].map(lambda path: path.rpartition("/")[2])
+    names = [path.rpartition("/")[2] for path in there]
     # One record a patient, unless a header says otherwise.
+    table = pd.DataFrame({"record": names, "path": [f"{path}.hea" for path in there]}, dtype=str)
     table = table.assign(patient=table["record"], fold=0, age=float("nan"), sex="", codes="")
-    table["path"] += ".hea"
     absent = tuple(name for name in _named_in_records_files(folder) if name not in there)
     return _listing(table, absent, in_headers=True)
 
@@ -142,18 +151,22 @@ def _challenge(folder: Path) -> Listing:
 def _named_in_records_files(folder: Path) -> list[str]:
     """Follow ``RECORDS`` files, whose lines are records or folders with such a file."""
     named: list[str] = []
-    pending = [""]
+    pending, seen = [""], {""}
     while pending:
         part = pending.pop()
         try:
-            lines = (folder / part / "RECORDS").read_text().split()
+            lines = (folder / part / "RECORDS").read_text(errors="replace").split()
         except OSError:
             if part:
                 named.append(part)
             continue
         for line in lines:
-            path = f"{part}{line}"
-            (pending if line.endswith("/") else named).append(path)
+            path = posixpath.normpath(f"{part}{line}")
+            if not line.endswith("/"):
+                named.append(path)
+            elif path not in seen and path.partition("/")[0] not in ("..", ".", ""):
+                seen.add(path)  # a list may name its own folder
+                pending.append(f"{path}/")
     return named
 
 
@@ -188,7 +201,9 @@ def _headers(folder: Path) -> set[str]:
         folders.sort()
         part = Path(parent).relative_to(folder).as_posix()
         prefix = "" if part == "." else f"{part}/"
-        found.update(f"{prefix}{name[:-4]}" for name in files if name.endswith(".hea"))
+        # A dot begins the name of what a Mac or an unfinished download leaves beside a header.
+        names = (name for name in files if name.endswith(".hea") and not name.startswith("."))
+        found.update(f"{prefix}{name[:-4]}" for name in names)
     return found
 
 

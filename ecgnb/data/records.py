@@ -1,8 +1,8 @@
 """Raw WFDB records to arrays, fast.
 
-A header is parsed here, in one pass, and the samples are read with one ``np.fromfile``: that
-serves WFDB format 16 and the ``.mat`` files of the PhysioNet Challenges. Whatever else a header
-asks for (several files, other formats, skews, segments) goes to the ``wfdb`` package.
+A header is parsed here, in one pass, and the samples are read in one piece: that serves WFDB
+format 16 and the ``.mat`` files of the PhysioNet Challenges. Whatever else a header asks for
+(several files, other formats, skews, other ``.mat`` files) goes to `ecgnb.data.formats`.
 
 The header format is that of https://physionet.org/physiotools/wag/header-5.htm.
 """
@@ -10,6 +10,7 @@ The header format is that of https://physionet.org/physiotools/wag/header-5.htm.
 from __future__ import annotations
 
 import functools
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +18,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ecgnb.data import formats
+
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
-INVALID_16 = -(2**15)
-"""The digital value that WFDB format 16 reserves for "no sample"."""
-
-_MILLIVOLTS = {"mV": 1.0, "mv": 1.0, "uV": 1e-3, "µV": 1e-3, "V": 1e3, "NU": 1.0}
-"""What one physical unit is in mV; ``NU`` is the unit of signals that were z-scored."""
+_MILLIVOLTS = {"mV": 1.0, "mv": 1.0, "uV": 1e-3, "\u00b5V": 1e-3, "\u03bcV": 1e-3, "V": 1e3}
+_MILLIVOLTS["NU"] = 1.0  # the unit of signals that were z-scored
 
 _DEFAULT_GAIN = 200.0  # what WFDB assumes where a header gives none
-_LEVEL_4_MAGIC = b"\x1e\x00\x00\x00\x0c\x00\x00\x00"  # int16 matrix with 12 rows, MATLAB level 4
-_LEVEL_4_OFFSET = 24  # 20 bytes of header and the name "val" with its closing zero
+_LEVEL_4_INT16 = b"\x1e\x00\x00\x00"  # how a MATLAB level 4 file of an int16 matrix begins
+_LEVEL_4_ITEMS = 12  # in 16 bits: 20 bytes of header and the name "val" with its closing zero
 
 _GAIN = re.compile(r"([-+\d.eE]+)?(?:\((-?\d+)\))?(?:/(\S+))?$")
 
@@ -97,13 +97,16 @@ def read_header(path: Path) -> Header:
         If the file is absent, empty or not a header of a single-segment record.
     """
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            text = file.read()
+        with open(path, "rb", buffering=0) as file:
+            text = file.read().decode(errors="replace")
     except OSError as error:
         raise RecordError(f"header cannot be read ({error.strerror})") from error
-    lines = text.split("\n")
-    while lines and (not lines[0].strip() or lines[0].startswith("#")):
-        del lines[0]
+    lines, comments = [], []
+    for line in text.splitlines():
+        if line.startswith("#"):
+            comments.append(line[1:].strip())
+        elif line and not line.isspace():
+            lines.append(line)
     if not lines:
         raise RecordError("header is empty")
     first = lines[0].split()
@@ -113,22 +116,23 @@ def read_header(path: Path) -> Header:
         rate = float(first[2].partition("/")[0])
         samples = int(first[3])
     except (IndexError, ValueError) as error:
-        raise RecordError(f"header has a corrupt first line: {lines[0].strip()!r}") from error
-    if rate <= 0 or samples <= 0:
-        raise RecordError(f"header gives {samples} samples at {rate:g} Hz")
-    if len(lines) < 1 + count or not all(lines[1 : 1 + count]):
+        raise RecordError(f"header has a corrupt first line: {lines[0].strip()[:80]!r}") from error
+    if count <= 0 or samples <= 0 or not 0 < rate < float("inf"):
+        raise RecordError(f"header gives {count} signals of {samples} samples at {rate:g} Hz")
+    if "/" in first[0]:
+        raise RecordError("record of several segments")
+    if len(lines) < 1 + count:
         raise RecordError(f"header ends before its {count} signal lines")
     files, leads, signals = [], [], []
     for line in lines[1 : 1 + count]:
         # filename, format, gain, ADC resolution, ADC zero, first value, checksum, block, lead
         parts = line.split(None, 8)
         if len(parts) < 9:
-            raise RecordError(f"header has a corrupt signal line: {line.strip()!r}")
+            raise RecordError(f"header has a corrupt signal line: {line.strip()[:80]!r}")
         files.append(parts[0])
         leads.append(parts[8].strip())
         signals.append(_signal(parts[1], parts[2], parts[4]))
-    comments = tuple(line[1:].strip() for line in lines[1 + count :] if line.startswith("#"))
-    return Header(path, rate, samples, tuple(files), tuple(leads), tuple(signals), comments)
+    return Header(path, rate, samples, tuple(files), tuple(leads), tuple(signals), tuple(comments))
 
 
 # The same few format and gain fields stand in all records of a dataset.
@@ -145,7 +149,7 @@ def _signal(format_: str, gain_field: str, zero: str) -> Signal:
     return Signal(format_, gain, baseline, match[3] or "mV")
 
 
-def read_digital(header: Header) -> npt.NDArray[np.int16]:
+def read_digital(header: Header) -> npt.NDArray[np.signedinteger]:
     """Read the samples of a record in digital units.
 
     Parameters
@@ -156,67 +160,52 @@ def read_digital(header: Header) -> npt.NDArray[np.int16]:
     Returns
     -------
     ndarray of int16, shape (samples, signals)
-        Equal, bit for bit, to ``wfdb.rdrecord(..., physical=False).d_signal``.
+        Equal, bit for bit, to ``wfdb.rdrecord(..., physical=False).d_signal``. Wider integers
+        where a format holds more than 16 bits.
 
     Raises
     ------
     RecordError
         If the signal file is absent, too short, outside the header's folder or unreadable.
     """
+    for name in dict.fromkeys(header.files):
+        if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
+            raise RecordError(f"header names a file outside its folder: {name!r}")
     name = header.files[0]
-    if any(file != name for file in header.files):
-        for file in header.files:
-            _check_inside(file)
-        return _read_with_wfdb(header)
-    _check_inside(name)
-    formats = {signal.format for signal in header.signals}
-    path = header.path.parent / name
+    kinds = {signal.format for signal in header.signals}
+    plain = kinds == {"16"}
     try:
-        if formats == {"16"}:
-            return _read_16(path, header, offset=0)
-        if formats == {"16+24"} and _is_level_4(path, len(header.signals)):
-            return _read_16(path, header, offset=_LEVEL_4_OFFSET)
+        if len(set(header.files)) == 1 and (plain or kinds == {"16+24"}):
+            found = _read_16(header, name, skip=0 if plain else _LEVEL_4_ITEMS)
+            if found is not None:
+                return found
+        return formats.read(header.path, header.files, header.samples)
     except FileNotFoundError as error:
-        raise RecordError(f"signal file {name} is missing") from error
+        raise RecordError(f"signal file {Path(error.filename or name).name} is missing") from error
     except OSError as error:
         raise RecordError(f"signal file {name} cannot be read ({error.strerror})") from error
-    return _read_with_wfdb(header)
+    except ValueError as error:
+        raise RecordError(f"signal file {name}: {error}") from error
 
 
-def _check_inside(name: str) -> None:
-    if "/" in name or "\\" in name or name in ("", ".", ".."):
-        raise RecordError(f"header names a file outside its folder: {name}")
-
-
-def _is_level_4(path: Path, count: int) -> bool:
-    # The fast path knows the Challenge's layout by its magic; any other .mat goes to wfdb.
-    with open(path, "rb") as file:
-        start = file.read(_LEVEL_4_OFFSET)
-    return count == len(LEADS) and start[:8] == _LEVEL_4_MAGIC and start[20:24] == b"val\x00"
-
-
-def _read_16(path: Path, header: Header, offset: int) -> npt.NDArray[np.int16]:
+def _read_16(header: Header, name: str, skip: int) -> npt.NDArray[np.int16] | None:
+    """Read little-endian 16-bit samples; None from a file with another start than `skip` says."""
     count = len(header.signals)
     wanted = header.samples * count
-    flat = np.fromfile(path, dtype="<i2", count=wanted, offset=offset)
-    if flat.size < wanted:
-        raise RecordError(
-            f"signal file {path.name} is truncated: {flat.size // count} of "
-            f"{header.samples} samples"
-        )
+    with open(header.path.parent / name, "rb", buffering=0) as file:
+        # A corrupt header may ask for any number of samples: never for more than there are.
+        there = os.fstat(file.fileno()).st_size // 2
+        content = np.empty(min(there, skip + wanted), dtype="<i2")
+        read = file.readinto(content.data)
+    if skip:
+        start = content[:skip].tobytes()
+        rows = count.to_bytes(4, "little")
+        if start[:8] != _LEVEL_4_INT16 + rows or start[20:] != b"val\0":
+            return None
+    flat = content[skip:]
+    if flat.size < wanted or read != content.nbytes:
+        raise ValueError(f"truncated, {flat.size // count} of {header.samples} samples")
     return flat.reshape(header.samples, count)
-
-
-def _read_with_wfdb(header: Header) -> npt.NDArray[np.int16]:
-    import wfdb  # takes a second to import, and few datasets need it
-
-    try:
-        record = wfdb.rdrecord(str(header.path.with_suffix("")), physical=False)
-    except Exception as error:  # wfdb raises whatever its parsers stumble over
-        raise RecordError(f"wfdb cannot read it ({error})") from error
-    if record.d_signal is None or record.d_signal.shape != (header.samples, len(header.leads)):
-        raise RecordError("wfdb returns signals of another shape than the header says")
-    return np.asarray(record.d_signal).astype(np.int16)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -253,14 +242,14 @@ def lead_order(names: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(order)
 
 
-def microvolts(header: Header, digital: npt.NDArray[np.int16]) -> npt.NDArray[np.float64]:
+def microvolts(header: Header, digital: npt.NDArray[np.signedinteger]) -> npt.NDArray[np.float64]:
     """Put a record into the standard lead order and into microvolts.
 
     Parameters
     ----------
     header : Header
         Names, gains and baselines of the signals.
-    digital : ndarray of int16, shape (samples, signals)
+    digital : ndarray of int, shape (samples, signals)
         What `read_digital` returned.
 
     Returns
@@ -275,31 +264,33 @@ def microvolts(header: Header, digital: npt.NDArray[np.int16]) -> npt.NDArray[np
         If a lead is missing, or a gain is zero or in an unknown unit.
     """
     order = lead_order(header.leads)
-    scale, baseline = _calibration(header.signals, order)
-    if order != tuple(range(len(order))) or len(order) != digital.shape[1]:
+    scale, baseline, missing = _calibration(header.signals, order)
+    if order != tuple(range(digital.shape[1])):
         digital = digital[:, order]
-    # One pass a step over 60,000 samples is most of the time of reading: skip what does nothing.
+    # One pass over 60,000 samples is most of the time of reading: skip what does nothing.
     values = digital.astype(np.float64)
-    if baseline.any():
+    if baseline is not None:
         values -= baseline
-    if (scale != 1.0).any():
+    if scale is not None:
         values *= scale
-    if digital.min() == INVALID_16:
-        values[digital == INVALID_16] = np.nan
+    if digital.min() <= max(missing):
+        values[digital == np.array(missing)] = np.nan
     return values
 
 
 @functools.lru_cache(maxsize=1024)
 def _calibration(
     signals: tuple[Signal, ...], order: tuple[int, ...]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+) -> tuple[npt.NDArray[np.float64] | None, npt.NDArray[np.float64] | None, tuple[int, ...]]:
+    """Microvolts a unit, baseline (None where they change nothing) and the value of no sample."""
+    ordered = [signals[index] for index in order]
     scale = np.empty(len(LEADS))
-    for position, (lead, index) in enumerate(zip(LEADS, order, strict=True)):
-        signal = signals[index]
+    for position, (lead, signal) in enumerate(zip(LEADS, ordered, strict=True)):
         if signal.gain == 0 or not np.isfinite(signal.gain):
             raise RecordError(f"lead {lead} has a gain of {signal.gain:g}")
         if signal.unit not in _MILLIVOLTS:
             raise RecordError(f"lead {lead} is in an unknown unit: {signal.unit}")
         scale[position] = 1000.0 * _MILLIVOLTS[signal.unit] / signal.gain
-    baseline = np.array([signals[index].baseline for index in order], dtype=np.float64)
-    return scale, baseline
+    baseline = np.array([signal.baseline for signal in ordered], dtype=np.float64)
+    missing = tuple(formats.missing_value(signal.format) for signal in ordered)
+    return (scale if (scale != 1).any() else None), (baseline if baseline.any() else None), missing

@@ -17,12 +17,21 @@ from scipy import signal
 SHORT_RULES = ("pad", "drop")
 _SAMPLE_SCALE = 2.0**4  # fixed point: a sixteenth of a microvolt
 _TAP_SCALE = 2.0**22
-_MAX_DENOMINATOR = 1000
+_LARGEST = 2.0**29  # 33 V: the taps of one output sum up to less than 2**23
+_MAX_DENOMINATOR = 10_000  # 500.1 Hz to 100 Hz is 1000 / 5001
+_RATE_TOLERANCE = 1e-4
 
 Samples = npt.NDArray[np.float64]
 
 
-def resample(values: Samples, rate: float, target: float, *, antialias: bool = True) -> Samples:
+def resample(
+    values: Samples,
+    rate: float,
+    target: float,
+    *,
+    antialias: bool = True,
+    longest: int | None = None,
+) -> Samples:
     """Bring a record to another sampling rate.
 
     Parameters
@@ -35,23 +44,35 @@ def resample(values: Samples, rate: float, target: float, *, antialias: bool = T
         Polyphase filtering with a Kaiser-windowed low-pass at the lower of the two Nyquist
         frequencies (the design of `scipy.signal.resample_poly`). False takes every k-th sample,
         as Nguyen & Do did, and lets higher frequencies alias.
+    longest : int, optional
+        How many samples to return at most; the same ones as without it, sooner.
 
     Returns
     -------
     ndarray of float64, shape (samples x target / rate rounded up, leads)
         In microvolts. The ends are continued by their last value, not by zeros.
+
+    Raises
+    ------
+    ValueError
+        If the rates are too far apart.
     """
     ratio = Fraction(target / rate).limit_denominator(_MAX_DENOMINATOR)
+    missed = abs(ratio * Fraction(rate) / Fraction(target) - 1) > _RATE_TOLERANCE
+    if missed or ratio > _MAX_DENOMINATOR:
+        raise ValueError(f"{rate:g} Hz cannot be brought to {target:g} Hz")
     if ratio == 1:
-        return values
+        return values[:longest]
     up, down = ratio.numerator, ratio.denominator
     length = -(-len(values) * up // down)
+    length = length if longest is None else min(length, longest)
     if not antialias:
         return values[np.minimum(np.arange(length) * down // up, len(values) - 1)]
     taps, half = _taps(up, down)
     # Padding by whole numbers of `down` input samples keeps the output grid where it was.
     margin = -(-(half // up + 1) // down) * down
-    fixed = np.rint(values * _SAMPLE_SCALE)
+    values = values[: length * down // up + margin]
+    fixed = np.rint(values * _SAMPLE_SCALE).clip(-_LARGEST, _LARGEST)
     padded = np.pad(fixed, ((margin, margin), (0, 0)), mode="edge")
     filtered = signal.upfirdn(taps, padded, up=up, down=down, axis=0)
     # `half` is a multiple of `down`, so the filter's delay is a whole number of output samples.

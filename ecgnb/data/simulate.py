@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,34 +45,35 @@ DOWER: Array = np.array([
     (0.882, 0.098, -1.277), (1.213, 0.127, -0.601), (1.125, 0.127, -0.086), (0.831, 0.076, 0.230),
 ])
 # Waves are rows of (anchor, offset, width, x, y, z). Anchors: onset of P, onset of QRS, end of T.
-# Offset and width are fractions of the QRS duration in the QRS tables, seconds elsewhere.
+# Offset and width are fractions of the QRS duration in the QRS tables, seconds elsewhere. They are
+# set by hand to the median amplitudes of PTB-XL's NORM, CLBBB, CRBBB and LAFB records in each lead.
 P, QRS, T = 0, 1, 2
-ATRIA = np.array([(P, 0.036, 0.016, 0.060, 0.09, -0.035), (P, 0.070, 0.018, 0.085, 0.05, 0.05)])
-REPOLARISATION = np.array([(T, -0.125, 0.046, 0.20, 0.11, -0.15), (T, -0.075, 0.031, 0.25, 0.13, -0.16)])
+ATRIA = np.array([(P, 0.033, 0.016, 0.060, 0.09, -0.035), (P, 0.068, 0.018, 0.085, 0.05, 0.05)])
+T_WAVE = np.array([(T, -0.125, 0.046, 0.20, 0.11, -0.15), (T, -0.075, 0.031, 0.25, 0.13, -0.16)])
 NORMAL_QRS = np.array([
-    (QRS, 0.20, 0.090, -0.14, -0.04, -0.29),  # the septum, from left to right
-    (QRS, 0.41, 0.100, 0.82, 0.42, -0.28),  # the apex
-    (QRS, 0.55, 0.100, 0.68, 0.32, 0.84),  # the left free wall
-    (QRS, 0.78, 0.095, -0.10, -0.06, 0.34),  # the base
+    (QRS, 0.235, 0.080, -0.14, -0.04, -0.29),  # the septum, from left to right
+    (QRS, 0.420, 0.088, 1.00, 0.48, -0.26),  # the apex
+    (QRS, 0.544, 0.088, 0.86, 0.37, 0.84),  # the left free wall
+    (QRS, 0.748, 0.084, -0.10, -0.06, 0.34),  # the base
 ])
 LBBB_QRS = np.array([  # no septal q; slow and notched, away from the right ventricle
-    (QRS, 0.20, 0.090, 0.22, 0.08, 0.02),
-    (QRS, 0.40, 0.120, 0.64, 0.30, 1.50),
-    (QRS, 0.64, 0.130, 0.80, 0.22, 1.60),
-    (QRS, 0.86, 0.065, 0.10, 0.02, 0.15),
+    (QRS, 0.230, 0.082, 0.22, 0.08, 0.02),
+    (QRS, 0.405, 0.106, 0.64, 0.30, 1.50),
+    (QRS, 0.610, 0.116, 0.80, 0.22, 1.60),
+    (QRS, 0.800, 0.060, 0.10, 0.02, 0.15),
 ])
 RBBB_QRS = np.array([  # the left ventricle as usual, then slowly the right one
-    (QRS, 0.13, 0.058, -0.12, -0.04, -0.26),
-    (QRS, 0.27, 0.068, 0.80, 0.42, -0.28),
-    (QRS, 0.37, 0.068, 0.50, 0.28, 0.12),
-    (QRS, 0.69, 0.130, -0.52, -0.04, -0.80),
+    (QRS, 0.157, 0.053, -0.12, -0.04, -0.26),
+    (QRS, 0.286, 0.062, 0.92, 0.46, -0.28),
+    (QRS, 0.379, 0.062, 0.56, 0.30, 0.12),
+    (QRS, 0.672, 0.118, -0.52, -0.04, -0.80),
 ])
 # fmt: on
 # Table, rows that share the frontal axis, and where in the QRS the R peak lies.
 CONDUCTION = {
     "": (NORMAL_QRS, slice(1, 4), 0.48),
     "LBBB": (LBBB_QRS, slice(1, 4), 0.52),
-    "RBBB": (RBBB_QRS, slice(1, 3), 0.32),
+    "RBBB": (RBBB_QRS, slice(1, 3), 0.33),
 }
 
 
@@ -129,34 +131,34 @@ def draw_patient(
 
     With age the axis moves left, the heart turns back, voltage falls and breathing moves the heart
     rate less; women have lower voltages, a shorter QRS and a longer QT (Rijnbeek et al. 2014,
-    doi:10.1016/j.jelectrocard.2014.07.022). Medians are set by the NORM records of PTB-XL.
+    doi:10.1016/j.jelectrocard.2014.07.022). Medians and spreads follow PTB-XL's NORM records.
     """
     normal = rng.standard_normal(8)
-    axis = np.clip(58 - 1.1 * (age - 50) + 28 * normal[0], -28, 100)
+    axis = min(max(58 - 1.1 * (age - 50) + 28 * normal[0], -28), 100)
     axis = rng.uniform(-72, -42) if "LAnFB" in chronic else axis - 45 * ("LBBB" in chronic)
     size = (0.93 if female else 1.05) * np.exp(0.25 * normal[1] - 0.003 * (age - 50))
-    size = rng.uniform(1.45, 2.1) if "LVH" in chronic else size
-    qrs = np.clip((0.088 if female else 0.094) + 0.007 * normal[2], 0.072, 0.112)
+    size = rng.uniform(1.4, 2.0) if "LVH" in chronic else size
+    qrs = min(max((0.088 if female else 0.094) + 0.007 * normal[2], 0.072), 0.112)
     if {"LBBB", "RBBB"} & chronic:
         qrs = rng.uniform(0.128, 0.168)
     elif {"LAnFB", "LVH"} & chronic:
         qrs = rng.uniform(0.094, 0.114)
-    pr = np.clip(0.155 + 0.0003 * (age - 50) + 0.018 * normal[3], 0.115, 0.192)
+    pr = min(max(0.155 + 0.0003 * (age - 50) + 0.018 * normal[3], 0.115), 0.192)
     if "IAVB" in chronic:
-        pr = rng.uniform(0.212, 0.212 + rng.choice([0.05, 0.13], p=[0.7, 0.3]))
-    hrv = 0.065 * np.clip(1.5 - age / 75, 0.3, 1.2) * np.exp(0.6 * normal[7])
+        pr = rng.uniform(0.212, 0.26 if rng.random() < 0.7 else 0.34)
+    hrv = 0.075 * min(max(1.5 - age / 75, 0.3), 1.2) * np.exp(0.7 * normal[7])
     return Patient(
         age=age,
         female=female,
         chronic=chronic,
-        region=str(rng.choice(list(REGIONS), p=[0.4, 0.2, 0.4])),
+        region=("anterior", "inferior", "lateral", "inferior", "anterior")[rng.integers(5)],
         size=float(size),
         axis=float(axis),
         turn=float(12 * normal[4] + 0.5 * (age - 50)),
         pr=float(pr),
         qrs=float(qrs),
         qtc=float((0.415 if female else 0.403) + 0.016 * normal[5]),
-        heart_rate=float(np.clip(71 + 9 * normal[6], 61, 97)),
+        heart_rate=float(min(max(71 + 9 * normal[6], 61), 97)),
         hrv=float(hrv),
         jitter=rng.standard_normal((16, 4)),
     )
@@ -182,12 +184,10 @@ def plan_record(
     intervals = _intervals(rng, rhythms[0], patient, cycle, seconds)
     start = -2 + rng.uniform() * intervals[0]
     usual = start + np.cumsum(intervals)
-    rr = float(np.median(intervals[(usual > 0) & (usual < seconds)]))
+    rr = float(np.median(np.diff(usual[(usual > 0) & (usual < seconds)])))
     onsets, kinds = _ectopy(rng, start, intervals, findings, seconds)
     onsets, kinds = onsets[onsets < seconds + 1], kinds[onsets < seconds + 1]
-    pr = float(
-        np.clip(patient.pr - 0.0004 * (60 / rr - 70), 0.208 if "IAVB" in findings else 0.11, 1)
-    )
+    pr = max(patient.pr - 0.0004 * (60 / rr - 70), 0.208 if "IAVB" in findings else 0.11)
     qt = float(max(patient.qtc * rr**0.42, 2.2 * patient.qrs))
     # QT follows the last interval in part only; PR hardly varies.
     last = np.diff(onsets, prepend=onsets[0] - intervals[0]) / rr
@@ -211,8 +211,7 @@ def plan_record(
     if not has_p:
         atria = _fibrillation(rng, seconds) if "AF" in findings else _flutter(rng, onsets, cycle)
         waves.append(atria)
-    block = "LBBB" if "LBBB" in findings else "RBBB" if "RBBB" in findings else ""
-    peaks = onsets + np.where(kinds == "V", 0.075, CONDUCTION[block][2] * patient.qrs)
+    peaks = onsets + np.where(kinds == "V", 0.075, CONDUCTION[_block(findings)][2] * patient.qrs)
     inside = (peaks >= 0) & (peaks < seconds)
     return Plan(
         findings=findings,
@@ -234,23 +233,26 @@ def _intervals(
     n = int((seconds + 6) / 0.30)
     if rhythm == "AFL":
         modes = [(2, 2, 2, 2), (4, 4, 4, 4), (2, 4, 3, 4), (3, 3, 4, 2)]
-        return rng.choice(modes[rng.choice(4, p=[0.4, 0.25, 0.2, 0.15])], n) * cycle
+        return np.asarray(cycle * rng.choice(modes[rng.choice(4, p=[0.4, 0.25, 0.2, 0.15])], n))
     if rhythm == "AF":
         # The AV node lets impulses through at random: skewed, and never faster than refractory.
-        mean = 60 / np.clip(88 * np.exp(0.27 * rng.standard_normal()), 50, 170)
+        mean = 60 / min(max(88 * np.exp(0.32 * rng.standard_normal()), 42), 175)
         spread = rng.uniform(0.11, 0.29)
-        return np.maximum(mean * rng.gamma(spread**-2, spread**2, n), 0.30)
-    rate = {
-        "NSR": np.clip(patient.heart_rate + 4 * rng.standard_normal(), 61, 98),
-        "SB": 59.5 - min(rng.gamma(2.2, 4), 21),
+        return np.asarray(np.maximum(mean * rng.gamma(spread**-2, spread**2, n), 0.30))
+    rate: float = {
+        "NSR": min(max(patient.heart_rate + 4 * rng.standard_normal(), 61), 98),
+        "SB": 59.5 - min(rng.gamma(2.2, 5), 21),
         "STach": 101 + min(rng.gamma(1.6, 9), 60),
         "SA": rng.uniform(56, 88),
     }[rhythm]
     mean = 60 / rate
     # The vagus, which breathes on the heart rate, is at work in slow hearts and not in fast ones.
-    depth = rng.uniform(0.10, 0.22) if rhythm == "SA" else min(patient.hrv * mean**1.5, 0.11)
-    breath = np.sin(2 * np.pi * rng.uniform(0.17, 0.3) * mean * np.arange(n) + rng.uniform(0, 6.3))
-    return mean * (1 + depth * breath + 0.012 * rng.standard_normal(n))
+    depth = rng.uniform(0.11, 0.22) if rhythm == "SA" else min(patient.hrv * mean**1.5, 0.11)
+    phase = 2 * np.pi * mean * np.arange(n)
+    breath = np.sin(rng.uniform(0.17, 0.3) * phase + rng.uniform(0, 6.3))
+    pressure = np.sin(rng.uniform(0.06, 0.12) * phase + rng.uniform(0, 6.3))  # Mayer's waves
+    varied = 1 + depth * (breath + 0.4 * pressure) + 0.012 * rng.standard_normal(n)
+    return np.asarray(mean * varied)
 
 
 def _ectopy(
@@ -286,6 +288,10 @@ def _ectopy(
     return start + np.cumsum(intervals), kinds
 
 
+def _block(findings: frozenset[str]) -> str:
+    return "LBBB" if "LBBB" in findings else "RBBB" if "RBBB" in findings else ""
+
+
 def _turned(vectors: Array, plane: tuple[int, int], degrees: float) -> Array:
     """Rotate dipoles (..., 3) in the plane of two of their axes, from the first to the second."""
     a, b = plane
@@ -308,21 +314,16 @@ def _conducted_waves(
 ) -> Array:
     """Waves of a beat from above (n, 6): the atria first, offsets and widths in seconds."""
     atria = ATRIA.copy()
-    atria[:, 3:] *= np.exp(0.3 * patient.jitter[12, :3])
+    atria[:, 3:] *= np.exp(0.35 * patient.jitter[12, 3] + 0.25 * patient.jitter[12, :3])
     atria[:, 3:] += 0.012 * patient.jitter[13:15, :3]
     qrs = _qrs_waves(patient, findings)
-    return np.concatenate(
-        [
-            atria[: 0 if {"AF", "AFL"} & findings else 2],
-            qrs,
-            _st_t_waves(rng, patient, findings, qrs, qt),
-        ]
-    )
+    st_t = _st_t_waves(rng, patient, findings, qrs, qt)
+    return np.concatenate([qrs, st_t] if {"AF", "AFL"} & findings else [atria, qrs, st_t])
 
 
 def _qrs_waves(patient: Patient, findings: frozenset[str]) -> Array:
-    """The QRS complex of a conducted beat, (n, 6)."""
-    block = "LBBB" if "LBBB" in findings else "RBBB" if "RBBB" in findings else ""
+    """Build the QRS complex of a conducted beat, (n, 6)."""
+    block = _block(findings)
     table, main, _ = CONDUCTION[block]
     size, jitter = patient.size, patient.jitter
     qrs = table.copy()
@@ -339,12 +340,12 @@ def _qrs_waves(patient: Patient, findings: frozenset[str]) -> Array:
         qrs[:, 3:] = _turned(qrs[:, 3:], (0, 2), patient.turn)
     if "MI" in findings:  # a dead wall lets the other side win: Q
         wall = REGIONS[patient.region]
-        qrs[1, 3:] -= max(qrs[1, 3:] @ wall, 0) * wall * 0.6
-        qrs = np.vstack([qrs, (QRS, 0.30, 0.125, *(-0.62 * size * wall))])
+        qrs[1, 3:] -= max(float(qrs[1, 3:] @ wall), 0.0) * wall * 0.6
+        qrs = np.vstack([qrs, (QRS, 0.32, 0.115, *(-0.62 * size * wall))])
     if "LQRSV" in findings:  # below 0.5 mV in every limb lead
         bell = np.exp(-0.5 * ((np.linspace(0, 1, 50) - qrs[:, 1:2]) / qrs[:, 2:3]) ** 2)
         limb = twelve_leads(DOWER @ (qrs[:, 3:].T @ bell))[:6]
-        aim = 0.41 + 0.03 * np.clip(jitter[15, 0], -2, 2)
+        aim = 0.43 + 0.03 * np.clip(jitter[15, 0], -2, 1)
         qrs[:, 3:] *= min(aim / np.ptp(limb, axis=1).max(), 1)
     qrs[:, 1:3] *= patient.qrs
     return qrs
@@ -353,12 +354,12 @@ def _qrs_waves(patient: Patient, findings: frozenset[str]) -> Array:
 def _st_t_waves(
     rng: np.random.Generator, patient: Patient, findings: frozenset[str], qrs: Array, qt: float
 ) -> Array:
-    """ST segment and T wave of a conducted beat, (4, 6)."""
+    """Build the ST segment and T wave of a conducted beat, (4, 6)."""
     jitter, wall = patient.jitter, REGIONS[patient.region]
-    wave = REPOLARISATION.copy()
+    wave = T_WAVE.copy()
     wave[:, 1:3] *= qt / 0.40
     # Flat T waves go with age, digitalis in AF, and a low voltage.
-    flat = 0.35 * jitter[8, 3] - 0.011 * (patient.age - 50) - 0.7 * ("AF" in findings)
+    flat = 0.35 * jitter[8, 3] - 0.011 * (patient.age - 50) - 0.7 * bool({"AF", "AFL"} & findings)
     t = wave[:, 3:] * np.exp(flat - 0.5 * ("LQRSV" in findings) + 0.25 * jitter[8, :3])
     t *= 0.85 if patient.female else 1.1
     t = _turned(t + 0.03 * jitter[9, 1:], (0, 1), 0.12 * (patient.axis - 45) + 8 * jitter[9, 0])
@@ -377,7 +378,7 @@ def _st_t_waves(
         st -= rng.uniform(0.09, 0.22) * np.array((0.75, 0.55, -0.35))
         t *= rng.uniform(0.3, 0.9)
     if "TInv" in findings:
-        t -= (np.maximum(t @ wall, 0)[:, None] + rng.uniform(0.08, 0.28)) * wall
+        t -= (np.maximum(t @ wall, 0)[:, None] + rng.uniform(0.12, 0.28)) * wall
     wave[:, 3:] = t
     return np.vstack([(QRS, patient.qrs + k, 0.034, *st) for k in (0.045, 0.105)] + [wave])
 
@@ -439,36 +440,44 @@ def draw(plans: Sequence[Plan], rate: float, seconds: float) -> NDArray[np.float
 
     Notes
     -----
-    A wave is evaluated within four widths of its centre only, beside the others of like width. The
-    order of summation within a record does not depend on the other records: a record's bytes are
-    the same in any batch.
+    A wave is drawn within 3.5 widths of its centre (beyond, it is below 0.3 %), together with those
+    of like width: the work grows with the beats, not with the samples. The order of summation
+    within a record does not depend on the other records, so its bytes are the same in any batch.
     """
     samples = round(rate * seconds)
     waves = np.concatenate([p.waves for p in plans])
     owner = np.repeat(np.arange(len(plans)), [len(p.waves) for p in plans])
-    reach = np.ceil(4 * waves[:, 1] * rate / 8).astype(int) * 8
+    reach = np.ceil(3.5 * waves[:, 1] * rate / 8).astype(int) * 8
     first = np.round(waves[:, 0] * rate).astype(int) - reach
-    seen = (first < samples) & (first + 2 * reach >= 0)
-    margin = 2 * int(reach.max())
+    seen = np.flatnonzero((first < samples) & (first + 2 * reach >= 0))
+    order = seen[np.argsort(reach[seen], kind="stable")]
+    waves, reach, first = waves[order], reach[order], first[order]
+    margin = 2 * int(reach[-1])
     padded = samples + 2 * margin
-    out = np.zeros((3, len(plans) * padded))
-    for r in np.unique(reach[seen]):
-        these = seen & (reach == r)
-        centre, width = waves[these, 0, None], waves[these, 1, None]
-        start = ((first[these, None] / rate - centre) / width).astype(np.float32)
-        steps = np.arange(2 * r + 1, dtype=np.float32)
-        bell = np.exp(-0.5 * (start + steps * (1 / (rate * width)).astype(np.float32)) ** 2)
-        begin = first[these] + owner[these] * padded + margin
-        place = (begin[:, None] + np.arange(2 * r + 1)).ravel()
+    begin = first + owner[order] * padded + margin
+    start = ((first / rate - waves[:, 0]) / waves[:, 1]).astype(np.float32)[:, None]
+    step = (1 / (rate * waves[:, 1])).astype(np.float32)[:, None]
+    place = np.empty(int((2 * reach + 1).sum()), np.intp)
+    height = np.empty((3, len(place)))
+    done = 0
+    for r, n in zip(*np.unique(reach, return_counts=True), strict=True):
+        rows = slice(np.searchsorted(reach, r), np.searchsorted(reach, r, "right"))
+        part = slice(done, done := done + int(n * (2 * r + 1)))
+        steps = np.arange(2 * r + 1)
+        np.add(begin[rows, None], steps, out=place[part].reshape(n, -1))
+        bell = start[rows] + steps.astype(np.float32) * step[rows]
+        bell *= bell
+        bell *= np.float32(-0.5)
+        np.exp(bell, out=bell)
         for axis in range(3):
-            height = waves[these, 2 + axis, None].astype(np.float32)
-            out[axis] += np.bincount(place, (bell * height).ravel(), out.shape[1])
-    dipole = out.reshape(3, len(plans), padded)[:, :, margin : margin + samples]
-    dipole = dipole.transpose(1, 0, 2)
-    return (dipole - dipole.mean(axis=2, keepdims=True)).astype(np.float32)
+            np.multiply(bell, waves[rows, 2 + axis, None], out=height[axis, part].reshape(n, -1))
+    summed = np.stack([np.bincount(place, h, len(plans) * padded) for h in height])
+    dipole = summed.reshape(3, len(plans), padded)[:, :, margin : margin + samples]
+    centred = dipole - dipole.mean(axis=2, keepdims=True)
+    return np.asarray(centred.transpose(1, 0, 2), np.float32)
 
 
-def twelve_leads(independent: NDArray) -> NDArray:
+def twelve_leads(independent: NDArray[Any]) -> NDArray[Any]:
     """Put III, aVR, aVL and aVF between the leads I, II and V1-V6.
 
     Parameters

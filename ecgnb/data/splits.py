@@ -51,6 +51,8 @@ def assign_folds(
         Fold of each record, 1 to `folds`.
     """
     codes, unique = pd.factorize(patients)
+    if not labels.shape[1]:
+        labels = np.zeros((len(labels), 1), dtype=bool)
     counts = np.zeros((len(unique), labels.shape[1] + 1))
     np.add.at(counts, codes, np.column_stack([labels, np.ones(len(codes))]))
     rng = np.random.default_rng(seed)
@@ -78,9 +80,9 @@ def source_split(table: pd.DataFrame) -> Split:
     Raises
     ------
     UserError
-        If a patient stands on two sides.
+        If a patient stands on two sides, or a fold is not one of 1 to 10.
     """
-    fold = table["fold"].to_numpy()
+    fold = _folds(table)
     split = Split(*(np.flatnonzero(part) for part in (fold <= 8, fold == 9, fold == 10)))
     _check_patients(table, split)
     return split
@@ -104,9 +106,9 @@ def target_split(table: pd.DataFrame, labels: npt.NDArray[np.bool_], seed: int) 
     Raises
     ------
     UserError
-        If a patient stands on two sides.
+        If a patient stands on two sides, or a fold is not one of 1 to 10.
     """
-    fifth = (table["fold"].to_numpy() - 1) // 2
+    fifth = (_folds(table) - 1) // 2
     test = fifth == seed % 5
     validation = fifth == (seed + 1) % 5
     pool = np.flatnonzero(~test & ~validation)
@@ -125,14 +127,23 @@ def subset(split: Split, size: int) -> Indices:
     Raises
     ------
     UserError
-        If there are fewer.
+        If there are fewer, or `size` is negative.
     """
+    if size < 0:
+        raise UserError(f"a training size of {size} is less than none; choose 0 for all")
     if size > len(split.train):
         raise UserError(
             f"a training size of {size} is larger than the training set of {len(split.train)}; "
             "choose a smaller size, or 0 for all"
         )
     return split.train[: size or None]
+
+
+def _folds(table: pd.DataFrame) -> Indices:
+    fold = table["fold"].to_numpy()
+    if strange := set(fold) - set(range(1, FOLDS + 1)):
+        raise UserError(f"fold {min(strange)} is not one of 1 to {FOLDS}; correct the table")
+    return fold
 
 
 def _check_patients(table: pd.DataFrame, split: Split) -> None:

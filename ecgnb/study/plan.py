@@ -7,12 +7,13 @@ whose own learning rate is chosen too. So the list of runs unfolds as results co
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
-from ecgnb.models import build_model
+from ecgnb.models import MODELS, build_model
+from ecgnb.study.data import read_table
 from ecgnb.study.spec import ALL, RunSpec, Study
 from ecgnb.training.fit import Data, Schedule, choose_device, choose_precision, fit
 from ecgnb.training.transfer import ARMS
@@ -91,11 +92,48 @@ def open_runs(study: Study, score: Score, has_encoder: Callable[[RunSpec], bool]
 
 
 @dataclass(frozen=True)
+class Planned:
+    """A run as far as it is known before learning rates are chosen, and whether it is done."""
+
+    spec: RunSpec
+    done: bool
+
+
+def inventory(study: Study, score: Score) -> list[Planned]:
+    """List every run that a study needs, in all stages, done or not."""
+    found: dict[RunSpec, bool] = {}
+    for cell in study.cells():
+        resolved = resolve(study, cell, score)
+        known = resolved.run or cell
+        runs = [known]
+        if len(study.learning_rates) > 1:
+            tuned = replace(cell, source_learning_rate=known.source_learning_rate)
+            runs += [*study.candidates(tuned), *study.source_candidates(cell)]
+        if pretraining := known.pretraining():
+            runs.append(pretraining)
+        for run in runs:
+            # Only tuning runs are known by their learning rate before one is chosen.
+            rate = run.learning_rate if run.seed == study.tuning_seed else 0.0
+            name = replace(run, learning_rate=rate, source_learning_rate=0.0)
+            found[name] = found.get(name, False) or score(run) is not None
+    return [Planned(spec, done) for spec, done in found.items()]
+
+
+@dataclass(frozen=True)
 class Group:
-    """Runs that cost the same, for a table of the plan."""
+    """Runs that cost the same, for a table of the plan.
+
+    Attributes
+    ----------
+    stage, model, head, arm : str
+    runs, done : int
+    seconds : float
+        What one of them takes here, on one thread.
+    """
 
     stage: str
     model: str
+    head: str
     arm: str
     runs: int
     done: int
@@ -105,58 +143,29 @@ class Group:
 def groups(study: Study, score: Score) -> list[Group]:
     """Count the runs of a study by stage, model and arm, and measure what one costs here.
 
-    The seconds of a run come from timing a few of its updates on this machine, one thread, and
-    evaluations on validation are counted with them.
+    The seconds come from timing a few updates of each model on this machine; a frozen encoder is
+    taken to see each record of the target once, forward only.
     """
-    counted: dict[tuple[str, str, str, str], list[set[object]]] = {}
-    for spec, done in _all_runs(study, score):
-        identity = replace(spec, learning_rate=0.0, source_learning_rate=0.0), spec.learning_rate
-        group = counted.setdefault((spec.stage, spec.model, spec.head, spec.arm), [set(), set()])
-        group[0].add(identity)
-        if done:
-            group[1].add(identity)
-    cost = {}
-    for _, model, head, arm in counted:
-        if not ARMS[arm].frozen and (model, head) not in cost:
+    planned: dict[tuple[str, str, str, str], list[Planned]] = {}
+    for run in inventory(study, score):
+        spec = run.spec
+        planned.setdefault((spec.stage, spec.model, spec.head, spec.arm), []).append(run)
+    cost: dict[tuple[str, str], float] = {}
+    rows = []
+    for (stage, model, head, arm), runs in planned.items():
+        if (model, head) not in cost:
             cost[model, head] = _seconds_per_update(model, head, study)
-    updates = {
-        "pretrain": max(pair.source.updates for pair in study.pairs),
-        "tune": max(pair.target.updates for pair in study.pairs),
-        "final": max(pair.target.updates for pair in study.pairs),
-    }
-    return [
-        Group(
-            stage,
-            model,
-            arm,
-            len(all_),
-            len(done),
-            # A frozen encoder sees each record about once: some updates' worth.
-            cost[model, head] * (15 if ARMS[arm].frozen else updates[stage]),
-        )
-        for (stage, model, head, arm), (all_, done) in counted.items()
-    ]
-
-
-def _all_runs(study: Study, score: Score) -> Iterable[tuple[RunSpec, bool]]:
-    for cell in study.cells():
-        resolved = resolve(study, cell, score)
-        yield resolved.run or cell, bool(resolved.run and score(resolved.run) is not None)
-        tuned = (
-            replace(cell, source_learning_rate=resolved.run.source_learning_rate)
-            if (resolved.run)
-            else cell
-        )
-        if len(study.learning_rates) > 1:
-            for run in (*study.candidates(tuned), *study.source_candidates(cell)):
-                yield run, score(run) is not None
-        if pretraining := tuned.pretraining():
-            yield pretraining, score(pretraining) is not None
+        spec = runs[0].spec
+        updates: float = spec.updates
+        if ARMS[arm].frozen:
+            # A forward pass is about a third of an update.
+            updates = len(read_table(study, spec.dataset)) / spec.batch_size / 3
+        done = sum(run.done for run in runs)
+        rows.append(Group(stage, model, head, arm, len(runs), done, cost[model, head] * updates))
+    return rows
 
 
 def _seconds_per_update(model_name: str, head: str, study: Study, updates: int = 3) -> float:
-    from ecgnb.models import MODELS
-
     device = choose_device()
     precision = choose_precision("auto", device, MODELS[model_name].half_precision_on_cpu)
     samples = study.data.samples

@@ -22,14 +22,14 @@ from ecgnb.data.splits import source_split, subset, target_split
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS, build_model
 from ecgnb.study.data import fingerprints, open_dataset, read_labels, recorded_runs
-from ecgnb.study.plan import open_runs, resolve
+from ecgnb.study.plan import inventory, open_runs, resolve
 from ecgnb.study.spec import RunSpec, Study
 from ecgnb.study.store import Result, Store, open_store, provenance
 from ecgnb.training.fit import Data, Schedule, choose_device, choose_precision
 from ecgnb.training.metrics import best_thresholds, evaluate
 from ecgnb.training.transfer import load_encoder, save_weights, train_arm
 
-_HEAD_SEED, _ORDER_SEED = 1_000_000, 2_000_000  # keep initial weights and order of records apart
+_ORDER_SEED = 2_000_000  # keeps the order of records apart from the initial weights
 
 
 def execute(study: Study, spec: RunSpec, store: Store, precision: str = "auto") -> str:
@@ -155,6 +155,19 @@ class Progress:
         """List the missing runs that can start now."""
         return open_runs(self.study, self.score, self.has_encoder)
 
+    def all_done(self) -> list[Result]:
+        """Return the results of all runs that are done, tuning and pre-training among them."""
+        specs: dict[RunSpec, None] = {}
+        for cell in self.study.cells():
+            known = resolve(self.study, cell, self.score).run
+            tuned = known or cell
+            runs = [*self.study.source_candidates(cell), *self.study.candidates(tuned)]
+            for run in (*runs, known, tuned.pretraining()):
+                if run:
+                    specs.setdefault(run)
+        found = (self.store.load(self._key(spec)) for spec in specs)
+        return [result for result in found if result]
+
     def finished(self) -> list[Result]:
         """Return the results of all final runs that are done, in the order of the study."""
         found = []
@@ -207,7 +220,14 @@ def run_study(
 def _drain(state: Progress, workers: int, job: Callable[[RunSpec], str], progress: bool) -> None:
     running: dict[Future[str], RunSpec] = {}
     context = multiprocessing.get_context("spawn")
-    bar = tqdm(desc=f"study {state.study.name}", unit="run", disable=not progress)
+    planned = inventory(state.study, state.score)
+    bar = tqdm(
+        total=len(planned),
+        initial=sum(run.done for run in planned),
+        desc=f"study {state.study.name}",
+        unit="run",
+        disable=not progress,
+    )
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool, bar:
         try:
             while True:
@@ -216,7 +236,6 @@ def _drain(state: Progress, workers: int, job: Callable[[RunSpec], str], progres
                     running[pool.submit(job, run)] = run
                 if not running:
                     return
-                bar.total = bar.n + len(running) + len(waiting)
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     del running[future]

@@ -79,7 +79,10 @@ class RunSpec:
             Fingerprint of each prepared dataset by its name.
         """
         read = [fingerprints[name] for name in (self.dataset, self.source) if name]
-        text = json.dumps([RESULTS_VERSION, asdict(self), read], sort_keys=True)
+        # Without the fields that stand at their defaults, a field added later changes no old key.
+        defaults = {entry.name: entry.default for entry in fields(self)}
+        said = {name: value for name, value in asdict(self).items() if value != defaults[name]}
+        text = json.dumps([RESULTS_VERSION, said, read], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     def pretraining(self) -> RunSpec | None:
@@ -136,8 +139,8 @@ class Study:
         Whether its records are named, and its runs recorded, under ``results/``.
     protocol : str
     seeds : tuple of int
-    tuning_seed : int
-        Chooses learning rates and stands in no comparison.
+    tuning_seed, tuning_size : int
+        Choose the learning rate of each arm and model; the seed stands in no comparison.
     arms : tuple of str
     learning_rates : tuple of float
         The grid, the same for every arm; with one value nothing is tuned.
@@ -154,6 +157,7 @@ class Study:
     protocol: str
     seeds: tuple[int, ...]
     tuning_seed: int
+    tuning_size: int
     arms: tuple[str, ...]
     learning_rates: tuple[float, ...]
     batch_size: int
@@ -205,7 +209,7 @@ class Study:
 
     def candidates(self, cell: RunSpec) -> list[RunSpec]:
         """Return the tuning runs among which the learning rate of `cell` is chosen."""
-        tuning = replace(cell, stage="tune", seed=self.tuning_seed)
+        tuning = replace(cell, stage="tune", seed=self.tuning_seed, size=self.tuning_size)
         return [replace(tuning, learning_rate=rate) for rate in self.learning_rates]
 
     def source_candidates(self, cell: RunSpec) -> list[RunSpec]:

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
+import pyarrow as pa
 import torch
+from pyarrow import parquet
 
 import ecgnb
 from ecgnb.data.catalog import cache_root
@@ -197,8 +198,11 @@ def write_table(results: Iterable[Result], path: Path) -> None:
     float16 array of shape (records, classes).
     """
     rows = [_to_row(result) for result in sorted(results, key=lambda result: result.key)]
+    # Runs of different stages have different facts; a fact that a run lacks stays empty.
+    names = dict.fromkeys(name for row in rows for name in row)
+    table = pa.table({name: [row.get(name) for row in rows] for name in names})
     path.parent.mkdir(parents=True, exist_ok=True)
-    _put(path, lambda name: pd.DataFrame(rows).to_parquet(name, index=False, compression="zstd"))
+    _put(path, lambda name: parquet.write_table(table, name, compression="zstd"))
 
 
 def read_table(path: Path) -> list[Result]:
@@ -248,6 +252,4 @@ def _recorded(path: Path | None) -> dict[str, dict[str, Any]]:
 
 @functools.lru_cache(maxsize=4)
 def _recorded_at(path: Path, changed: int) -> dict[str, dict[str, Any]]:
-    import pyarrow.parquet as parquet  # rows as plain Python values, without pandas' conversions
-
     return {row["key"]: row for row in parquet.read_table(path).to_pylist()}

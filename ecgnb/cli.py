@@ -1,0 +1,188 @@
+"""The command line: ``ecgnb datasets | prepare | plan | run | status``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ecgnb import __version__, pages
+from ecgnb.data.arrays import Options
+from ecgnb.data.catalog import CATALOG, cache_root, data_root, find
+from ecgnb.data.prepare import prepare, summary
+from ecgnb.errors import UserError
+from ecgnb.study.data import fingerprints, open_dataset, record_dataset, recorded_runs
+from ecgnb.study.plan import groups, inventory
+from ecgnb.study.run import open_progress, run_study
+from ecgnb.study.spec import Study, load_study, study_names
+from ecgnb.study.store import write_table
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="When does transfer learning help ECG diagnosis? Run and re-run the study.",
+)
+
+StudyName = Annotated[str, typer.Argument(help=f"One of: {', '.join(study_names())}.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes side by side; by default one a core.")
+]
+_WORKER_MB = 700  # a training process with its data: torch takes most of it
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ecgnb {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Run and re-run the study."""
+
+
+@app.command()
+def datasets(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Write the book's page.")] = False,
+) -> None:
+    """List the datasets of the catalog, and which of them are here."""
+    if markdown:
+        typer.echo(pages.datasets_page())
+        return
+    root = data_root() if os.environ.get("ECGNB_DATA") else None
+    for facts in CATALOG.values():
+        here = "simulated" if facts.simulated else "-"
+        if root and (folder := find(facts, root)):
+            here = str(folder)
+        count = f"{facts.records:,}" if facts.records else "?"
+        typer.echo(f"{facts.name:18} {count:>8} records  {facts.licence:24} {here}")
+    if root is None:
+        typer.echo("ECGNB_DATA is not set: set it to the folder that holds your datasets.")
+
+
+@app.command("prepare")
+def prepare_dataset(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Datasets; without any, all that are here.")
+    ] = None,
+    study: Annotated[str, typer.Option(help="Prepare the datasets of this study.")] = "",
+    rate: Annotated[float, typer.Option(min=1, help="Sampling rate in Hz.")] = 100.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of the window.")] = 10.0,
+    short: Annotated[str, typer.Option(help="Shorter records: pad or drop.")] = "pad",
+    record: Annotated[
+        bool,
+        typer.Option("--record", help="Write down in results/records/ which records there are."),
+    ] = False,
+) -> None:
+    """Turn raw records into one array and one table a dataset."""
+    if study:
+        declared = load_study(study)
+        for name in declared.datasets:
+            typer.echo(summary(open_dataset(declared, name, progress=True)))
+        return
+    options = Options(rate=rate, seconds=seconds, short=short)
+    for name in names or _present():
+        prepared = prepare(name, options, progress=True)
+        typer.echo(summary(prepared))
+        for drop in prepared.manifest["dropped"]:
+            typer.echo(f"  dropped {drop['record']}: {drop['reason']}")
+        if record:
+            typer.echo(f"  written: {record_dataset(prepared)}")
+
+
+def _present() -> list[str]:
+    root = data_root()
+    return [facts.name for facts in CATALOG.values() if facts.simulated or find(facts, root)]
+
+
+@app.command()
+def plan(study: StudyName, workers: Workers = None) -> None:
+    """Say how many runs a study has, how long they take here and how much memory."""
+    declared = load_study(study)
+    progress = open_progress(declared)
+    count = workers or len(os.sched_getaffinity(0))
+    typer.echo(f"{declared.title}: {declared.description}")
+    typer.echo(f"{'stage':9} {'model':12} {'arm':14} {'runs':>5} {'done':>5} {'seconds a run':>14}")
+    left = 0.0
+    for group in groups(declared, progress.score):
+        model = group.model if group.head == "pooled" else f"{group.model}-{group.head}"
+        typer.echo(
+            f"{group.stage:9} {model:12} {group.arm:14} {group.runs:5} {group.done:5} "
+            f"{group.seconds:14.0f}"
+        )
+        left += group.seconds * (group.runs - group.done)
+    typer.echo(
+        f"left: about {_duration(left / count)} with {count} processes, "
+        f"{count * _WORKER_MB / 1000:.1f} GB of memory"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@app.command()
+def run(
+    study: StudyName,
+    workers: Workers = None,
+    precision: Annotated[str, typer.Option(help="auto, float32 or bf16.")] = "auto",
+    record: Annotated[
+        bool, typer.Option("--record", help="Write the finished runs into results/.")
+    ] = False,
+) -> None:
+    """Do the runs of a study that are missing; finished runs are never repeated."""
+    declared = load_study(study)
+    results = run_study(declared, workers=workers, precision=precision, progress=True)
+    typer.echo(f"{declared.name}: {len(results)} runs are there to compare")
+    if record:
+        path = record_runs(declared)
+        typer.echo(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def record_runs(study: Study) -> Path:
+    """Write all finished runs of a study into its recorded table."""
+    if not study.recorded:
+        raise UserError(f"study {study.name} is not recorded: it is trained where it is read")
+    path = recorded_runs(study)
+    write_table(open_progress(study).all_done(), path)
+    return path
+
+
+@app.command()
+def status(study: StudyName) -> None:
+    """Say what is done of a study, and where."""
+    declared = load_study(study)
+    progress = open_progress(declared)
+    planned = inventory(declared, progress.score)
+    for stage in dict.fromkeys(run.spec.stage for run in planned):
+        runs = [run for run in planned if run.spec.stage == stage]
+        typer.echo(f"{stage:9} {sum(run.done for run in runs):5} of {len(runs):5} runs done")
+    typer.echo(f"cache: {cache_root()}")
+    for name, value in fingerprints(declared).items():
+        typer.echo(f"data: {name} {value[:12]}")
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's is one sentence and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"ecgnb: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("ecgnb: stopped; finished runs are kept, run again to go on", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

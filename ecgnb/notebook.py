@@ -1,0 +1,166 @@
+"""What the notebooks share: opening a study, its runs, tables of them, the provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+from IPython.display import Markdown
+
+from ecgnb.data.catalog import card
+from ecgnb.errors import UserError
+from ecgnb.models import MODELS
+from ecgnb.study.data import fingerprints, recorded_runs
+from ecgnb.study.plan import size_label
+from ecgnb.study.run import run_study
+from ecgnb.study.spec import Study, load_study
+from ecgnb.study.store import Result, provenance
+from ecgnb.training.transfer import ARMS
+
+_ANSWERED_BY = "clinical"  # the study whose verdict stands on the front page
+
+
+def open_study(namespace: Mapping[str, Any], parameters: Sequence[str] = ("study",)) -> Study:
+    """Check a notebook's parameters and load its study.
+
+    Parameters
+    ----------
+    namespace : mapping
+        The notebook's ``globals()``, right after its parameters. Papermill only warns of a
+        parameter that a notebook does not know; here it is an error.
+    parameters : sequence of str
+        The parameters that the notebook has.
+
+    Raises
+    ------
+    UserError
+        If a parameter is unknown, or the study is.
+    """
+    plain = (str, int, float, bool, list, tuple, dict, type(None))
+    given = [
+        name
+        for name, value in namespace.items()
+        if isinstance(value, plain) and not name.startswith("_") and name not in _IPYTHON
+    ]
+    unknown = [name for name in given if name not in parameters]
+    if unknown:
+        raise UserError(
+            f"unknown parameter {', '.join(map(repr, unknown))}; this notebook takes "
+            f"{', '.join(parameters)}"
+        )
+    return load_study(namespace["study"])
+
+
+_IPYTHON = ("In", "Out")
+
+
+def runs(study: Study) -> list[Result]:
+    """Return the final runs of a study: recorded ones are read, missing ones are trained."""
+    return run_study(study)
+
+
+def settings(study: Study) -> pd.DataFrame:
+    """Tabulate what a study trains on what."""
+    rows = []
+    for pair in study.pairs:
+        sizes = ", ".join(size_label(size) for size in pair.sizes)
+        for model in pair.models:
+            rows.append(
+                {
+                    "source": card(pair.source.dataset).title,
+                    "target": card(pair.target.dataset).title,
+                    "model": MODELS[model].title,
+                    "head": ", ".join(pair.heads),
+                    "training records": sizes,
+                    "seeds": len(study.seeds),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def comparison_table(comparison: pd.DataFrame) -> pd.DataFrame:
+    """Write a comparison for reading: one row a model and size, intervals in brackets."""
+    return pd.DataFrame(
+        {
+            "model": comparison["model"].map(lambda name: MODELS[name].title),
+            "training records": comparison["records"],
+            "fine-tuned": comparison["first"].map("{:.3f}".format),
+            "from scratch": comparison["second"].map("{:.3f}".format),
+            "difference": [
+                f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+                for row in comparison.itertuples()
+            ],
+            "verdict": comparison["verdict"],
+            "seeds": comparison["seeds"],
+            "test records": comparison["tested"],
+            "classes": comparison["classes"],
+        }
+    )
+
+
+def metrics_frame(results: Sequence[Result]) -> pd.DataFrame:
+    """Put runs into one table: a row a run, the fields of its spec and its facts as columns."""
+    return pd.DataFrame([{**asdict(result.spec), **result.facts} for result in results])
+
+
+def metrics_table(results: Sequence[Result]) -> pd.DataFrame:
+    """Average the test metrics of each arm over seeds, for reading."""
+    frame = metrics_frame(results)
+    names = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "weighted_f1": "weighted F1"}
+    # In the order of the registry, not of the alphabet.
+    frame["arm"] = pd.Categorical(frame["arm"], [arm for arm in ARMS if arm in set(frame["arm"])])
+    cells = frame.groupby(["model", "train_records", "arm"], observed=True, sort=True)
+    table = cells[list(names)].mean().map("{:.3f}".format).rename(columns=names).reset_index()
+    table["model"] = table["model"].map(lambda name: MODELS[name].title)
+    table["arm"] = table["arm"].map(lambda name: ARMS[name].title)
+    return table.rename(columns={"train_records": "training records"})
+
+
+def rates_table(study: Study, results: Sequence[Result]) -> pd.DataFrame:
+    """Tabulate the learning rates chosen on validation, one column a training size."""
+    frame = metrics_frame(results)
+    frame = frame[frame["seed"] == study.seeds[0]]
+    table = frame.pivot_table(
+        index=["model", "arm"], columns="train_records", values="learning_rate", sort=False
+    )
+    table.columns = [f"{size:,}" for size in table.columns]
+    table = table.map("{:g}".format).reset_index()
+    table["model"] = table["model"].map(lambda name: MODELS[name].title)
+    table["arm"] = table["arm"].map(lambda name: ARMS[name].title)
+    return table
+
+
+def footer(study: Study, results: Sequence[Result] = ()) -> Markdown:
+    """Say which study, data, seeds and versions made a page."""
+    prints = fingerprints(study)
+    data = ", ".join(f"{card(name).title} `{value[:12]}`" for name, value in prints.items())
+    seeds = ", ".join(str(seed) for seed in study.seeds)
+    here = provenance()
+    lines = [
+        f"- study `{study.name}`, version `{study.digest}`, protocol `{study.protocol}`",
+        f"- data (fingerprint of the prepared arrays): {data}",
+        f"- seeds {seeds}",
+        f"- page made with ecgnb {here['package']}, Python {here['python']}, torch "
+        f"{here['torch']}, numpy {here['numpy']}",
+    ]
+    if results:
+        made = _makers(results)
+        total = sum(result.facts["seconds"] for result in results)
+        where = "recorded" if study.recorded and recorded_runs(study).exists() else "trained here"
+        lines.insert(
+            3,
+            f"- {len(results)} runs ({where}), {total / 3600:.1f} hours of one core in all, made "
+            f"with {made}",
+        )
+    return Markdown("---\n**What made this page**\n\n" + "\n".join(lines))
+
+
+def _makers(results: Sequence[Result]) -> str:
+    kinds = {
+        f"ecgnb {facts['package']}, torch {facts['torch']}, {facts['device']} in "
+        f"{facts['precision']}"
+        for facts in (result.facts for result in results)
+    }
+    return "; ".join(sorted(kinds))

@@ -1,0 +1,132 @@
+"""Pages of the book that are written by the build."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ecgnb.data import raw
+from ecgnb.data.catalog import CATALOG, DatasetCard
+from ecgnb.data.labels import LABEL_SETS
+from ecgnb.study.data import selection
+from ecgnb.study.spec import Study, load_study, study_names
+
+_VOCABULARIES = {
+    "scp": "SCP-ECG statements",
+    "snomed": "SNOMED CT codes",
+    "cpsc": "nine names",
+    "code-test": "six columns",
+    "ptb": "reason for admission",
+    "brugada": "Brugada syndrome, yes or no",
+    "text": "free text",
+}
+
+
+def datasets_page() -> str:
+    """Write the page of datasets, in Markdown, from the catalog."""
+    studies = [load_study(name) for name in study_names()]
+    used = sum(not card.simulated for card in CATALOG.values() if _roles(card, studies))
+    public = sum(not card.simulated for card in CATALOG.values())
+    parts = [
+        "# Datasets",
+        f"Which ECGs does the package know, and which of them does the evidence rest on? The "
+        f"catalog holds {public} public datasets and {len(CATALOG) - public} simulated ones. So "
+        f"far {used} of the public ones are used by a study. No dataset comes with the package, "
+        "but for a few example records.",
+        "\n".join(_table(studies)),
+        *(_section(card, studies) for card in CATALOG.values()),
+        "## Label sets",
+        "A label set is the list of classes that a task predicts. Where its classes are *found*, "
+        "every code that occurs often enough becomes a class.",
+        "\n".join(_label_sets()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(studies: list[Study]) -> Iterator[str]:
+    yield "| dataset | records | used by |"
+    yield "|---|---:|---|"
+    for card in CATALOG.values():
+        roles = ", ".join(
+            f"`{study}`" for study in dict.fromkeys(s for s, _ in _roles(card, studies))
+        )
+        count = f"{card.records:,}" if card.records else "any" if card.simulated else ""
+        yield f"| {_short(card)} | {count} | {roles} |"
+
+
+def _short(card: DatasetCard) -> str:
+    return card.title.split(" (")[0]
+
+
+def _roles(card: DatasetCard, studies: list[Study]) -> list[tuple[str, str]]:
+    """List the studies that use a dataset, each with the dataset's role."""
+    roles = [
+        (study.name, role)
+        for study in studies
+        for pair in study.pairs
+        for role, side in (("source", pair.source), ("target", pair.target))
+        if side.dataset == card.name
+    ]
+    return list(dict.fromkeys(roles))
+
+
+def _section(card: DatasetCard, studies: list[Study]) -> str:
+    entries = {
+        "Name here": f"`{card.name}`" + (f", version {card.version}" if card.version else ""),
+        "Records": _records(card),
+        "Signals": _signals(card),
+        "Labels": _labels(card),
+        "Used by": _used(card, studies),
+        "Licence": card.licence,
+        "Where": f"<{card.url}>" if card.url else "",
+        "Awkward": card.notes,
+        "Reference": f"{{cite:p}}`{card.citation}`" if card.citation else "",
+    }
+    lines = [f"{term}\n: {text}" for term, text in entries.items() if text]
+    return "\n\n".join([f"## {card.title}", card.description, *lines, *_download(card)])
+
+
+def _records(card: DatasetCard) -> str:
+    if card.simulated:
+        return "as many as a study asks for"
+    patients = f" of {card.patients:,} patients" if card.patients else ""
+    unknown = "" if card.patients_known else "; which records share a patient is not known"
+    return f"{card.records:,}{patients}{unknown}"
+
+
+def _signals(card: DatasetCard) -> str:
+    low, high = card.seconds
+    rates = " or ".join(str(rate) for rate in card.sampling_rates)
+    length = f", {low:g} s" if low == high else f", {low:g} to {high:g} s"
+    unit = "millivolts" if card.amplitude == "mV" else "standardised, amplitude lost"
+    return f"{rates} Hz{length if high else ''}; {unit}"
+
+
+def _labels(card: DatasetCard) -> str:
+    sets = [f"`{s.name}`" for s in LABEL_SETS.values() if card.vocabulary in s.vocabularies]
+    read = f"read by {', '.join(sets)}" if sets else "read by no label set"
+    return f"{_VOCABULARIES[card.vocabulary]}, {read}"
+
+
+def _used(card: DatasetCard, studies: list[Study]) -> str:
+    texts = []
+    for name, role in _roles(card, studies):
+        named = selection(next(study for study in studies if study.name == name), card.name)
+        count = f", {len(named):,} records" if named is not None else ""
+        texts.append(f"`{name}` ({role}{count})")
+    if not texts and card.layout not in raw._LAYOUTS:
+        return "no study; its layout of files cannot be read yet"
+    return "; ".join(texts) or "no study yet"
+
+
+def _download(card: DatasetCard) -> Iterator[str]:
+    if card.mirror:
+        command = f"aws s3 sync --no-sign-request {card.mirror} $ECGNB_DATA/{card.folders[0]}"
+        yield f"To download it all:\n\n```\n{command}\n```"
+
+
+def _label_sets() -> Iterator[str]:
+    yield "| label set | classes | what |"
+    yield "|---|---|---|"
+    for label_set in LABEL_SETS.values():
+        count = str(len(label_set.classes)) if label_set.classes else "found"
+        yield f"| `{label_set.name}` | {count} | {label_set.description} |"

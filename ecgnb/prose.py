@@ -1,0 +1,146 @@
+"""Sentences computed from results: answers, captions, alternative texts, limits.
+
+No number in them is typed; whoever changes the runs changes the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from IPython.display import Markdown
+
+from ecgnb.data.catalog import card
+from ecgnb.models import MODELS
+from ecgnb.study.spec import Study
+from ecgnb.study.statistics import LEVEL, MARGIN, VERDICTS, compare_arms
+from ecgnb.study.store import Result
+from ecgnb.training.metrics import MIN_TEST_POSITIVES
+from ecgnb.training.transfer import ARMS
+
+
+def answer(study: Study, comparison: pd.DataFrame) -> Markdown:
+    """State in words, model by model, what a comparison of fine-tuning with scratch shows."""
+    pair = study.pairs[0]
+    places = f"{card(pair.source.dataset).title} to {card(pair.target.dataset).title}"
+    sentences = []
+    for model, rows in comparison.groupby("model", sort=False):
+        parts = []
+        for verdict in VERDICTS:
+            chosen = rows[rows["verdict"] == verdict]
+            if len(chosen):
+                parts.append(f"{_WORDS[verdict]} {_at_sizes(chosen)}")
+        sentences.append(f"**{MODELS[str(model)].title}**, {places}: {'; '.join(parts)}.")
+    return Markdown("\n\n".join(sentences))
+
+
+_WORDS = {
+    "helps": "fine-tuning **helps**",
+    "harms": "fine-tuning **harms**",
+    "equivalent": "the two are **equivalent**",
+    "undecided": "**undecided**",
+}
+
+
+def _at_sizes(rows: pd.DataFrame) -> str:
+    texts = [
+        f"{row.records:,} ({row.difference:+.3f} AUROC, {LEVEL:.0%} interval {row.low:+.3f} to "
+        f"{row.high:+.3f})"
+        for row in rows.itertuples()
+    ]
+    return f"with {_joined(texts)} training records"
+
+
+def _joined(texts: Sequence[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def gain_caption(study: Study, comparison: pd.DataFrame) -> str:
+    """Compute the caption of the main figure."""
+    seeds = int(comparison["seeds"].min())
+    return (
+        "Macro AUROC of the fine-tuned network less that of the network trained from scratch, by "
+        f"number of training records, with {LEVEL:.0%} intervals ({seeds} seeds, each tested on "
+        f"its own fifth of {card(study.pairs[0].target.dataset).title}; "
+        f"{comparison['tested'].max():,} test records in all). The band is the margin of "
+        f"±{MARGIN:g}, inside which a difference does not matter."
+    )
+
+
+def gain_alt(comparison: pd.DataFrame) -> str:
+    """Compute the alternative text of the main figure."""
+    lines = [
+        f"{MODELS[str(row.model)].title} at {row.records} records: {row.difference:+.3f}, interval "
+        f"{row.low:+.3f} to {row.high:+.3f}"
+        for row in comparison.itertuples()
+    ]
+    return "Gain from fine-tuning. " + "; ".join(lines) + "."
+
+
+def curves_text(metrics: pd.DataFrame) -> tuple[str, str]:
+    """Compute the caption and the alternative text of the curves over the training size."""
+    seeds = metrics["seed"].nunique()
+    caption = (
+        f"Macro AUROC on the test fifth by number of training records. Thick: mean of {seeds} "
+        "seeds; thin: each seed, trained and tested on records of its own."
+    )
+    means = metrics.groupby(["model", "arm", "train_records"], sort=False)["auroc"].mean()
+    alt = "; ".join(
+        f"{MODELS[str(row.model)].title} {ARMS[str(row.arm)].title} at {row.train_records}: "
+        f"{row.auroc:.2f}"
+        for row in means.reset_index().itertuples()
+    )
+    return caption, f"Macro AUROC of every arm. {alt}."
+
+
+def probe_answer(study: Study, results: Sequence[Result]) -> Markdown:
+    """State what frozen pre-trained features are worth beside random ones and training."""
+    random = compare_arms(study, results, "linear-probe", "random-probe")
+    scratch = compare_arms(study, results, "linear-probe", "scratch")
+    sentences = []
+    for model in dict.fromkeys(random["model"]):
+        over_random = random[random["model"] == model]
+        over_scratch = scratch[scratch["model"] == model]
+        sentences.append(
+            f"**{MODELS[model].title}.** Over the random probe, the linear probe gains "
+            f"{_span(over_random)}; {_tally(over_random)}. Over training from scratch, the "
+            f"difference is {_span(over_scratch)}; {_tally(over_scratch)}."
+        )
+    return Markdown("\n\n".join(sentences))
+
+
+def _span(rows: pd.DataFrame) -> str:
+    texts = [f"{row.difference:+.3f} at {row.records:,}" for row in rows.itertuples()]
+    return f"{_joined(texts)} records"
+
+
+def _tally(rows: pd.DataFrame) -> str:
+    counts = rows["verdict"].value_counts()
+    return _joined([f"*{name}* at {counts[name]} of {len(rows)} sizes" for name in counts.index])
+
+
+def limits(study: Study, results: Sequence[Result]) -> Markdown:
+    """Say what the runs of a study cannot tell, with their own numbers."""
+    scored = [result.facts["classes"] for result in results]
+    validation = max(result.facts["validation_records"] for result in results)
+    target = card(study.pairs[0].target.dataset)
+    lines = [
+        f"{_range(scored)} of {len(results[0].classes)} classes have the {MIN_TEST_POSITIVES} test "
+        "positives in a fifth that the metric asks for. The rarer ones are trained, not scored.",
+        f"Every arm chooses its checkpoint on {validation} validation records, more than a "
+        "hospital with fifty labelled ECGs would have.",
+        f"{len(study.seeds)} seeds share {target.title}: the training sets of two seeds overlap, "
+        "most of all at the largest size, and the intervals there are somewhat too narrow.",
+        "The learning rate was chosen once, with a seed of its own, on records that other seeds "
+        "test on; in every arm alike.",
+    ]
+    if not target.patients_known:
+        lines.append(f"{target.title} does not say which records share a patient.")
+    if target.simulated:
+        lines.append("These ECGs are simulated: the page shows the method at work, not patients.")
+    return Markdown("\n".join(f"- {line}" for line in lines))
+
+
+def _range(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low}" if low == high else f"{low} to {high}"

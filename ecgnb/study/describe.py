@@ -1,0 +1,173 @@
+"""What the source and the target of a study are like: their records, labels and examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ecgnb.data import records, resample
+from ecgnb.data.catalog import DatasetCard, card
+from ecgnb.data.labels import encode, full_name
+from ecgnb.errors import UserError
+from ecgnb.study.data import open_dataset, read_labels, read_table, results_root
+from ecgnb.study.spec import Side, Study
+
+COMMON = "challenge-2021"
+"""The label set in which datasets of different vocabularies are compared."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """The source or the target of a study, with its records and labels.
+
+    Attributes
+    ----------
+    card : DatasetCard
+    side : Side
+    table : DataFrame
+        One row a record.
+    labels, common : DataFrame of bool
+        Its own labels, as they are learnt, and those of the label set `COMMON`.
+    """
+
+    card: DatasetCard
+    side: Side
+    table: pd.DataFrame
+    labels: pd.DataFrame
+    common: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """The title without what stands in brackets."""
+        return self.card.title.split(" (")[0]
+
+
+def describe(study: Study) -> tuple[Described, Described]:
+    """Read the records and labels of the source and the target of a study's first pair."""
+    pair = study.pairs[0]
+    source, target = (_described(study, side) for side in (pair.source, pair.target))
+    return source, target
+
+
+def _described(study: Study, side: Side) -> Described:
+    table = read_table(study, side.dataset)
+    return Described(
+        card=card(side.dataset),
+        side=side,
+        table=table,
+        labels=read_labels(table, side.dataset, side.label_set, side.min_positives),
+        common=read_labels(table, side.dataset, COMMON, 0),
+    )
+
+
+def shares(source: Described, target: Described) -> pd.DataFrame:
+    """Return the share of records with each common label, commonest in the target first."""
+    table = pd.DataFrame({side.name: side.common.mean() for side in (source, target)})
+    table = table[table.max(axis=1) > 0].sort_values([target.name, source.name], ascending=False)
+    return table.rename(index=full_name)
+
+
+def counterparts(source: Described, target: Described) -> pd.DataFrame:
+    """Tabulate the target's labels, and how many records of the source show the same finding.
+
+    Labels are the same if the common label set `COMMON` puts their codes into one class, or, where
+    it has no such class, if both datasets are read with one label set and it gives them one name.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``label``, ``finding``, ``target`` and ``source``: records with it, missing where
+        the two datasets cannot be compared.
+    """
+    same = source.side.label_set == target.side.label_set
+    theirs = encode(source.table["codes"], source.card.vocabulary, source.side.label_set)
+    codes = pd.Series(sorted(set(" ".join(target.table["codes"]).split())), dtype=str)
+    own = encode(codes, target.card.vocabulary, target.side.label_set)
+    common = encode(codes, target.card.vocabulary, COMMON)
+    rows = []
+    for label, count in target.labels.sum().sort_values(ascending=False, kind="stable").items():
+        classes = common.columns[common[own[label]].any()]
+        seen = None
+        if len(classes):
+            seen = int(source.common[classes].any(axis=1).sum())
+        elif same:
+            seen = int(theirs[label].sum()) if label in theirs else 0
+        rows.append((label, full_name(str(label)), int(count), seen))
+    table = pd.DataFrame(rows, columns=["label", "finding", "target", "source"])
+    return table.astype({"source": "Int64"})
+
+
+@dataclass(frozen=True)
+class Example:
+    """One record, as the networks of a study see it.
+
+    Attributes
+    ----------
+    record : str
+    signals : ndarray, shape (12, samples)
+        In microvolts.
+    rate : float
+        In Hz.
+    age : float
+        In years; NaN if unknown.
+    sex : str
+        ``female``, ``male`` or empty.
+    findings : tuple of str
+        Full names of its own labels.
+    """
+
+    record: str
+    signals: npt.NDArray[np.float64]
+    rate: float
+    age: float
+    sex: str
+    findings: tuple[str, ...]
+
+
+def find_example(study: Study, side: Described, label: str) -> Example:
+    """Find a record with one of the common labels, and as few other findings as possible.
+
+    A recorded study takes it from ``results/examples``, where raw files of a few records are.
+
+    Raises
+    ------
+    UserError
+        If no record has the label.
+    """
+    if label not in side.common:
+        raise UserError(
+            f"{label} is not in {COMMON}; choose one of {', '.join(map(str, side.common))}"
+        )
+    folder = results_root() / "examples" / side.card.name
+    stored = study.recorded and folder.is_dir()
+    candidates = side.common[label].to_numpy().copy()
+    if stored:
+        names = [path.stem.split("_")[0] for path in folder.glob("*.hea")]
+        candidates &= side.table["record"].isin(names).to_numpy()
+    every = encode(side.table["codes"], side.card.vocabulary, side.side.label_set)
+    findings = every.sum(axis=1).to_numpy()
+    if not candidates.any():
+        raise UserError(f"no example of {full_name(label)} in {side.card.title}")
+    row = int(np.flatnonzero(candidates)[findings[candidates].argmin()])
+    facts = side.table.iloc[row]
+    if stored:
+        signals = _read(next(folder.glob(f"{facts['record']}*.hea")), study)
+    else:
+        signals = open_dataset(study, side.card.name).signals[row].astype(np.float64)
+    own = tuple(full_name(str(name)) for name in every.columns[every.iloc[row]])
+    return Example(
+        facts["record"], signals, study.data.rate, float(facts["age"]), str(facts["sex"]), own
+    )
+
+
+def _read(path: Path, study: Study) -> npt.NDArray[np.float64]:
+    header = records.read_header(path)
+    values = records.microvolts(header, records.read_digital(header))
+    values = resample.resample(
+        values, header.sampling_rate, study.data.rate, antialias=study.data.antialias
+    )
+    return values[: study.data.samples].T

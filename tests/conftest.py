@@ -1,0 +1,104 @@
+"""Fixtures for all tests: a cache of their own, a small simulated hospital, made records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecgnb.data.catalog import DatasetCard, card
+from ecgnb.data.hospitals import write_hospital
+from ecgnb.data.records import LEADS
+
+HOSPITAL_RECORDS = 60
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("ECGNB_DATA"):
+        return
+    for item in items:
+        if item.get_closest_marker("data"):
+            item.add_marker(pytest.mark.skip(reason="ECGNB_DATA is not set"))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty ECGNB_CACHE for every test; the folder does not exist yet."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("ECGNB_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw records of a simulated hospital: 500 Hz, 10 s, SNOMED codes. Only to read."""
+    folder = tmp_path_factory.mktemp("hospital") / "sim-north"
+    write_hospital(folder, "sim-north", HOSPITAL_RECORDS, seed=0)
+    return folder
+
+
+@pytest.fixture
+def raw_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty ECGNB_DATA of the test's own, where `made_card` finds the folder ``made``."""
+    root = tmp_path / "raw"
+    (root / "made").mkdir(parents=True)
+    monkeypatch.setenv("ECGNB_DATA", str(root))
+    return root
+
+
+@pytest.fixture
+def made_card() -> DatasetCard:
+    """A card of a dataset in the layout of the PhysioNet Challenge, with SNOMED codes."""
+    return replace(card("georgia"), name="made", title="Made", version="1", folders=("made",))
+
+
+WriteRecord = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def write_record() -> WriteRecord:
+    """The function `_write_record`."""
+    return _write_record
+
+
+def _write_record(
+    folder: Path,
+    name: str = "R0001",
+    signals: np.ndarray | None = None,
+    *,
+    rate: float = 100,
+    samples: int = 1000,
+    leads: Sequence[str] = LEADS,
+    gain: str | Sequence[str] = "1000/mV",
+    suffix: str = ".dat",
+    codes: str = "426783006",
+    comments: Sequence[str] = ("Age: 60", "Sex: Female"),
+) -> Path:
+    """Write one record as the PhysioNet Challenge does, and return its header.
+
+    `signals` is int16, (samples, leads), and noise by default; `suffix` is ``.dat`` for plain
+    16-bit samples or ``.mat`` for a MATLAB level 4 file.
+    """
+    if signals is None:
+        rng = np.random.default_rng(list(name.encode()))
+        signals = rng.integers(-2000, 2000, (samples, len(leads)))
+    signals = np.asarray(signals, dtype="<i2")
+    gains = [gain] * len(leads) if isinstance(gain, str) else gain
+    start, format_ = b"", "16"
+    if suffix == ".mat":
+        facts = np.array([30, len(leads), len(signals), 0, 4], dtype="<i4")
+        start, format_ = facts.tobytes() + b"val\0", "16+24"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}{suffix}").write_bytes(start + signals.tobytes())
+    lines = [f"{name} {len(leads)} {rate:g} {len(signals)}"]
+    for index, (lead, one) in enumerate(zip(leads, gains, strict=True)):
+        first, checksum = signals[0, index], signals[:, index].sum(dtype="<i2")
+        lines.append(f"{name}{suffix} {format_} {one} 16 0 {first} {checksum} 0 {lead}")
+    lines += [f"#{comment}" for comment in (*comments, f"Dx: {codes}")]
+    header = folder / f"{name}.hea"
+    header.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return header

@@ -1,0 +1,218 @@
+"""Figures are true to scale, their texts come from the numbers, the examples are real."""
+
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from ecgnb import display, pages, plots
+from ecgnb.data import records
+from ecgnb.data.catalog import CATALOG, card
+from ecgnb.data.labels import LABEL_SETS, encode, full_name
+from ecgnb.errors import UserError
+from ecgnb.study.describe import counterparts, describe, find_example, shares
+from ecgnb.study.spec import load_study
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "results" / "examples"
+LISTED = pd.read_csv(EXAMPLES / "examples.csv", dtype=str)
+
+
+@pytest.fixture(scope="module")
+def clinical():
+    """The clinical study without any raw data: its tables are in results/."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("ECGNB_DATA", raising=False)
+        study = load_study("clinical")
+        yield study, *describe(study)
+
+
+def traces(figure):
+    """The lines of an ECG that are waves: neither grid, nor calibration, nor tick."""
+    return [line for line in figure.axes[0].lines if len(line.get_xdata()) > 6 and line.zorder == 2]
+
+
+def names(figure):
+    return [text.get_text() for text in figure.axes[0].texts][: len(traces(figure))]
+
+
+@pytest.mark.parametrize(("columns", "strips"), [(4, 1), (2, 2)])
+def test_ecg_is_true_to_scale(columns, strips):
+    rate = 200.0
+    signals = np.zeros((12, 2000))
+    signals[:, 100:120] = (
+        1000.0  # 1 mV for 0.1 s, half a second after the start of the first column
+    )
+    figure = plots.draw_ecg(signals, rate, title="a", columns=columns)
+    axes = figure.axes[0]
+    width, height = figure.get_size_inches()
+    per_x, per_y = width / np.ptp(axes.get_xlim()), height / np.ptp(axes.get_ylim())
+    assert per_x == pytest.approx(per_y)  # a millimetre is a millimetre on both axes
+    x, y = traces(figure)[0].get_data()
+    raised = y > y.min() + 5
+    assert np.ptp(y) == pytest.approx(10)  # 10 mm/mV
+    assert x[raised][0] - x[0] == pytest.approx(0.5 * 25)  # 25 mm/s
+    assert len(traces(figure)) == 12 + strips
+    assert names(figure) == [*records.LEADS, *["II"] * strips]
+    assert sum(len(line.get_xdata()) for line in traces(figure)[12:]) == 10 * rate
+
+
+def test_ecg_columns_follow_each_other_in_time():
+    signals = np.tile(np.arange(1000.0), (12, 1))
+    lines = traces(plots.draw_ecg(signals, 100))
+    starts = [line.get_xdata()[0] for line in lines]
+    assert len(set(starts[:3])) == 1
+    assert np.diff(starts[:12:3]) == pytest.approx([62.5] * 3)
+    assert all(len(line.get_xdata()) == 250 for line in lines[:12])
+    rises = [line.get_ydata()[0] for line in lines[:12:3]]
+    assert np.diff(rises) == pytest.approx([2.5] * 3)  # 250 samples, 1 uV each
+
+
+def test_rows_never_touch():
+    signals = np.zeros((12, 1000))
+    signals[1, 50:60], signals[0, 50:60] = 4000.0, -4000.0  # lead II under lead I
+    first, second = traces(plots.draw_ecg(signals, 100))[:2]
+    assert first.get_ydata().min() > second.get_ydata().max()
+    assert second.get_ydata().max() < plots.draw_ecg(signals, 100).axes[0].get_ylim()[1]
+
+
+def test_short_records_are_drawn_as_far_as_they_go():
+    lengths = [len(line.get_xdata()) for line in traces(plots.draw_ecg(np.zeros((12, 600)), 100))]
+    assert max(lengths) == 600
+
+
+@pytest.mark.parametrize(("shape", "columns"), [((11, 1000), 4), ((1000, 12), 4), ((12, 1000), 5)])
+def test_ecg_of_another_shape_is_refused(shape, columns):
+    with pytest.raises(ValueError, match="cannot draw"):
+        plots.draw_ecg(np.zeros(shape), 100, columns=columns)
+
+
+def test_figures_of_numbers(clinical):
+    _, source, target = clinical
+    common = shares(source, target)
+    figure = plots.draw_overlap(common)
+    drawn = [line for line in figure.axes[0].lines if line.get_label() in common]
+    for line in drawn:
+        values = common[line.get_label()]
+        assert np.isfinite(line.get_xdata()).sum() == (values > 0).sum()
+    ages = plots.draw_ages({side.name: side.table for side in (source, target)})
+    assert ages.axes[-1].get_xlabel() == "age (years)"
+    both = plots.draw_prevalence({side.name: side.labels.mean() for side in (source, target)})
+    assert len(both.axes) == 2
+    assert plt.get_fignums() == []  # nothing is shown twice
+
+
+def test_show_attaches_caption_and_alternative_text(monkeypatch):
+    shown = []
+    monkeypatch.setattr(display, "display", lambda data, raw: shown.append(data["text/html"]))
+    figure = plots.draw_ecg(np.zeros((12, 1000)), 100)
+    for _ in range(2):
+        display.show(figure, "more < less", 'a "flat" line', narrow=figure)
+    page, again = shown
+    assert "<figcaption" in page
+    assert "more &lt; less</figcaption>" in page
+    assert 'alt="a &quot;flat&quot; line"' in page
+    assert page.count("data:image/svg+xml;base64,") == 2
+    assert page == again
+
+
+def test_texts_come_from_the_numbers(clinical):
+    study, source, target = clinical
+    text = display.in_short(source, target).data
+    assert f"{len(source.table):,} records" in text
+    assert f"{len(target.table):,} records" in text
+    assert f"The target has {target.labels.shape[1]} labels" in text
+    common = shares(source, target)
+    assert common.diff(axis=1).iloc[:, 1].abs().idxmax() in text
+    smaller = source.__class__(**{**vars(source), "table": source.table.iloc[:50]})
+    assert "50 records" in display.in_short(smaller, target).data
+    for caption, alt in (
+        display.ages_text(source, target),
+        display.prevalence_text(source, target),
+        display.overlap_text(source, target),
+    ):
+        assert caption.endswith(".")
+        assert alt.endswith(".")
+        assert source.name in alt
+        assert target.name in alt
+    assert "are scored" in display.awkward(study, source, target).data
+
+
+def test_counterparts_are_found_through_the_common_labels(clinical):
+    _, source, target = clinical
+    table = counterparts(source, target).set_index("label")
+    assert list(table.index.sort_values()) == sorted(target.labels)
+    assert table.at["AF", "source"] == source.common["AF"].sum()
+    assert table.at["VPB", "source"] == source.common["PVC"].sum()  # another code, the same class
+    assert table["source"].isna().any()
+
+
+def test_an_example_is_what_the_labels_say(clinical):
+    study, source, target = clinical
+    for side in (source, target):
+        for label in ("AF", "LBBB"):
+            example = find_example(study, side, label)
+            assert example.record in set(LISTED["record"])
+            assert example.signals.shape == (12, study.data.samples)
+            row = side.table["record"] == example.record
+            assert side.common.loc[row, label].all()
+            caption, alt = display.example_text(side, example)
+            assert example.record in caption
+            assert all(name in caption and name in alt for name in example.findings)
+    with pytest.raises(UserError, match="choose one of"):
+        find_example(study, source, "nonsense")
+    with pytest.raises(UserError, match="no example"):
+        find_example(study, target, "PRWP")
+
+
+@pytest.mark.parametrize(("dataset", "record"), LISTED[["dataset", "record"]].to_numpy().tolist())
+def test_stored_record_is_real_readable_and_listed(dataset, record):
+    facts = card(dataset)
+    (path,) = (EXAMPLES / dataset).glob(f"{record}*.hea")
+    header = records.read_header(path)
+    signals = records.microvolts(header, records.read_digital(header))
+    assert signals.shape == (header.samples, 12)
+    assert header.samples / header.sampling_rate == 10
+    assert np.isfinite(signals).all()
+    assert 200 < np.ptp(signals, axis=0).max() < 10000  # microvolts of a heart
+    table = pd.read_csv(ROOT / "results" / "records" / f"{dataset}.csv", dtype=str)
+    codes = table.loc[table["record"] == record, "codes"]
+    every = encode(codes, facts.vocabulary, f"{facts.vocabulary}-all")
+    (finding,) = LISTED.loc[LISTED["record"] == record, "finding"]
+    assert finding in [full_name(str(name)) for name in every]
+
+
+def test_the_examples_are_few_small_and_licensed():
+    assert not LISTED["record"].duplicated().any()
+    files = [path for path in EXAMPLES.rglob("*") if path.is_file()]
+    assert len([path for path in files if path.suffix == ".hea"]) == len(LISTED) <= 20
+    assert sum(path.stat().st_size for path in files) < 2_000_000
+    licence = (EXAMPLES / "LICENSE.md").read_text(encoding="utf-8")
+    for dataset in LISTED["dataset"].unique():
+        assert f"## `{dataset}/`" in licence
+        assert card(dataset).licence in licence
+
+
+def test_one_example_has_a_flat_lead():
+    header = records.read_header(EXAMPLES / "chapman-shaoxing" / "JS01040.hea")
+    signals = records.microvolts(header, records.read_digital(header))
+    assert [records.LEADS[k] for k in np.flatnonzero(np.ptp(signals, axis=0) == 0)] == ["V6"]
+
+
+def test_the_page_of_datasets_names_everything():
+    page = pages.datasets_page()
+    assert page.startswith("# Datasets\n")
+    for facts in CATALOG.values():
+        assert f"\n## {facts.title}\n" in page
+        assert facts.licence in page
+        assert facts.notes in page
+    for name in LABEL_SETS:
+        assert f"| `{name}` |" in page
+    keys = set(re.findall(r"^@\w+\{(\S+),", (ROOT / "book/references.bib").read_text(), re.M))
+    assert set(re.findall(r"\{cite:p\}`(\S+)`", page)) <= keys
+    for side in (load_study("clinical").pairs[0].source, load_study("clinical").pairs[0].target):
+        section = page.split(f"\n## {card(side.dataset).title}\n")[1].split("\n## ")[0]
+        assert "`clinical` (" in section

@@ -1,0 +1,732 @@
+"""From raw files to prepared arrays: what is kept, what is dropped, and what may go wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import HOSPITAL_RECORDS, WriteRecord
+
+from ecgnb.data import arrays, raw, records
+from ecgnb.data import prepare as room
+from ecgnb.data.arrays import SELECTION, Options
+from ecgnb.data.catalog import DatasetCard
+from ecgnb.data.prepare import Prepared, prepare, summary
+from ecgnb.errors import UserError
+
+FILES = ("manifest.json", "records.parquet", "signals.npy")
+
+
+def contents(prepared: Prepared) -> dict[str, bytes]:
+    return {name: (prepared.folder / name).read_bytes() for name in FILES}
+
+
+def reasons(prepared: Prepared) -> dict[str, str]:
+    return {entry["record"]: entry["reason"] for entry in prepared.manifest["dropped"]}
+
+
+def flags(prepared: Prepared) -> dict[str, str]:
+    return dict(zip(prepared.table["record"], prepared.table["flags"], strict=True))
+
+
+def left_in(cache: Path) -> list[str]:
+    """Everything in the cache's prepared folder but whole datasets."""
+    return sorted(
+        path.name
+        for path in (cache / "prepared").glob("*")
+        if not all((path / name).exists() for name in FILES) or path.name.startswith(".")
+    )
+
+
+@pytest.fixture
+def made(raw_root: Path, write_record: WriteRecord) -> Path:
+    """Eight good records, R0001 to R0008; R0001 to R0006 of one code, two of another."""
+    for number in range(1, 9):
+        code = "426783006" if number < 7 else "164889003"
+        write_record(raw_root / "made", f"R{number:04d}", codes=code)
+    return raw_root / "made"
+
+
+# What is prepared
+
+
+def test_arrays_table_and_manifest_of_a_simulated_hospital(
+    hospital: Path, raw_root: Path, made_card: DatasetCard
+) -> None:
+    (raw_root / "made").rmdir()
+    (raw_root / "made").symlink_to(hospital)
+    prepared = prepare(made_card)
+    assert isinstance(prepared.signals, np.memmap)
+    assert prepared.signals.dtype == np.int16
+    assert prepared.signals.shape == (HOSPITAL_RECORDS, 12, 1000)
+    assert list(prepared.table) == [*SELECTION, "flags"]
+    assert prepared.table["record"].is_monotonic_increasing
+    assert set(prepared.table["fold"]) == set(range(1, 11))
+    assert prepared.table.groupby("patient")["fold"].nunique().eq(1).all()
+    assert prepared.table["patient"].nunique() < HOSPITAL_RECORDS
+    assert set(prepared.table["sex"]) == {"female", "male"}
+    assert prepared.table["age"].between(18, 100).all()
+    assert prepared.manifest["options"]["rate"] == 100
+    assert prepared.manifest["filter"] == "Kaiser-windowed low-pass"
+    assert prepared.manifest["counts"] == {
+        "listed": HOSPITAL_RECORDS,
+        "absent": 0,
+        "kept": HOSPITAL_RECORDS,
+        "dropped": 0,
+        "flagged": int((prepared.table["flags"] != "").sum()),
+    }
+    # Einthoven's law survives reading, filtering and rounding.
+    one, two, three = prepared.signals[:, :3].astype(int).transpose(1, 0, 2)
+    assert np.abs(one + three - two).max() <= 2
+    assert summary(prepared) == f"Made: {HOSPITAL_RECORDS} records prepared"
+
+
+def test_records_at_the_wanted_rate_come_through_unchanged(
+    made: Path, made_card: DatasetCard
+) -> None:
+    prepared = prepare(made_card)
+    for index, name in enumerate(prepared.table["record"]):
+        expected = np.fromfile(made / f"{name}.dat", dtype="<i2").reshape(-1, 12).T
+        np.testing.assert_array_equal(prepared.signals[index], expected)
+
+
+def test_a_simulated_dataset_needs_no_raw_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ECGNB_DATA", raising=False)
+    options = Options(simulated_records=12)
+    south = prepare("sim-south", options)
+    assert south.signals.shape == (12, 12, 1000)
+    assert prepare("sim-south", options).folder == south.folder
+    assert south.manifest["patients"] == "known"
+
+
+def test_patients_are_known_or_said_to_be_assumed(made: Path, made_card: DatasetCard) -> None:
+    assert prepare(made_card).manifest["patients"] == "one record each, assumed"
+    shutil.rmtree(room.cache_root())
+    known = replace(made_card, patients_known=True)
+    assert prepare(known).manifest["patients"] == "known"
+    assert "assumed" not in summary(prepare(made_card))
+
+
+def test_the_same_input_gives_the_same_bytes(
+    made: Path, made_card: DatasetCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (made / "R0009.hea").write_text("broken")
+    first = contents(prepare(made_card))
+    monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "other"))
+    shutil.copytree(made, tmp_path / "copy" / "made")
+    monkeypatch.setenv("ECGNB_DATA", str(tmp_path / "copy"))
+    second = prepare(made_card)
+    assert second.folder.is_relative_to(tmp_path / "other")
+    assert contents(second) == first
+    assert str(tmp_path).encode() not in first["manifest.json"]
+
+
+def test_prepared_once_and_opened_again(
+    made: Path, made_card: DatasetCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = prepare(made_card)
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "write_arrays", None)  # would fail if called
+        again = prepare(made_card)
+        patch.delenv("ECGNB_DATA")
+        without_raw = prepare(made_card)
+    assert first.fingerprint == again.fingerprint == without_raw.fingerprint
+    other = prepare(made_card, Options(seconds=5))
+    assert other.folder != first.folder
+    assert other.fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("change", ["record", "signal", "header", "removed"])
+def test_raw_files_that_changed_are_prepared_again(
+    made: Path, made_card: DatasetCard, write_record: WriteRecord, change: str, cache: Path
+) -> None:
+    if change == "signal":  # a download that had not brought it yet
+        held = (made / "R0003.dat").read_bytes()
+        (made / "R0003.dat").unlink()
+    first = prepare(made_card)
+    if change == "record":
+        write_record(made, "R0009")
+    elif change == "signal":
+        (made / "R0003.dat").write_bytes(held)
+    elif change == "header":
+        (made / "R0003.hea").write_text((made / "R0003.hea").read_text() + "#Rx: none\n")
+    else:
+        (made / "R0003.hea").unlink()
+    second = prepare(made_card)
+    assert second.folder == first.folder
+    kept = {"record": 9, "signal": 8, "header": 8, "removed": 7}
+    assert second.manifest["counts"]["kept"] == len(second.signals) == kept[change]
+    assert first.manifest["counts"]["kept"] == (7 if change == "signal" else 8)
+    assert left_in(cache) == []
+    assert np.asarray(first.signals).any()  # still readable by who had it open
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_prepared_folder_with_a_hole_is_prepared_again(
+    made: Path, made_card: DatasetCard, name: str, damage: str, cache: Path
+) -> None:
+    first = prepare(made_card)
+    before = contents(first)
+    file = first.folder / name
+    whole = file.read_bytes()
+    file.unlink()  # as cleaners of scratch folders do; the open map lives on
+    if damage == "cut":
+        file.write_bytes(whole[: len(whole) // 2])
+    assert contents(prepare(made_card)) == before
+    assert left_in(cache) == []
+
+
+# Bad input
+
+
+def test_bad_records_are_dropped_with_their_reasons_and_the_rest_goes_on(
+    made: Path, made_card: DatasetCard, write_record: WriteRecord
+) -> None:
+    expected = prepare(made_card)
+    (made / "B01.hea").write_text("")
+    write_record(made, "B02")
+    (made / "B02.dat").write_bytes((made / "B02.dat").read_bytes()[:-2400])
+    write_record(made, "B03")
+    (made / "B03.dat").unlink()
+    path = write_record(made, "B04")
+    path.write_text(path.read_text().replace("B04.dat", "../B04.dat"))
+    write_record(made, "B05", leads=records.LEADS[:3])
+    write_record(made, "B06", leads=(*records.LEADS[:11], "V7"))
+    write_record(made, "B07", leads=(*records.LEADS[:11], "I"))
+    gap = np.zeros((1000, 12))
+    gap[100:110, 7] = -32768
+    write_record(made, "B08", gap)
+    write_record(made, "B09", gain=["1000/mV", "0/mV", *["1000/mV"] * 10])
+    write_record(made, "B10", samples=499)
+    write_record(made, "B11", rate=1e8, samples=5000)
+    write_record(made, "B12", rate=1e-3, samples=5000)
+    write_record(made / "sub", "R0002")
+    prepared = prepare(made_card)
+    assert reasons(prepared) == {
+        "B01": "header is empty",
+        "B02": "signal file B02.dat: truncated, 900 of 1000 samples",
+        "B03": "signal file B03.dat is missing",
+        "B04": "header names a file outside its folder: '../B04.dat'",
+        "B05": "3 signals, lead aVR, aVL, aVF, V1, V2, V3, V4, V5, V6 missing",
+        "B06": "12 signals, lead V6 missing",
+        "B07": "lead I stands 2 times in the header",
+        "B08": "lead V2 has 10 missing samples",
+        "B09": "lead II has a gain of 0",
+        "B10": "record of 5.0 s is shorter than 5 s",
+        "B11": "1e+08 Hz cannot be brought to 100 Hz",
+        "B12": "0.001 Hz cannot be brought to 100 Hz",
+        "R0002": "duplicate id: another file has the same record id",
+    }
+    assert prepared.manifest["counts"]["dropped"] == 13
+    assert prepared.manifest["counts"]["listed"] == 21
+    np.testing.assert_array_equal(prepared.signals, expected.signals)
+    assert prepared.fingerprint == expected.fingerprint
+    assert "13 dropped (first: R0002, duplicate id" in summary(prepared)
+
+
+def test_odd_records_are_kept_and_flagged(
+    made: Path, made_card: DatasetCard, write_record: WriteRecord
+) -> None:
+    rng = np.random.default_rng(0)
+    flat = rng.integers(-500, 500, (1000, 12))
+    flat[:, 6], flat[:, 2] = 0, 300
+    write_record(made, "F1", flat)
+    flat = rng.integers(-500, 500, (2500, 12))
+    flat[:, 6] = 7000  # also flat after its filter
+    write_record(made, "F2", flat, rate=250)
+    write_record(made, "L1", codes="")
+    write_record(made, "L2", comments=())
+    write_record(made, "S1", samples=700)
+    write_record(made, "S2", samples=500)
+    write_record(made, "T1", samples=1500)
+    write_record(made, "T2", rate=500, samples=30_000)
+    loud = rng.integers(-500, 500, (1000, 12))
+    loud[3, 3] = -20_000
+    write_record(made, "X1", loud, gain="200/mV")
+    prepared = prepare(made_card)
+    assert {k: v for k, v in flags(prepared).items() if v} == {
+        "F1": "flat:III flat:V1",
+        "F2": "flat:V1",
+        "L1": "unlabelled",
+        "S1": "padded",
+        "S2": "padded",
+        "X1": "clipped",
+    }
+    assert prepared.manifest["counts"]["flagged"] == 6
+    rows = {name: prepared.signals[i] for i, name in enumerate(prepared.table["record"])}
+    short = np.fromfile(made / "S1.dat", dtype="<i2").reshape(-1, 12).T
+    np.testing.assert_array_equal(rows["S1"][:, :700], short)
+    np.testing.assert_array_equal(rows["S1"][:, 700:], np.repeat(short[:, -1:], 300, axis=1))
+    long = np.fromfile(made / "T1.dat", dtype="<i2").reshape(-1, 12).T
+    np.testing.assert_array_equal(rows["T1"], long[:, :1000])
+    assert rows["X1"][3, 3] == -32767
+    ages = prepared.table.set_index("record")["age"]
+    assert np.isnan(ages["L2"])
+    assert ages["L1"] == 60
+
+
+def test_short_records_are_dropped_where_that_is_the_rule(
+    made: Path, made_card: DatasetCard, write_record: WriteRecord
+) -> None:
+    write_record(made, "S1", samples=999)
+    prepared = prepare(made_card, Options(short="drop"))
+    assert reasons(prepared) == {"S1": "record of 10.0 s is shorter than 10 s"}
+
+
+def test_unknown_codes_are_reported_and_kept(
+    made: Path, made_card: DatasetCard, write_record: WriteRecord
+) -> None:
+    write_record(made, "U1", codes="426783006,123456789")
+    write_record(made, "U2", codes="987654321")
+    prepared = prepare(made_card)
+    assert prepared.manifest["unknown_codes"] == {"123456789": 1, "987654321": 1}
+    assert prepared.table.set_index("record").loc["U1", "codes"] == "426783006 123456789"
+    assert "2 codes not in any label set (123456789, 987654321)" in summary(prepared)
+
+
+def test_no_label_at_all_is_no_error(
+    raw_root: Path, made_card: DatasetCard, write_record: WriteRecord
+) -> None:
+    for number in range(12):
+        write_record(raw_root / "made", f"R{number:02d}", codes="")
+    prepared = prepare(made_card)
+    assert set(flags(prepared).values()) == {"unlabelled"}
+    assert sorted(set(prepared.table["fold"])) == list(range(1, 11))
+
+
+def test_a_record_list_that_names_absent_files(
+    made: Path, made_card: DatasetCard, write_record: WriteRecord
+) -> None:
+    write_record(made / "a" / "b", "N1")
+    (made / "RECORDS").write_text("R0001\nR0002\nR9999\na/\nnot-here/\n../\n./\n")
+    (made / "a" / "RECORDS").write_text("b/\n./\n../a/\n")
+    (made / "a" / "b" / "RECORDS").write_text("N1\nN2\n")
+    prepared = prepare(made_card)
+    counts = prepared.manifest["counts"]
+    assert counts["kept"] == 9
+    assert counts["absent"] == 3  # R9999, not-here/, a/b/N2
+    assert summary(prepared) == "Made: 9 records prepared; 12 listed, 3 of them not here"
+
+
+def test_one_part_of_a_download_that_holds_two_datasets(made: Path, made_card: DatasetCard) -> None:
+    (made / "RECORDS").write_text("R0002\nR0004x\nR0009\n")
+    half = replace(made_card, record_range=("R0002", "R0005"))
+    prepared = prepare(half)
+    assert list(prepared.table["record"]) == ["R0002", "R0003", "R0004", "R0005"]
+    assert prepared.manifest["counts"]["absent"] == 1
+
+
+def test_headers_that_are_not_headers_are_not_listed(made: Path, made_card: DatasetCard) -> None:
+    (made / "._R0001.hea").write_bytes(b"\0\x05\x16\x07")
+    assert prepare(made_card).manifest["counts"]["dropped"] == 0
+
+
+@pytest.mark.parametrize("content", ["ages", "odd"])
+def test_ages_and_sexes_of_headers(
+    raw_root: Path, made_card: DatasetCard, write_record: WriteRecord, content: str
+) -> None:
+    texts = {"1": ("57", "M"), "2": ("NaN", "Female"), "3": ("-1", "Unknown"), "4": ("inf", "")}
+    for name, (age, sex) in texts.items():
+        comments = (f"Age: {age}", f"Sex: {sex}", "Patient: p1")
+        write_record(raw_root / "made", name, comments=comments)
+    table = prepare(made_card).table
+    assert table["sex"].tolist() == ["male", "female", "", ""]
+    np.testing.assert_array_equal(table["age"], [57, np.nan, np.nan, np.nan])
+    assert set(table["patient"]) == {"p1"}
+    assert table["fold"].nunique() == 1
+
+
+# Tables of other layouts
+
+
+def ptb_xl(root: Path, write_record: WriteRecord, **changes: Any) -> Path:
+    """A folder like PTB-XL: a table of three records, two of which are there."""
+    folder = root / "ptb-xl"
+    table = pd.DataFrame(
+        {
+            "ecg_id": [1, 2, 3],
+            "patient_id": [15709.0, 13243.0, 20372.0],
+            "age": [56.0, 300.0, np.nan],
+            "sex": [1, 0, 0],
+            "heart_axis": ["LAD", np.nan, np.nan],
+            "scp_codes": ["{'NORM': 100.0, 'SR': 0.0}", "{'AFIB': 0.0}", "{}"],
+            "strat_fold": [3, 10, 1],
+            "filename_lr": [f"records100/00000/0000{n}_lr" for n in (1, 2, 3)],
+            "filename_hr": [f"records500/00000/0000{n}_hr" for n in (1, 2, 3)],
+        }
+    ).assign(**changes)
+    write_record(folder / "records100" / "00000", "00001_lr")
+    write_record(folder / "records100" / "00000", "00002_lr")
+    table.to_csv(folder / "ptbxl_database.csv", index=False)
+    return folder
+
+
+def test_ptb_xl_takes_labels_folds_and_patients_from_its_table(
+    raw_root: Path, write_record: WriteRecord
+) -> None:
+    folder = ptb_xl(raw_root, write_record)
+    prepared = prepare("ptb-xl")
+    first, second = prepared.table.itertuples(index=False)
+    assert first[:6] == ("00001", "p15709", 3, 56.0, "female", "NORM:100 SR:0 AXIS-LAD")
+    assert second[:6] == ("00002", "p13243", 10, 90.0, "male", "AFIB:0")
+    assert "3 listed, 1 of them not here" in summary(prepared)
+    # An empty folder for one rate does not hide the records of the other.
+    shutil.move(folder / "records100" / "00000", folder / "records500" / "00000")
+    (folder / "records100").mkdir(exist_ok=True)
+    for path in (folder / "records500" / "00000").iterdir():
+        path.rename(path.with_name(path.name.replace("_lr", "_hr")))
+    for path in (folder / "records500" / "00000").glob("*.hea"):
+        path.write_text(path.read_text().replace("_lr", "_hr"))
+    moved = prepare("ptb-xl")
+    assert moved.fingerprint == prepared.fingerprint
+    assert moved.manifest["files_fingerprint"] != prepared.manifest["files_fingerprint"]
+
+
+def test_a_label_changed_in_the_table_is_prepared_again(
+    raw_root: Path, write_record: WriteRecord
+) -> None:
+    folder = ptb_xl(raw_root, write_record)
+    first = prepare("ptb-xl")
+    table = folder / "ptbxl_database.csv"
+    table.write_text(table.read_text().replace("NORM", "LBBB"))
+    assert prepare("ptb-xl").fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "ptb-xl is incomplete: .*ptbxl_database.csv is missing"),
+        ("", "cannot be read .EmptyDataError"),
+        ("ecg_id,age\n1,50\n", "cannot be read .KeyError: 'filename_lr'"),
+        ('ecg_id\n"1', "cannot be read"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_one_sentence(
+    raw_root: Path, write_record: WriteRecord, text: str | None, sentence: str
+) -> None:
+    table = ptb_xl(raw_root, write_record) / "ptbxl_database.csv"
+    table.unlink() if text is None else table.write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        prepare("ptb-xl")
+
+
+def test_broken_codes_in_a_table_are_one_sentence(
+    raw_root: Path, write_record: WriteRecord
+) -> None:
+    ptb_xl(raw_root, write_record, scp_codes=["{'NORM': 100.0", "{}", "{}"])
+    with pytest.raises(UserError, match=r"a table of ptb-xl in .* cannot be read"):
+        prepare("ptb-xl")
+
+
+def test_a_table_without_its_records_is_one_sentence(
+    raw_root: Path, write_record: WriteRecord
+) -> None:
+    shutil.rmtree(ptb_xl(raw_root, write_record) / "records100")
+    with pytest.raises(UserError, match="holds no record of ptb-xl"):
+        prepare("ptb-xl")
+
+
+# A selection
+
+
+def test_a_selection_gives_the_same_arrays_from_a_bigger_folder(
+    made: Path, made_card: DatasetCard, write_record: WriteRecord, cache: Path
+) -> None:
+    first = prepare(made_card)
+    named = first.table[list(SELECTION)]
+    small = prepare(made_card, selection=named)
+    before = contents(small)
+    assert small.fingerprint == first.fingerprint
+    for number in range(9, 30):
+        write_record(made, f"Q{number}", codes="59118001")
+    write_record(made / "twice", "Q10")
+    (made / "Q11.dat").unlink()
+    big = prepare(made_card, selection=named.sample(frac=1, random_state=0))
+    again = prepare(made_card, selection=named)
+    for one in (big, again):
+        assert one.fingerprint == first.fingerprint
+        assert {k: v for k, v in contents(one).items() if k != "manifest.json"} == {
+            k: v for k, v in before.items() if k != "manifest.json"
+        }
+        assert one.manifest["dropped"] == []
+        assert one.manifest["counts"]["kept"] == 8
+
+
+def test_a_selection_brings_its_labels_folds_and_patients(
+    made: Path, made_card: DatasetCard
+) -> None:
+    named = prepare(made_card).table[list(SELECTION)].iloc[[5, 2, 3]]
+    named = named.assign(
+        patient=["pa", "pb", "pb"], fold=[7, 2, 2], age=[1.0, np.nan, 3.5], sex="", codes="10370003"
+    )
+    prepared = prepare(made_card, selection=named)
+    expected = named.sort_values("record", ignore_index=True)
+    pd.testing.assert_frame_equal(prepared.table[list(SELECTION)], expected, check_dtype=False)
+
+
+def test_a_selected_record_that_is_absent_is_reported(made: Path, made_card: DatasetCard) -> None:
+    named = prepare(made_card).table[list(SELECTION)]
+    (made / "R0003.hea").unlink()
+    (made / "R0005.dat").unlink()
+    prepared = prepare(made_card, selection=named)
+    assert reasons(prepared) == {
+        "R0003": "named by the study, but not here",
+        "R0005": "signal file R0005.dat is missing",
+    }
+    assert "2 dropped (first: R0003, named by the study, but not here)" in summary(prepared)
+    none = named.assign(record=[f"X{i}" for i in range(8)])
+    with pytest.raises(
+        UserError, match=r"no record of made .* can be used; the first reason: named"
+    ):
+        prepare(made_card, selection=none)
+
+
+def test_a_selection_that_makes_no_sense_is_one_sentence(
+    made: Path, made_card: DatasetCard
+) -> None:
+    named = prepare(made_card).table[list(SELECTION)]
+    with pytest.raises(UserError, match="has no column fold, codes"):
+        prepare(made_card, selection=named.drop(columns=["fold", "codes"]))
+    with pytest.raises(UserError, match="names R0001 twice"):
+        prepare(made_card, selection=pd.concat([named, named.iloc[:1]]))
+
+
+# Settings and the cache
+
+
+def test_datasets_that_are_not_there_are_one_sentence(
+    raw_root: Path, made_card: DatasetCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="holds no record of made"):
+        prepare(made_card)
+    with pytest.raises(UserError, match=r"PTB-XL is not in .*looked for ptb-xl/.*ECGNB_DATA"):
+        prepare("ptb-xl")
+    with pytest.raises(UserError, match=r"no dataset 'ptb-xk'\. Did you mean ptb-xl"):
+        prepare("ptb-xk")
+    (raw_root / "ptb").mkdir()
+    with pytest.raises(UserError, match="layout 'ptb', which ecgnb cannot read yet"):
+        prepare(replace(made_card, layout="ptb"))
+    monkeypatch.setenv("ECGNB_DATA", str(raw_root / "nowhere"))
+    with pytest.raises(UserError, match="which is not a folder"):
+        prepare(made_card)
+    monkeypatch.delenv("ECGNB_DATA")
+    with pytest.raises(UserError, match="ECGNB_DATA is not set"):
+        prepare(made_card)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (Options(short="stretch"), "unknown rule for short records: 'stretch'; .* pad, drop"),
+        (Options(rate=0), "10 s at 0 Hz holds no signal"),
+        (Options(seconds=-1), "-1 s at 100 Hz holds no signal"),
+        (Options(rate=float("nan")), "holds no signal"),
+        (Options(rate=float("inf")), "holds no signal"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_sentence(
+    made: Path, made_card: DatasetCard, options: Options, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        prepare(made_card, options)
+
+
+@pytest.mark.parametrize("dataset", ["made", "sim-north"])
+def test_a_cache_that_cannot_be_written_is_one_sentence(
+    made: Path,
+    made_card: DatasetCard,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dataset: str,
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(UserError, match=r"cannot write to .*Not a directory.*ECGNB_CACHE"):
+        prepare(made_card if dataset == "made" else dataset, Options(simulated_records=3))
+
+
+class FullDisk:
+    """A file whose third write finds no room."""
+
+    def __init__(self, path: Path, mode: str) -> None:
+        self.file, self.writes = path.open(mode), 0
+
+    def write(self, content: bytes) -> int:
+        self.writes += 1
+        if self.writes > 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self.file.write(content)
+
+    def __enter__(self) -> FullDisk:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("moment", ["signals", "table", "manifest", "rename"])
+@pytest.mark.parametrize("before", ["nothing", "older"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    made: Path,
+    made_card: DatasetCard,
+    write_record: WriteRecord,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    before: str,
+) -> None:
+    if before == "older":
+        older = prepare(made_card)
+        kept = contents(older)
+        write_record(made, "R0009")
+    with monkeypatch.context() as patch:
+        if moment == "signals":
+            patch.setattr(arrays, "open", FullDisk, raising=False)
+        elif moment == "table":
+            patch.setattr(pd.DataFrame, "to_parquet", full)
+        elif moment == "manifest":
+            patch.setattr(Path, "write_text", full)
+        else:
+            patch.setattr(os, "replace", full)
+        with pytest.raises(UserError, match=r"No space left on device.*free some space"):
+            prepare(made_card)
+    assert left_in(cache) == []
+    if before == "older":
+        assert contents(older) == kept
+    else:
+        assert list((cache / "prepared").iterdir()) == []
+    assert prepare(made_card).manifest["counts"]["kept"] == (9 if before == "older" else 8)
+
+
+KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from ecgnb.data import arrays, prepare as room
+from ecgnb.data.catalog import card
+calls = []
+def die(*given, **named):
+    calls.append(1)
+    if len(calls) == {call}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(*given, **named)
+module = {module}
+whole = getattr(module, {name!r})
+setattr(module, {name!r}, die)
+made = replace(card("georgia"), name="made", title="Made", version="1", folders=("made",))
+room.prepare(made)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "call"), [("arrays", "_record", 5), ("room", "_publish", 1)]
+)
+def test_a_kill_leaves_nothing_that_is_taken_for_whole(
+    made: Path, made_card: DatasetCard, cache: Path, module: str, name: str, call: int
+) -> None:
+    script = KILLED.format(module=module, name=name, call=call)
+    done = subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = (cache / "prepared").iterdir()
+    assert left.name.startswith(".made-")
+    prepared = prepare(made_card)
+    assert prepared.manifest["counts"]["kept"] == 8
+    # What was left may be at work on another computer: it goes when it is a day old.
+    assert left_in(cache) == [left.name]
+    os.utime(left, (0, 0))
+    (made / "R0008.hea").unlink()
+    assert len(prepare(made_card).signals) == 7
+    assert left_in(cache) == []
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_two_that_prepare_at_once_both_get_it(
+    made: Path,
+    made_card: DatasetCard,
+    write_record: WriteRecord,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stale: bool,
+) -> None:
+    if stale:
+        prepare(made_card)
+        write_record(made, "R0009")
+    whole, others = room.write_arrays, []
+
+    def slow(*given: Any) -> dict[str, Any]:
+        manifest = whole(*given)
+        monkeypatch.setattr(room, "write_arrays", whole)
+        others.append(prepare(made_card))  # the other starts later and is done before
+        return manifest
+
+    monkeypatch.setattr(room, "write_arrays", slow)
+    mine = prepare(made_card)
+    assert len(others) == 1
+    assert contents(mine) == contents(others[0])
+    assert len(mine.signals) == (9 if stale else 8)
+    assert left_in(cache) == []
+
+
+def test_two_that_simulate_at_once_both_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = room.hospitals.write_hospital
+
+    def slow(folder: Path, *given: Any, **named: Any) -> None:
+        whole(folder, *given, **named)
+        whole(folder, *given, **named)  # finds the other's
+
+    monkeypatch.setattr(room.hospitals, "write_hospital", slow)
+    assert len(prepare("sim-north", Options(simulated_records=3)).signals) == 3
+
+
+def test_a_cache_may_be_shared(made: Path, made_card: DatasetCard) -> None:
+    assert prepare(made_card).folder.stat().st_mode & 0o055 == 0o055
+
+
+# Real records
+
+
+@pytest.mark.data
+def test_the_corrupt_header_of_chapman_is_reported_and_the_rest_is_prepared() -> None:
+    prepared = prepare("chapman-shaoxing")
+    assert reasons(prepared)["JS01052"].startswith("header has a corrupt first line: 'JS01052 12 ")
+    assert prepared.manifest["counts"]["kept"] >= 1193
+    assert prepared.manifest["counts"]["dropped"] == 1
+    flat = [name for name, flag in flags(prepared).items() if flag.startswith("flat:")]
+    assert len(flat) == 2
+    assert "1 dropped (first: JS01052, header has a corrupt first line" in summary(prepared)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("dataset", ["ptb-xl", "chapman-shaoxing"])
+def test_the_fingerprint_of_real_data_is_the_recorded_one(dataset: str) -> None:
+    from ecgnb.study.data import open_dataset, recorded_fingerprints
+    from ecgnb.study.spec import load_study
+
+    prepared = open_dataset(load_study("clinical"), dataset)
+    assert prepared.fingerprint == recorded_fingerprints()[dataset]
+    assert prepared.manifest["dropped"] == []
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("dataset", "patients"), [("cpsc2018", "assumed"), ("brugada-huca", "k")])
+def test_records_of_other_lengths_and_layouts(dataset: str, patients: str) -> None:
+    prepared = prepare(dataset)
+    assert prepared.signals.shape[1:] == (12, 1000)
+    assert prepared.manifest["counts"]["dropped"] == 0
+    assert prepared.table["fold"].between(1, 10).all()
+    assert patients in prepared.manifest["patients"]
+    assert set(raw.COLUMNS) - set(prepared.table) == {"path"}

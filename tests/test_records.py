@@ -1,0 +1,413 @@
+"""The fast reader against wfdb, on every real record and on made ones, good and bad."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import wfdb
+from conftest import WriteRecord
+from scipy.io import savemat
+
+from ecgnb.data import formats
+from ecgnb.data.records import (
+    LEADS,
+    RecordError,
+    lead_order,
+    microvolts,
+    read_digital,
+    read_header,
+)
+
+DATASETS = {
+    "ptb-xl": 1987,
+    "ptb-xl-filtered": 1661,
+    "chapman-shaoxing": 1193,
+    "cpsc2018": 150,
+    "brugada-huca": 363,
+}
+NOISE = np.random.default_rng(1).integers(-2000, 2000, (500, 12)).astype(np.int16)
+
+
+def reference(header: Path) -> np.ndarray:
+    return wfdb.rdrecord(str(header.with_suffix("")), physical=False).d_signal
+
+
+def real_headers(dataset: str) -> list[Path]:
+    return sorted((Path(os.environ["ECGNB_DATA"]) / dataset).rglob("*.hea"))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_real_record_equals_wfdb_bit_for_bit(dataset: str) -> None:
+    compared, refused = 0, []
+    for path in real_headers(dataset):
+        try:
+            header = read_header(path)
+        except RecordError:
+            refused.append(path.stem)
+            continue
+        digital = read_digital(header)
+        assert digital.dtype == np.int16
+        np.testing.assert_array_equal(digital, reference(path), err_msg=path.stem)
+        compared += 1
+    assert refused == (["JS01052"] if dataset == "chapman-shaoxing" else [])
+    assert compared >= DATASETS[dataset]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_real_microvolts_equal_wfdb_physical_units(dataset: str) -> None:
+    paths = real_headers(dataset)
+    for path in paths[:: max(1, len(paths) // 20)]:
+        header = read_header(path)
+        physical = wfdb.rdrecord(str(path.with_suffix(""))).p_signal
+        ours = microvolts(header, read_digital(header))
+        np.testing.assert_allclose(ours, 1000 * physical[:, lead_order(header.leads)], atol=1e-9)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("dataset", ["ptb-xl", "chapman-shaoxing"])
+def test_reading_is_much_faster_than_wfdb(dataset: str) -> None:
+    paths = real_headers(dataset)[:50]
+    ours, theirs = [], []
+    for _ in range(3):  # interleaved: both meet the same load
+        start = time.perf_counter()
+        for path in paths:
+            header = read_header(path)
+            microvolts(header, read_digital(header))
+        middle = time.perf_counter()
+        for path in paths:
+            wfdb.rdsamp(str(path.with_suffix("")))
+        ours.append(middle - start)
+        theirs.append(time.perf_counter() - middle)
+    assert statistics.median(theirs) > 15 * statistics.median(ours)
+
+
+@pytest.mark.parametrize("suffix", [".dat", ".mat"])
+def test_made_records_equal_wfdb(tmp_path: Path, write_record: WriteRecord, suffix: str) -> None:
+    path = write_record(tmp_path, signals=NOISE, suffix=suffix)
+    digital = read_digital(read_header(path))
+    np.testing.assert_array_equal(digital, NOISE)
+    np.testing.assert_array_equal(digital, reference(path))
+
+
+@pytest.mark.parametrize(
+    ("format_", "largest"),
+    [("80", 120), ("212", 2000), ("16", 30000), ("24", 2**22), ("32", 2**30)],
+)
+def test_other_formats_equal_wfdb_and_keep_their_gaps(
+    tmp_path: Path, format_: str, largest: int
+) -> None:
+    digital = np.random.default_rng(0).integers(-largest, largest, (200, 12))
+    digital[5, 3] = missing = formats.missing_value(format_)
+    wfdb.wrsamp(
+        "odd",
+        fs=100,
+        units=["mV"] * 12,
+        sig_name=list(LEADS),
+        d_signal=digital,
+        fmt=[format_] * 12,
+        adc_gain=[200.0] * 12,
+        baseline=[0] * 12,
+        write_dir=str(tmp_path),
+    )
+    header = read_header(tmp_path / "odd.hea")
+    ours = read_digital(header)
+    np.testing.assert_array_equal(ours, reference(header.path))
+    np.testing.assert_array_equal(ours, digital)
+    assert ours.dtype == (np.int16 if largest < 2**15 else np.int64)
+    assert missing == ours[5, 3]
+    physical = 1000 * wfdb.rdrecord(str(tmp_path / "odd")).p_signal
+    np.testing.assert_allclose(microvolts(header, ours), physical, rtol=1e-12)
+    assert np.isnan(microvolts(header, ours)).sum() == 1
+
+
+def test_leads_in_several_files_and_skewed_leads_equal_wfdb(
+    tmp_path: Path, write_record: WriteRecord
+) -> None:
+    path = write_record(tmp_path, "a", NOISE)
+    (tmp_path / "b.dat").write_bytes(np.ascontiguousarray(NOISE[:, 6:]).tobytes())
+    (tmp_path / "a.dat").write_bytes(np.ascontiguousarray(NOISE[:, :6]).tobytes())
+    lines = path.read_text().splitlines()
+    lines[7:13] = [line.replace("a.dat", "b.dat") for line in lines[7:13]]
+    path.write_text("\n".join(lines))
+    np.testing.assert_array_equal(read_digital(read_header(path)), NOISE)
+    np.testing.assert_array_equal(reference(path), NOISE)
+
+    skewed = write_record(tmp_path, "s", NOISE)
+    skewed.write_text(skewed.read_text().replace("s.dat 16 ", "s.dat 16:2 ", 1))
+    header = read_header(skewed)
+    digital = read_digital(header)
+    np.testing.assert_array_equal(digital, reference(skewed))
+    assert np.isnan(microvolts(header, digital)[-2:, 0]).all()
+
+
+@pytest.mark.parametrize("level", ["4", "5"])
+@pytest.mark.parametrize("name", ["val", "ecg_data"])
+def test_other_matlab_files_are_read_by_scipy(
+    tmp_path: Path, write_record: WriteRecord, level: str, name: str
+) -> None:
+    path = write_record(tmp_path, signals=NOISE, suffix=".mat")
+    savemat(tmp_path / "R0001.mat", {name: np.ascontiguousarray(NOISE.T)}, format=level)
+    np.testing.assert_array_equal(read_digital(read_header(path)), NOISE)
+    if level == "5":  # why not by wfdb: it gives noise, without an error
+        assert (reference(path) != NOISE).any()
+
+
+def test_a_mat_file_that_is_no_matlab_file_is_read_by_its_offset(
+    tmp_path: Path, write_record: WriteRecord
+) -> None:
+    path = write_record(tmp_path, signals=NOISE, suffix=".mat")
+    (tmp_path / "R0001.mat").write_bytes(b"a prolog of twenty-four." + NOISE.tobytes())
+    digital = read_digital(read_header(path))
+    np.testing.assert_array_equal(digital, NOISE)
+    np.testing.assert_array_equal(digital, reference(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"val": NOISE.T[:11]}, "the header says 12 x 500, the matrix is 11 x 500"),
+        ({"val": NOISE.T + 0.5}, "not whole numbers"),
+        ({}, "the matrix is absent"),
+    ],
+)
+def test_a_matlab_file_of_something_else_is_refused(
+    tmp_path: Path, write_record: WriteRecord, content: dict, reason: str
+) -> None:
+    path = write_record(tmp_path, signals=NOISE, suffix=".mat")
+    savemat(tmp_path / "R0001.mat", content, format="5")
+    with pytest.raises(RecordError, match=reason):
+        read_digital(read_header(path))
+
+
+def test_a_broken_matlab_file_is_refused(tmp_path: Path, write_record: WriteRecord) -> None:
+    path = write_record(tmp_path, signals=NOISE, suffix=".mat")
+    savemat(tmp_path / "R0001.mat", {"val": NOISE.T}, format="5", do_compression=True)
+    whole = (tmp_path / "R0001.mat").read_bytes()
+    (tmp_path / "R0001.mat").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RecordError, match="scipy cannot read it"):
+        read_digital(read_header(path))
+
+
+def test_leads_of_any_spelling_and_order(tmp_path: Path, write_record: WriteRecord) -> None:
+    spellings = (
+        "V6 v5 V4 Lead_V3 v2 V1 AVF avl lead aVR MDC_ECG_LEAD_III ii I".replace(
+            "lead aVR", "lead-aVR"
+        )
+    ).split()
+    path = write_record(tmp_path, signals=NOISE, leads=spellings)
+    header = read_header(path)
+    values = microvolts(header, read_digital(header))
+    np.testing.assert_array_equal(values, NOISE[:, ::-1])
+    with_spaces = write_record(tmp_path, "B", NOISE, leads=[f"Lead {lead}" for lead in LEADS])
+    assert lead_order(read_header(with_spaces).leads) == tuple(range(12))
+    more = write_record(
+        tmp_path, "C", np.column_stack([NOISE[:, :3], NOISE]), leads=["vx", "vy", "vz", *LEADS]
+    )
+    header = read_header(more)
+    np.testing.assert_array_equal(microvolts(header, read_digital(header)), NOISE)
+
+
+@pytest.mark.parametrize(
+    ("gain", "microvolts_a_unit", "baseline"),
+    [
+        ("1000/mV", 1.0, 0),
+        ("1000.0(0)/mV", 1.0, 0),
+        ("200", 5.0, 0),
+        ("200(-100)/mV", 5.0, -100),
+        ("4.88e0/uV", 1 / 4.88, 0),
+        ("0.5(7)/µV", 2.0, 7),
+        ("0.5(7)/μV", 2.0, 7),
+        ("1e6/V", 1.0, 0),
+        ("1000/NU", 1.0, 0),
+        ("-1000/mV", -1.0, 0),
+    ],
+)
+def test_gains_baselines_and_units(
+    tmp_path: Path,
+    write_record: WriteRecord,
+    gain: str,
+    microvolts_a_unit: float,
+    baseline: int,
+) -> None:
+    gains = [gain, *["1000/mV"] * 11]
+    header = read_header(write_record(tmp_path, signals=NOISE, gain=gains))
+    values = microvolts(header, read_digital(header))
+    expected = (NOISE[:, 0].astype(float) - baseline) * microvolts_a_unit
+    np.testing.assert_allclose(values[:, 0], expected, rtol=1e-12)
+    np.testing.assert_array_equal(values[:, 1:], NOISE[:, 1:])
+
+
+def test_without_a_baseline_the_adc_zero_is_the_baseline(
+    tmp_path: Path, write_record: WriteRecord
+) -> None:
+    path = write_record(tmp_path, signals=NOISE)
+    path.write_text(path.read_text().replace("1000/mV 16 0", "1000/mV 16 512"))
+    header = read_header(path)
+    physical = 1000 * wfdb.rdrecord(str(path.with_suffix(""))).p_signal
+    np.testing.assert_allclose(microvolts(header, read_digital(header)), physical, atol=1e-9)
+
+
+def test_missing_samples_are_nan(tmp_path: Path, write_record: WriteRecord) -> None:
+    signals = NOISE.copy()
+    signals[10:12, 4] = -32768
+    header = read_header(write_record(tmp_path, signals=signals))
+    values = microvolts(header, read_digital(header))
+    assert np.argwhere(np.isnan(values)).tolist() == [[10, 4], [11, 4]]
+
+
+def test_header_fields_and_comments_wherever_they_stand(
+    tmp_path: Path, write_record: WriteRecord
+) -> None:
+    path = write_record(tmp_path, signals=NOISE, rate=257)
+    plain = read_header(path)
+    first, *rest = path.read_text().splitlines()
+    text = "\r\n".join(["# made by hand", "", f"{first} 12:00:00 01/01/2020", "#note: x", *rest])
+    path.write_bytes(text.replace(" 257 ", " 257/1000(0) ").encode())
+    header = read_header(path)
+    assert (header.sampling_rate, header.samples) == (257, 500)
+    assert header.signals == plain.signals
+    assert header.leads == LEADS
+    assert header.comments[:2] == ("made by hand", "note: x")
+    assert header.comment("Dx") == "426783006"
+    assert header.comment("note") == "x"
+    assert header.comment("Nothing") == ""
+
+
+GOOD_LINE = "R0001.dat 16 1000/mV 16 0 0 0 0"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"", "header is empty"),
+        (b"#Age: 1\n\n", "header is empty"),
+        (b"\0" * 512, "corrupt first line"),
+        (b"R0001 12 500 5000/mV 16", "corrupt first line"),
+        (b"R0001", "corrupt first line"),
+        (b"R0001 0 500 5000", "0 signals of 5000 samples"),
+        (b"R0001 -1 500 5000", "-1 signals"),
+        (b"R0001 12 0 5000", "at 0 Hz"),
+        (b"R0001 12 nan 5000", "at nan Hz"),
+        (b"R0001 12 inf 5000", "at inf Hz"),
+        (b"R0001 12 500 0", "of 0 samples"),
+        (b"R0001 12 500 5000", "ends before its 12 signal lines"),
+        (b"R0001 1 500 5000\nR0001.dat 16", "corrupt signal line"),
+        (b"R0001 1 500 5000\nR0001.dat 16 abc/mV 16 0 0 0 0 I", "corrupt gain"),
+        (b"R0001 1 500 5000\nR0001.dat 16 1e/mV 16 0 0 0 0 I", "corrupt gain"),
+        (b"R0001/2 12 500 5000\nR1 2500\nR2 2500", "several segments"),
+    ],
+)
+def test_a_corrupt_header_is_refused_with_its_reason(
+    tmp_path: Path, text: bytes, reason: str
+) -> None:
+    path = tmp_path / "R0001.hea"
+    path.write_bytes(text)
+    with pytest.raises(RecordError, match=reason):
+        read_header(path)
+
+
+def test_an_absent_header_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="header cannot be read \\(No such file"):
+        read_header(tmp_path / "none.hea")
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.dat", "/etc/passwd", "sub/R0001.dat", "..", "a\\b.dat", "a\0b"]
+)
+@pytest.mark.parametrize("lines", [1, 12])
+def test_a_file_outside_the_folder_is_refused(
+    tmp_path: Path, write_record: WriteRecord, name: str, lines: int
+) -> None:
+    path = write_record(tmp_path / "in", signals=NOISE)
+    (tmp_path / "secret.dat").write_bytes(NOISE.tobytes())
+    path.write_text(path.read_text().replace("R0001.dat", name, lines))
+    with pytest.raises(RecordError, match="outside its folder"):
+        read_digital(read_header(path))
+
+
+@pytest.mark.parametrize("suffix", [".dat", ".mat"])
+@pytest.mark.parametrize("format_", ["16", "212"])
+def test_a_missing_signal_file_is_refused(
+    tmp_path: Path, write_record: WriteRecord, suffix: str, format_: str
+) -> None:
+    path = write_record(tmp_path, signals=NOISE, suffix=suffix)
+    path.write_text(path.read_text().replace(f"{suffix} 16", f"{suffix} {format_}"))
+    (tmp_path / f"R0001{suffix}").unlink()
+    with pytest.raises(RecordError, match=rf"^signal file R0001{suffix} is missing$"):
+        read_digital(read_header(path))
+
+
+@pytest.mark.parametrize("suffix", [".dat", ".mat"])
+@pytest.mark.parametrize("cut", [1, 24 * 400, 24 * 500])
+def test_a_truncated_signal_file_is_refused(
+    tmp_path: Path, write_record: WriteRecord, suffix: str, cut: int
+) -> None:
+    path = write_record(tmp_path, signals=NOISE, suffix=suffix)
+    file = tmp_path / f"R0001{suffix}"
+    file.write_bytes(file.read_bytes()[:-cut])
+    left = 500 - -(-cut // 24)
+    with pytest.raises(RecordError, match=rf"R0001{suffix}: truncated, {left} of 500 samples"):
+        read_digital(read_header(path))
+
+
+def test_a_header_that_asks_for_the_moon_is_refused(
+    tmp_path: Path, write_record: WriteRecord
+) -> None:
+    path = write_record(tmp_path, signals=NOISE)
+    path.write_text(path.read_text().replace(" 500\n", f" {10**18}\n", 1))
+    with pytest.raises(RecordError, match=f"truncated, 500 of {10**18} samples"):
+        read_digital(read_header(path))
+
+
+def test_a_format_that_nobody_knows_is_refused(tmp_path: Path, write_record: WriteRecord) -> None:
+    path = write_record(tmp_path, signals=NOISE)
+    path.write_text(path.read_text().replace("R0001.dat 16 ", "R0001.dat 99 "))
+    with pytest.raises(RecordError, match="wfdb cannot read it"):
+        read_digital(read_header(path))
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path, write_record: WriteRecord) -> None:
+    path = write_record(tmp_path, signals=NOISE)
+    (tmp_path / "R0001.dat").unlink()
+    (tmp_path / "R0001.dat").mkdir()
+    with pytest.raises(RecordError, match="cannot be read \\(Is a directory\\)"):
+        read_digital(read_header(path))
+
+
+@pytest.mark.parametrize(
+    ("leads", "reason"),
+    [
+        (LEADS[:8], "8 signals, lead V3, V4, V5, V6 missing"),
+        ((*LEADS[:11], "V7"), "lead V6 missing"),
+        ((*LEADS[:11], "v5"), "lead V5 stands 2 times"),
+        (("MLII", "V5"), "2 signals, lead I, II"),
+    ],
+)
+def test_wrong_leads_are_refused(
+    tmp_path: Path, write_record: WriteRecord, leads: tuple[str, ...], reason: str
+) -> None:
+    path = write_record(tmp_path, signals=NOISE[:, : len(leads)], leads=leads)
+    header = read_header(path)
+    with pytest.raises(RecordError, match=reason):
+        microvolts(header, read_digital(header))
+
+
+@pytest.mark.parametrize(
+    ("gain", "reason"),
+    [("0/mV", "lead aVR has a gain of 0"), ("1/mmHg", "lead aVR is in an unknown unit: mmHg")],
+)
+def test_a_lead_without_a_scale_is_refused(
+    tmp_path: Path, write_record: WriteRecord, gain: str, reason: str
+) -> None:
+    gains = ["1000/mV"] * 12
+    gains[3] = gain
+    header = read_header(write_record(tmp_path, signals=NOISE, gain=gains))
+    with pytest.raises(RecordError, match=reason):
+        microvolts(header, read_digital(header))

@@ -1,0 +1,308 @@
+"""Runs, the store and the runner, on a study of a few seconds."""
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import ecgnb.study.run as runner
+from ecgnb.errors import UserError
+from ecgnb.study.data import fingerprints, read_labels, read_table
+from ecgnb.study.plan import inventory, open_runs, resolve
+from ecgnb.study.run import execute, open_progress, run_study
+from ecgnb.study.spec import RunSpec, build_study, load_study, study_names
+from ecgnb.study.statistics import compare_arms
+from ecgnb.study.store import Store, open_store, read_table as read_results, write_table
+
+TINY = {
+    "title": "Tiny",
+    "description": "",
+    "recorded": False,
+    "protocol": "clean",
+    "seeds": [0, 1],
+    "tuning_seed": 9,
+    "tuning_size": 30,
+    "arms": ["scratch", "finetune", "linear-probe", "random-probe"],
+    "learning_rates": [0.001, 0.01],
+    "batch_size": 8,
+    "evaluations": 2,
+    "data": {"rate": 50.0, "seconds": 4.0, "simulated_records": 300},
+    "pairs": [
+        {
+            "models": ["gru"],
+            "heads": ["pooled"],
+            "sizes": [30, 0],
+            "source": {
+                "dataset": "sim-north",
+                "label_set": "snomed-all",
+                "min_positives": 12,
+                "updates": 6,
+            },
+            "target": {
+                "dataset": "sim-south",
+                "label_set": "snomed-all",
+                "min_positives": 12,
+                "updates": 4,
+            },
+        }
+    ],
+}
+
+
+def tiny(**changes):
+    return build_study("tiny", copy.deepcopy(TINY), **changes)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The tiny study, done once by two processes: its cache and its results."""
+    folder = tmp_path_factory.mktemp("ran")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECGNB_CACHE", str(folder))
+        results = run_study(tiny(), workers=2, progress=False)
+    return folder, results
+
+
+@pytest.fixture
+def done(ran, monkeypatch):
+    """The tiny study's results, in the cache that holds them."""
+    monkeypatch.setenv("ECGNB_CACHE", str(ran[0]))
+    return ran[1]
+
+
+def test_a_study_is_done_whole_and_once(done):
+    study = tiny()
+    assert len(done) == 2 * 2 * 4  # seeds, sizes, arms
+    planned = inventory(study, open_progress(study).score)
+    assert all(run.done for run in planned)
+    stages = pd.Series([run.spec.stage for run in planned]).value_counts().to_dict()
+    assert stages == {"final": 16, "tune": 4 * 2, "pretrain": 2 + 2}
+    files = {path: path.stat().st_mtime_ns for path in open_store().folder.rglob("*")}
+    again = run_study(study, workers=2, progress=False)
+    assert [result.key for result in again] == [result.key for result in done]
+    assert files == {path: path.stat().st_mtime_ns for path in open_store().folder.rglob("*")}
+
+
+def test_both_arms_see_the_same_records(done):
+    by_cell = {}
+    for result in done:
+        cell = result.spec.seed, result.spec.size
+        by_cell.setdefault(cell, set()).add((result.records, result.facts["train_records"]))
+    assert all(len(seen) == 1 for seen in by_cell.values())
+
+
+def test_every_seed_tests_its_own_records(done):
+    first, second = (
+        {record for result in done if result.spec.seed == seed for record in result.records}
+        for seed in (0, 1)
+    )
+    assert first
+    assert not first & second
+
+
+def test_same_spec_same_numbers_bit_for_bit(done, cache, monkeypatch):
+    """A fine-tuning run and its pre-training, trained again in another cache and process."""
+    study = tiny()
+    old = next(result for result in done if result.spec.arm == "finetune")
+    monkeypatch.setenv("ECGNB_CACHE", str(cache))
+    store = open_store()
+    execute(study, old.spec.pretraining(), store)
+    new = store.load(execute(study, old.spec, store))
+    assert new.key == old.key
+    assert new.predictions.tobytes() == old.predictions.tobytes()
+    assert new.history["train_loss"] == old.history["train_loss"]
+    assert new.facts["thresholds"] == old.facts["thresholds"]
+
+
+def test_labels_of_the_test_set_change_no_choice(done, cache, monkeypatch):
+    """With permuted test labels, training, checkpoint and thresholds stay as they are."""
+    old = next(result for result in done if result.spec.arm == "scratch")
+
+    def poisoned(table, *arguments):
+        labels = read_labels(table, *arguments)
+        tested = table["record"].isin(old.records)
+        labels[tested] = np.roll(labels[tested].to_numpy(), 1, axis=0)
+        return labels
+
+    monkeypatch.setattr(runner, "read_labels", poisoned)
+    monkeypatch.setenv("ECGNB_CACHE", str(cache))
+    store = open_store()
+    new = store.load(execute(tiny(), old.spec, store))
+    assert new.predictions.tobytes() == old.predictions.tobytes()
+    assert new.facts["thresholds"] == old.facts["thresholds"]
+    assert new.facts["auroc"] != old.facts["auroc"] or np.isnan(old.facts["auroc"])
+
+
+def test_tuning_never_predicts_a_test_set(done):
+    tuning = [result for result in open_progress(tiny()).all_done() if result.spec.stage == "tune"]
+    assert len(tuning) == 8
+    assert all(result.predictions.size == 0 and "auroc" not in result.facts for result in tuning)
+
+
+def test_learning_rate_is_the_best_on_validation(done):
+    study, progress = tiny(), open_progress(tiny())
+    for cell in study.cells():
+        chosen = resolve(study, cell, progress.score).run
+        known = replace(cell, source_learning_rate=chosen.source_learning_rate)
+        scores = {run.learning_rate: progress.score(run) for run in study.candidates(known)}
+        assert scores[chosen.learning_rate] == max(scores.values())
+
+
+def test_final_runs_wait_for_their_choices():
+    study = tiny()
+    first = open_runs(study, lambda run: None, lambda run: False)
+    assert {run.stage for run in first} == {"tune", "pretrain"}
+    assert {run.seed for run in first} == {study.tuning_seed}
+
+
+def test_recorded_runs_are_read_like_cached_ones(done, tmp_path, cache, monkeypatch):
+    progress = open_progress(tiny())
+    path = tmp_path / "tiny.parquet"
+    write_table(progress.all_done(), path)
+    prints = fingerprints(tiny())
+    monkeypatch.setenv("ECGNB_CACHE", str(cache))
+    store = Store(cache / "runs", path)
+    assert store.keys() == {result.key for result in progress.all_done()}
+    for old in done:
+        new = store.load(old.key)
+        assert new.spec == old.spec
+        assert new.spec.key(prints) == old.key
+        assert new.facts == old.facts
+        assert new.history == old.history
+        assert new.records == old.records
+        assert np.array_equal(new.predictions, old.predictions)
+    assert len(read_results(path)) == len(store.keys())
+
+
+def test_an_outsider_can_recompute_the_table(done, tmp_path):
+    """The recorded table, the labels, pandas and scikit-learn are enough."""
+    write_table(done, tmp_path / "runs.parquet")
+    table = read_table(tiny(), "sim-south")
+    labels = read_labels(table, "sim-south", "snomed-all", 12).set_index(table["record"])
+
+    runs = pd.read_parquet(tmp_path / "runs.parquet")
+    for run in runs.itertuples():
+        scores = np.frombuffer(run.predictions, "f2").reshape(len(run.records), -1)
+        truth = labels.loc[run.records, run.classes].to_numpy()
+        use = (truth.sum(axis=0) >= 10) & ((~truth).sum(axis=0) >= 10)
+        if use.any():
+            assert run.fact_auroc == pytest.approx(roc_auc_score(truth[:, use], scores[:, use]))
+        else:
+            assert np.isnan(run.fact_auroc)
+
+
+def test_comparison_has_a_row_a_size(done):
+    study = tiny()
+    scored = [result for result in done if result.facts["classes"]]
+    gain = compare_arms(study, scored)
+    assert set(gain["size"]) <= {30, 0}
+    assert (gain["source"] == "sim-north").all()
+    between_random = compare_arms(study, scored, "random-probe", "scratch")
+    assert (between_random["source"] == "").all()
+
+
+def test_key_depends_on_what_matters():
+    prints = {"sim-north": "a", "sim-south": "b"}
+    spec = next(cell for cell in tiny().cells() if cell.arm == "finetune")
+    key = spec.key(prints)
+    assert key == RunSpec(**asdict(spec)).key(dict(prints))
+    assert key != replace(spec, seed=5).key(prints)
+    assert key != spec.key({**prints, "sim-north": "c"})
+    scratch = next(cell for cell in tiny().cells() if cell.arm == "scratch")
+    assert scratch.key(prints) == scratch.key({**prints, "sim-north": "c"})
+
+
+def test_failed_write_is_one_sentence_and_leaves_nothing(done, tmp_path, monkeypatch):
+    store = Store(tmp_path / "runs")
+
+    def full(*arguments, **keywords):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(UserError, match="No space left"):
+        store.save(done[0])
+    assert store.load(done[0].key) is None
+    assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+
+
+RUN_TINY = """
+import copy
+from test_study import tiny
+from ecgnb.study.run import run_study
+if __name__ == "__main__":
+    run_study(tiny(), workers=2, progress=False)
+"""
+
+
+def test_kill_9_repeats_no_finished_run(ran, cache, tmp_path):
+    """Killed as soon as some runs are done, three times over: nothing is lost or done twice."""
+    script = tmp_path / "run_tiny.py"
+    script.write_text(RUN_TINY)
+    paths = [os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    seen: dict = {}
+    for kills in range(4):
+        process = subprocess.Popen(
+            [sys.executable, script], env=environment, start_new_session=True
+        )
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            files = {path: path.stat().st_mtime_ns for path in cache.glob("runs/??/*.npz")}
+            if kills < 3 and len(files) >= len(seen) + 3:
+                os.killpg(process.pid, signal.SIGKILL)
+            time.sleep(0.02)
+        process.wait()
+        files = {path: path.stat().st_mtime_ns for path in cache.glob("runs/??/*.npz")}
+        assert seen.items() <= files.items()
+        seen = files
+    assert process.returncode == 0
+    expected = {path.name for path in (ran[0] / "runs").glob("??/*.npz")}
+    assert {path.name for path in seen} == expected
+
+
+def test_declared_studies_are_sound():
+    for name in study_names():
+        study = load_study(name)
+        assert len(list(study.cells())) == len(set(study.cells())) > 0
+        seeds = [cell.seed for cell in study.cells()]
+        assert seeds == sorted(seeds)  # outermost, so that what is finished is balanced
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": ["resnet"]}, "resnet1d18"),
+        ({"heads": ["flat"]}, "pooled or flattened"),
+        ({"arms": ["frozen"]}, "linear-probe"),
+        ({"protocol": "paper"}, "clean"),
+        ({"tuning_seed": 1}, "tuning seed"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_mistakes_in_a_study_are_one_sentence(changes, message):
+    with pytest.raises(UserError, match=message):
+        tiny(**changes)
+
+
+def test_a_size_larger_than_the_training_set(done):
+    study = tiny(sizes=[500])
+    spec = replace(next(study.cells()), learning_rate=0.01)
+    with pytest.raises(UserError, match="500 is larger than the training set of"):
+        execute(study, spec, open_store())
+
+
+def test_unknown_study_and_dataset():
+    with pytest.raises(UserError, match="clinical, demo"):
+        load_study("clinic")
+    wrong = copy.deepcopy(TINY)
+    wrong["pairs"][0]["source"]["dataset"] = "sim-west"
+    with pytest.raises(UserError, match="sim-west"):
+        build_study("tiny", wrong)

@@ -1,0 +1,184 @@
+"""Training: the models, the loop and the arms, on tiny sizes."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import f1_score, roc_auc_score
+from torch import nn
+
+from ecgnb.errors import UserError
+from ecgnb.models import MODELS, build_model
+from ecgnb.training.fit import Data, Schedule, choose_precision, fit, normalise, predict
+from ecgnb.training.metrics import auroc, best_thresholds, eligible, evaluate, f1, macro_auroc
+from ecgnb.training.transfer import ARMS, load_encoder, save_weights, train_arm
+
+SAMPLES, CLASSES = 128, 3
+SCHEDULE = Schedule(learning_rate=3e-3, updates=12, batch_size=8, evaluations=3, seed=0)
+
+
+def _data(count: int = 40, seed: int = 0) -> Data:
+    rng = np.random.default_rng(seed)
+    labels = rng.random((count, CLASSES)) < 0.4
+    signals = rng.normal(0, 200, (count, 12, SAMPLES))
+    # Each class has a lead of its own whose amplitude tells it.
+    signals[:, :CLASSES] *= np.where(labels, 3, 1)[:, :, None]
+    inputs = torch.from_numpy(signals.astype(np.int16))
+    return Data(inputs, torch.from_numpy(labels.astype(np.float32)))
+
+
+EVERY_MODEL = [(name, head) for name, entry in MODELS.items() for head in entry.heads]
+
+
+@pytest.mark.parametrize(("name", "head"), EVERY_MODEL)
+def test_every_model_trains_transfers_and_predicts(name, head, tmp_path):
+    train, validation = _data(40, 0), _data(40, 1)
+    source = build_model(name, head, CLASSES, SAMPLES, seed=1)
+    fitted = fit(source, train, validation, SCHEDULE)
+    assert fitted.history["update"] == [4, 8, 12]
+    assert fitted.best_update in fitted.history["update"]
+    save_weights(source, tmp_path / "w.safetensors", {"model": name})
+    target = build_model(name, head, 5, SAMPLES, seed=2)
+    untouched = [value.clone() for value in target.head.state_dict().values()]
+    load_encoder(target, tmp_path / "w.safetensors")
+    for one, other in zip(source.encoder.state_dict().values(), target.encoder.state_dict().values()):
+        assert torch.equal(one, other)
+    for one, other in zip(untouched, target.head.state_dict().values()):
+        assert torch.equal(one, other)
+    scores = predict(target, train.inputs, "float32")
+    assert scores.shape == (40, 5)
+    assert ((scores > 0) & (scores < 1)).all()
+
+
+def test_parameter_counts_are_the_published_ones():
+    def count(module: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    assert count(build_model("resnet1d18", "pooled", 5, 1000, 0)) == 4_114_053
+    flattened = build_model("gru", "flattened", 5, 1000, 0)
+    assert count(flattened.encoder) == 34_200
+    assert count(flattened.head) / count(flattened) == pytest.approx(0.936, abs=0.0005)
+
+
+def test_convolutions_are_one_dimensional_ones():
+    """The two-dimensional layout computes what nn.Conv1d computes."""
+    model = build_model("resnet1d18", "pooled", CLASSES, SAMPLES, 0).eval()
+    stem = model.encoder.stem
+    records = torch.randn(4, 12, SAMPLES)
+    fast = stem(records.unsqueeze(2).contiguous(memory_format=torch.channels_last)).squeeze(2)
+    plain = F.conv1d(records, stem.weight.squeeze(2), stride=2, padding=3)
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_same_seed_same_encoder_whatever_the_classes():
+    one = build_model("gru", "pooled", 3, SAMPLES, 4).encoder.state_dict()
+    other = build_model("gru", "pooled", 7, SAMPLES, 4).encoder.state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_training_is_deterministic(name):
+    outputs = []
+    for _ in range(2):
+        model = build_model(name, "pooled", CLASSES, SAMPLES, 0)
+        fit(model, _data(), _data(seed=1), SCHEDULE)
+        outputs.append(predict(model, _data(seed=2).inputs, "float32"))
+    assert np.array_equal(*outputs)
+
+
+def test_training_learns():
+    model = build_model("resnet1d18", "pooled", CLASSES, SAMPLES, 0)
+    schedule = Schedule(1e-3, 60, 16, 6, 0)
+    fitted = fit(model, _data(120), _data(80, 1), schedule)
+    assert fitted.validation_auroc > 0.85
+    assert fitted.history["train_loss"][-1] < fitted.history["train_loss"][0]
+
+
+@pytest.mark.parametrize("arm", [name for name in ARMS if ARMS[name].frozen])
+def test_frozen_arms_leave_the_encoder(arm):
+    model = build_model("gru", "pooled", CLASSES, SAMPLES, 0)
+    before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    trained = train_arm(model, arm, _data(), _data(seed=1), _data(seed=2).inputs, SCHEDULE)
+    assert trained.test.shape == (40, CLASSES)
+    assert all(torch.equal(before[name], value) for name, value in model.encoder.state_dict().items())
+
+
+def test_head_on_stored_features_equals_head_on_encoder():
+    """Features computed once give the logits that the whole network would give."""
+    model = build_model("resnet1d18", "pooled", CLASSES, SAMPLES, 0).eval()
+    inputs = _data().inputs
+    features = torch.from_numpy(predict(model.encoder, inputs, "float32", sigmoid=False))
+    with torch.no_grad():
+        whole = model(normalise(inputs))
+        torch.testing.assert_close(model.head(features), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_test_labels_are_not_asked_for():
+    """A tuning run has no test set at all."""
+    model = build_model("gru", "pooled", CLASSES, SAMPLES, 0)
+    trained = train_arm(model, "scratch", _data(), _data(seed=1), None, SCHEDULE)
+    assert trained.test.size == 0
+    assert trained.validation.shape == (40, CLASSES)
+
+
+def test_batches_smaller_than_the_batch_size():
+    model = build_model("gru", "pooled", CLASSES, SAMPLES, 0)
+    fitted = fit(model, _data(5), _data(), SCHEDULE)
+    assert len(fitted.history["train_loss"]) == 3
+
+
+def test_bf16_is_close_to_float32():
+    model = build_model("resnet1d18", "pooled", CLASSES, SAMPLES, 0)
+    inputs = _data().inputs
+    exact = predict(model, inputs, "float32", sigmoid=False)
+    half = predict(model, inputs, "bf16", sigmoid=False)
+    assert np.abs(exact - half).max() < 0.05 * np.abs(exact).max()
+
+
+def test_unknown_names_say_what_there_is(tmp_path):
+    with pytest.raises(UserError, match="resnet1d18"):
+        build_model("resnet", "pooled", 2, SAMPLES, 0)
+    with pytest.raises(UserError, match="pooled"):
+        build_model("resnet1d18", "flattened", 2, SAMPLES, 0)
+    with pytest.raises(UserError, match="float32"):
+        choose_precision("double", torch.device("cpu"), True)
+    with pytest.raises(UserError, match="scratch, finetune"):
+        train_arm(build_model("gru", "pooled", 3, 8, 0), "frozen", _data(), _data(), None, SCHEDULE)
+    (tmp_path / "w.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="w.safetensors"):
+        load_encoder(build_model("gru", "pooled", 3, 8, 0), tmp_path / "w.safetensors")
+
+
+def test_no_positive_in_validation_is_a_clear_error():
+    validation = Data(_data().inputs, torch.zeros(40, CLASSES))
+    with pytest.raises(UserError, match="validation"):
+        fit(build_model("gru", "pooled", CLASSES, SAMPLES, 0), _data(), validation, SCHEDULE)
+
+
+def test_auroc_and_f1_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    truth = rng.random((200, 4)) < 0.3
+    scores = (truth * 0.4 + rng.random((200, 4))).round(1)  # with ties
+    expected = [roc_auc_score(truth[:, k], scores[:, k]) for k in range(4)]
+    assert auroc(truth, scores) == pytest.approx(expected)
+    assert f1(truth, scores > 0.7) == pytest.approx(f1_score(truth, scores > 0.7, average=None))
+
+
+def test_classes_with_few_positives_are_not_scored():
+    truth = np.zeros((100, 3), dtype=bool)
+    truth[:9, 0] = truth[:10, 1] = truth[:95, 2] = True
+    assert eligible(truth).tolist() == [False, True, False]
+    scores = np.tile(np.linspace(1, 0, 100)[:, None], 3)
+    assert macro_auroc(truth, scores) == 1
+    assert evaluate(truth, scores, np.full(3, 0.5)).classes == 1
+
+
+def test_thresholds_maximise_f1():
+    rng = np.random.default_rng(1)
+    truth = rng.random((300, 2)) < 0.2
+    scores = truth * 0.3 + rng.random((300, 2))
+    best = best_thresholds(truth, scores)
+    for column in range(2):
+        reached = f1(truth, scores >= best)[column]
+        others = [f1(truth, scores >= value)[column] for value in scores[:, column]]
+        assert reached == pytest.approx(max(others))

@@ -28,7 +28,6 @@ export IPYTHONDIR = $(CURDIR)/.venv/ipython
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export TQDM_DISABLE = 1
-export PYTHONWARNINGS = ignore:IProgress not found
 unexport MPLBACKEND PYTHONPATH
 
 .PHONY: help book test lint clean
@@ -81,7 +80,7 @@ book/generated/datasets.md: $(SOURCES) $(STAMP)
 # answer.md with its figure answer.png, and studies.md: each command writes into the folder it is given.
 book/generated/answer.md book/generated/studies.md: book/generated/%.md: $(SOURCES) $(STAMP)
 	@mkdir -p $(@D)
-	@$(BIN)/python -m ecgnb.notebook $* $(@D)
+	@$(BIN)/python -m ecgnb.pages $* $(@D)
 	@touch $@
 
 # Built from nothing each time: a partial build would not repeat the warnings of the one before.

@@ -9,11 +9,12 @@ from typing import Annotated
 
 import typer
 
-from ecgnb import __version__, pages
+from ecgnb import __version__
 from ecgnb.data.arrays import Options
 from ecgnb.data.catalog import CATALOG, cache_root, data_root, find
 from ecgnb.data.prepare import prepare, summary
 from ecgnb.errors import UserError
+from ecgnb.pages import datasets_page
 from ecgnb.study.data import fingerprints, open_dataset, record_dataset, recorded_runs
 from ecgnb.study.plan import groups, inventory
 from ecgnb.study.run import open_progress, run_study
@@ -55,7 +56,7 @@ def datasets(
 ) -> None:
     """List the datasets of the catalog, and which of them are here."""
     if markdown:
-        typer.echo(pages.datasets_page())
+        typer.echo(datasets_page())
         return
     root = data_root() if os.environ.get("ECGNB_DATA") else None
     for facts in CATALOG.values():

@@ -19,8 +19,6 @@ from ecgnb.study.spec import Study, load_study
 from ecgnb.study.store import Result, provenance
 from ecgnb.training.transfer import ARMS
 
-_ANSWERED_BY = "clinical"  # the study whose verdict stands on the front page
-
 
 def open_study(namespace: Mapping[str, Any], parameters: Sequence[str] = ("study",)) -> Study:
     """Check a notebook's parameters and load its study.
@@ -154,7 +152,7 @@ def footer(study: Study, results: Sequence[Result] = ()) -> Markdown:
             f"- {len(results)} runs ({where}), {total / 3600:.1f} hours of one core in all, made "
             f"with {made}",
         )
-    return Markdown("---\n**What made this page**\n\n" + "\n".join(lines))
+    return Markdown("**What made this page**\n\n" + "\n".join(lines))
 
 
 def _makers(results: Sequence[Result]) -> str:

@@ -1,14 +1,29 @@
-"""Pages of the book that are written by the build."""
+"""Pages of the book that are written by the build.
+
+``python -m ecgnb.pages answer DIR`` and ``... studies DIR`` write the parts of hand-written pages
+that are computed: the answer so far, and the numbers of the protocol.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from ecgnb.data import raw
 from ecgnb.data.catalog import CATALOG, DatasetCard
 from ecgnb.data.labels import LABEL_SETS
+from ecgnb.models import MODELS
+from ecgnb.plots import draw_gain
+from ecgnb.prose import answer, gain_alt, gain_caption
 from ecgnb.study.data import selection
-from ecgnb.study.spec import Study, load_study, study_names
+from ecgnb.study.plan import size_label
+from ecgnb.study.run import run_study
+from ecgnb.study.spec import Side, Study, load_study, study_names
+from ecgnb.study.statistics import LEVEL, MARGIN, compare_arms
+from ecgnb.training.metrics import MIN_TEST_POSITIVES
+
+_ANSWERED_BY = "clinical"  # the study whose verdict stands on the front page
 
 _VOCABULARIES = {
     "scp": "SCP-ECG statements",
@@ -130,3 +145,60 @@ def _label_sets() -> Iterator[str]:
     for label_set in LABEL_SETS.values():
         count = str(len(label_set.classes)) if label_set.classes else "found"
         yield f"| `{label_set.name}` | {count} | {label_set.description} |"
+
+
+def write_answer(folder: Path) -> None:
+    """Write ``answer.md`` and ``answer.png`` for the front page, from recorded runs."""
+    study = load_study(_ANSWERED_BY)
+    results = run_study(study, progress=False)
+    comparison = compare_arms(study, results)
+    figure = draw_gain(comparison, MARGIN)
+    figure.savefig(folder / "answer.png", dpi=150, bbox_inches="tight")
+    text = (
+        f"![{gain_alt(comparison)}](answer.png)\n\n*{gain_caption(study, comparison)}*\n\n"
+        f"{answer(study, comparison).data}\n"
+    )
+    (folder / "answer.md").write_text(text)
+
+
+def write_studies(folder: Path) -> None:
+    """Write ``studies.md``: the numbers of the protocol, from the declarations of the studies."""
+    parts = [
+        f"Intervals are at {LEVEL:.0%}; the margin is ±{MARGIN:g} of macro AUROC; a class is "
+        f"scored if it has at least {MIN_TEST_POSITIVES} positives and as many negatives in a test "
+        "set.\n"
+    ]
+    for name in study_names():
+        study = load_study(name)
+        rows = {
+            "seeds": ", ".join(map(str, study.seeds)),
+            "arms": ", ".join(study.arms),
+            "learning rates": ", ".join(f"{rate:g}" for rate in study.learning_rates),
+            "chosen at": f"{size_label(study.tuning_size)} records, seed {study.tuning_seed}"
+            if len(study.learning_rates) > 1
+            else "nothing to choose",
+            "records in a batch": str(study.batch_size),
+            "looks at validation": str(study.evaluations),
+            "sampling rate and window": f"{study.data.rate:g} Hz, {study.data.seconds:g} s",
+        }
+        for pair in study.pairs:
+            rows |= {
+                "source": _side(pair.source),
+                "target": _side(pair.target),
+                "networks": ", ".join(MODELS[model].title for model in pair.models),
+                "training records": ", ".join(size_label(size) for size in pair.sizes),
+            }
+        body = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+        parts.append(f"**{study.title}** (`{name}`)\n\n| | |\n|---|---|\n{body}\n")
+    (folder / "studies.md").write_text("\n".join(parts))
+
+
+def _side(side: Side) -> str:
+    return (
+        f"{CATALOG[side.dataset].title}, labels `{side.label_set}` with at least "
+        f"{side.min_positives} positives, {side.updates} updates"
+    )
+
+
+if __name__ == "__main__":
+    {"answer": write_answer, "studies": write_studies}[sys.argv[1]](Path(sys.argv[2]))

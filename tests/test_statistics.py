@@ -41,7 +41,9 @@ def _folds(rng, seeds, records, shift, luck):
         truth = rng.random((records, 4)) < 0.3
         common = rng.normal(size=truth.shape)
         arms = [
-            truth * (1 + change + luck * rng.normal()) + 0.7 * common + 0.7 * rng.normal(size=truth.shape)
+            truth * (1 + change + luck * rng.normal())
+            + 0.7 * common
+            + 0.7 * rng.normal(size=truth.shape)
             for change in (shift, 0)
         ]
         folds.append(Fold(truth, arms[0], arms[1], np.arange(records)))

@@ -20,7 +20,8 @@ from ecgnb.study.plan import inventory, open_runs, resolve
 from ecgnb.study.run import execute, open_progress, run_study
 from ecgnb.study.spec import RunSpec, build_study, load_study, study_names
 from ecgnb.study.statistics import compare_arms
-from ecgnb.study.store import Store, open_store, read_table as read_results, write_table
+from ecgnb.study.store import Store, open_store, write_table
+from ecgnb.study.store import read_table as read_results
 
 TINY = {
     "title": "Tiny",

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ecgnb.data import raw, records, resample, splits
 from ecgnb.data.catalog import DatasetCard

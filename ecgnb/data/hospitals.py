@@ -13,16 +13,14 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecgnb.data import simulate
-from ecgnb.data.simulate import DOWER, FINDINGS, LEADS, Array, Patient, Plan
+from ecgnb.data.recorder import draw_records, stream
+from ecgnb.data.simulate import FINDINGS, LEADS, Patient, Plan
 from ecgnb.errors import UserError
-
-Noise = NDArray[np.float32]
 
 CHRONIC = ("LBBB", "RBBB", "LAnFB", "IAVB", "LVH", "LQRSV", "MI")
 PASSING = ("PAC", "PVC", "STE", "STD", "TInv")
@@ -41,8 +39,6 @@ SNOMED = {
 # Findings that a hurried reader takes for one another.
 LOOKALIKE = {"PAC": "PVC", "PVC": "PAC", "AF": "AFL", "AFL": "AF", "STD": "TInv", "TInv": "STD"}
 LOOKALIKE |= {"SA": "PAC", "LBBB": "RBBB", "LAnFB": "MI", "NSR": "SA"}
-# Against PTB-XL's NORM records Dower's torso shows V1 too large and V2-V4 too small.
-CHEST_GAIN: Array = np.array((0.82, 1.25, 1.25, 1.15, 1.05, 0.95))
 
 
 @dataclass(frozen=True)
@@ -143,11 +139,6 @@ HOSPITALS = {
 # fmt: on
 
 
-def _rng(hospital: Hospital, seed: int, kind: str, number: int) -> np.random.Generator:
-    """Give every patient and record a generator of its own, whatever else is made."""
-    return np.random.default_rng([seed, crc32(f"{hospital.name} {kind}".encode()), number])
-
-
 def patient_of(hospital: Hospital, record: int) -> int:
     """Patient number of a record: every `repeat_every`-th is the second of the patient before."""
     return record - (record % hospital.repeat_every == hospital.repeat_every - 1)
@@ -167,7 +158,7 @@ def _conflict(findings: set[str], finding: str) -> bool:
 
 def draw_hospital_patient(hospital: Hospital, seed: int, number: int) -> Patient:
     """Draw the patient with this number: age, sex, heart, body and chronic findings."""
-    rng = _rng(hospital, seed, "patient", number)
+    rng = stream(hospital, seed, "patient", number)
     age = float(np.clip(rng.normal(hospital.age, hospital.age_spread), 18, 94).round())
     female = bool(rng.random() < hospital.women)
     chronic: set[str] = set()
@@ -183,7 +174,7 @@ def draw_hospital_patient(hospital: Hospital, seed: int, number: int) -> Patient
 def plan_hospital_record(hospital: Hospital, seed: int, record: int) -> tuple[Patient, Plan]:
     """Plan one record; the truth depends on the hospital, the seed and its number alone."""
     patient = draw_hospital_patient(hospital, seed, patient_of(hospital, record))
-    rng = _rng(hospital, seed, "plan", record)
+    rng = stream(hospital, seed, "plan", record)
     rhythms = list(simulate.RHYTHMS)
     share = np.array([_at_age(hospital, r, patient.age) for r in rhythms])
     share *= [not _conflict(set(patient.chronic), r) for r in rhythms]
@@ -194,91 +185,6 @@ def plan_hospital_record(hospital: Hospital, seed: int, record: int) -> tuple[Pa
         if rng.random() < chance and not _conflict(findings, finding):
             findings.add(finding)
     return patient, simulate.plan_record(rng, patient, frozenset(findings), hospital.seconds)
-
-
-def _wobble(
-    rng: np.random.Generator, knots_hz: float, size: Noise | float, rows: int, hospital: Hospital
-) -> Noise:
-    """Smooth noise, (rows, samples): random values `knots_hz` times a second, eased between."""
-    samples = hospital.rate * hospital.seconds
-    hop = round(hospital.rate / knots_hz)
-    knots = rng.standard_normal((rows, -(-samples // hop) + 1), dtype=np.float32) * size
-    u = np.arange(hop, dtype=np.float32) / np.float32(hop)
-    eased = (knots[:, 1:] - knots[:, :-1])[:, :, None] * (u * u * (3 - 2 * u))
-    eased += knots[:, :-1, None]
-    return np.asarray(eased.reshape(rows, -1)[:, :samples])
-
-
-def _electrode_noise(rng: np.random.Generator, hospital: Hospital) -> Noise:
-    """Noise of the electrodes RA, LA, LL and V1-V6 in mV, (9, samples)."""
-    h, samples = hospital, hospital.rate * hospital.seconds
-    time = np.arange(samples) / h.rate
-    # A record is restless as a whole; skin and cable are each electrode's own.
-    level = np.exp(rng.normal(0, 0.7, 3) + rng.normal(0, 0.5, (9, 3))).astype(np.float32)
-    level *= np.array((h.wander, h.motion, h.muscle), np.float32)
-    wander, motion, muscle = np.hsplit(level, 3)
-    muscle[:3] *= 2  # arms and legs tremble, the chest hardly
-    noise = rng.random((9, samples), dtype=np.float32)
-    noise -= np.float32(0.5)
-    noise *= muscle * np.float32(np.sqrt(12))
-    noise += _wobble(rng, 12, motion, 9, h)
-    noise *= 0.3 + np.abs(_wobble(rng, 0.8, 1.0, 1, h))  # a patient stirs now and then
-    noise += _wobble(rng, 0.8, wander, 9, h)
-    hertz = np.array((rng.uniform(0.17, 0.32), h.mains_hz))  # breathing and the mains
-    waves = np.sin(2 * np.pi * (hertz[:, None] * time + rng.uniform(0, 1, (2, 1))))
-    size = np.hstack([0.6 * wander, np.full((9, 1), h.mains)]) * rng.standard_normal((9, 2))
-    noise += size.astype(np.float32) @ waves.astype(np.float32)
-    return noise
-
-
-def _placement(rng: np.random.Generator, hospital: Hospital) -> NDArray[np.float32]:
-    """Dower's matrix of this record: a turned torso, precordial electrodes out of place."""
-    angle = np.radians(rng.normal(0, hospital.rotation))
-    cos, sin = np.cos(angle), np.sin(angle)
-    matrix = DOWER @ np.array([(cos, 0, -sin), (0, 1, 0), (sin, 0, cos)])
-    # A technician who starts too far left stays too far left.
-    shift = hospital.misplaced * (0.7 * rng.standard_normal() + 0.7 * rng.standard_normal(6))
-    site = np.clip(np.arange(6) + shift, 0, 5)
-    low = np.minimum(site.astype(int), 4)
-    part = (site - low)[:, None]
-    chest = matrix[2:]
-    matrix[2:] = (1 - part) * chest[low] + part * chest[low + 1]
-    near = np.exp(0.12 * rng.standard_normal() + 0.14 * rng.standard_normal(6))
-    matrix[2:] *= (CHEST_GAIN * near)[:, None]
-    if rng.random() < hospital.swapped:  # the arms: I turns over, II and III change places
-        matrix[:2] = -matrix[0], matrix[1] - matrix[0]
-    return np.asarray(matrix, np.float32)
-
-
-def draw_records(hospital: Hospital, plans: dict[int, Plan], seed: int) -> NDArray[np.int16]:
-    """Record planned ECGs: placement of the electrodes, noise, rounding.
-
-    Parameters
-    ----------
-    hospital : Hospital
-        Where they are recorded.
-    plans : dict
-        Plans by record number.
-    seed : int
-        With the record's number it decides placement and noise.
-
-    Returns
-    -------
-    ndarray of int16 (n_plans, 12, samples)
-        ADC units, leads in the order of `simulate.LEADS`.
-    """
-    dipoles = simulate.draw(list(plans.values()), hospital.rate, hospital.seconds)
-    out = np.empty((len(plans), 12, dipoles.shape[2]), np.int16)
-    for i, record in enumerate(plans):
-        rng = _rng(hospital, seed, "signal", record)
-        signal = _placement(rng, hospital) @ dipoles[i]
-        noise = _electrode_noise(rng, hospital)
-        signal[:2] += noise[1:3] - noise[0]
-        signal[2:] += noise[3:] - noise[:3].mean(axis=0)
-        # The amplifier saturates at 10 mV, so that III and aVR fit into 16 bits as well.
-        digital = np.rint(np.clip(signal, -10, 10) * hospital.gain).astype(np.int32)
-        out[i] = simulate.twelve_leads(digital)
-    return out
 
 
 def coded_findings(
@@ -359,7 +265,7 @@ def write_hospital(folder: Path, hospital: Hospital | str, n: int, seed: int) ->
             signals = draw_records(hospital, {i: p for i, (_, p) in planned.items()}, seed)
             for (i, (patient, plan)), signal in zip(planned.items(), signals, strict=True):
                 name = f"{hospital.prefix}{i:05d}"
-                dx = coded_findings(hospital, plan.findings, _rng(hospital, seed, "codes", i))
+                dx = coded_findings(hospital, plan.findings, stream(hospital, seed, "codes", i))
                 number = patient_of(hospital, i)
                 header = _header(hospital, name, signal, patient, number, dx)
                 (part / f"{name}.hea").write_bytes(header.encode())

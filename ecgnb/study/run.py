@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ecgnb.data.splits import source_split, subset, target_split
 from ecgnb.errors import UserError
@@ -25,7 +25,7 @@ from ecgnb.study.data import fingerprints, open_dataset, read_labels, recorded_r
 from ecgnb.study.plan import inventory, open_runs, resolve
 from ecgnb.study.spec import RunSpec, Study
 from ecgnb.study.store import Result, Store, open_store, provenance
-from ecgnb.training.fit import Data, Schedule, choose_device, choose_precision
+from ecgnb.training.fit import Data, Schedule, check_precision, choose_device, choose_precision
 from ecgnb.training.metrics import best_thresholds, evaluate
 from ecgnb.training.transfer import load_encoder, save_weights, train_arm
 
@@ -206,6 +206,7 @@ def run_study(
     progress : bool
         Whether to show a progress bar.
     """
+    check_precision(precision)
     state = open_progress(study)
     if not state.open_runs():
         return state.finished()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
 from torch import nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ecgnb.errors import UserError
 from ecgnb.training.metrics import macro_auroc
@@ -93,6 +93,12 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def check_precision(wanted: str) -> None:
+    """Raise a UserError if there is no such precision."""
+    if wanted not in PRECISIONS:
+        raise UserError(f"unknown precision {wanted!r}; choose one of {', '.join(PRECISIONS)}")
+
+
 def choose_precision(wanted: str, device: torch.device, half_precision_on_cpu: bool) -> str:
     """Choose ``bf16`` where it is faster, else ``float32``, unless one is asked for.
 
@@ -101,8 +107,7 @@ def choose_precision(wanted: str, device: torch.device, half_precision_on_cpu: b
     UserError
         If the precision is unknown.
     """
-    if wanted not in PRECISIONS:
-        raise UserError(f"unknown precision {wanted!r}; choose one of {', '.join(PRECISIONS)}")
+    check_precision(wanted)
     if wanted != "auto":
         return wanted
     if device.type == "cuda":

@@ -270,7 +270,8 @@ def draw_size_curves(metrics: pd.DataFrame) -> Figure:
             "hue_order": list(palette),
             "ax": axes,
         }
-        seaborn.lineplot(**shown, style="arm", markers=True, errorbar=None)
+        styles = {"style": "arm", "style_order": list(palette), "markers": True}
+        seaborn.lineplot(**shown, **styles, errorbar=None)
         handles, labels = axes.get_legend_handles_labels()
         seaborn.scatterplot(**shown, s=9, alpha=0.5, legend=False)
         axes.get_legend().remove()

@@ -81,8 +81,8 @@ def curves_text(metrics: pd.DataFrame) -> tuple[str, str]:
     """Compute the caption and the alternative text of the curves over the training size."""
     seeds = metrics["seed"].nunique()
     caption = (
-        f"Macro AUROC on the test fifth by number of training records. Thick: mean of {seeds} "
-        "seeds; thin: each seed, trained and tested on records of its own."
+        f"Macro AUROC on the test fifth by number of training records. Lines: mean of {seeds} "
+        "seeds; dots: single runs, each seed trained and tested on records of its own."
     )
     means = metrics.groupby(["model", "arm", "train_records"], sort=False)["auroc"].mean()
     alt = "; ".join(

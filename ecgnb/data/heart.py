@@ -124,6 +124,7 @@ def draw_patient(
 
 
 def block_of(findings: frozenset[str]) -> str:
+    """Name the bundle branch block among findings, or return an empty string."""
     return "LBBB" if "LBBB" in findings else "RBBB" if "RBBB" in findings else ""
 
 

@@ -1,0 +1,137 @@
+"""The command line and the notebooks, as a user meets them."""
+
+import json
+from pathlib import Path
+
+import papermill
+import pytest
+from typer.testing import CliRunner
+
+from ecgnb import cli, notebook, pages, prose
+from ecgnb.errors import UserError
+from ecgnb.study.data import recorded_runs
+from ecgnb.study.run import open_progress
+from ecgnb.study.spec import load_study
+from ecgnb.study.statistics import compare_arms
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+recorded = pytest.mark.skipif(
+    not recorded_runs(load_study("clinical")).exists(), reason="no recorded runs"
+)
+
+
+def run(*arguments, **environment):
+    return CliRunner().invoke(cli.app, arguments, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["status", "clinic"], "unknown study 'clinic'; choose one of clinical, demo"),
+        (["plan", "clinic"], "choose one of clinical, demo"),
+        (["run", "demo", "--precision", "double"], "choose one of auto, float32, bf16"),
+        (["prepare", "ptb-xxl"], "Did you mean ptb-xl"),
+        (["prepare", "sim-north", "--short", "stretch"], "choose one of pad, drop"),
+        (["prepare", "ptb-xl"], "ECGNB_DATA is not set"),
+        (["prepare", "ludb"], "ECGNB_DATA is not set"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_status_2(arguments, sentence, monkeypatch, capsys):
+    monkeypatch.delenv("ECGNB_DATA", raising=False)
+    monkeypatch.setattr("sys.argv", ["ecgnb", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    printed = capsys.readouterr().err
+    assert sentence in printed
+    assert printed.count("\n") == 1
+
+
+def test_data_folder_that_is_not_there(tmp_path):
+    result = run("prepare", "ptb-xl", ECGNB_DATA=str(tmp_path / "nowhere"))
+    assert isinstance(result.exception, UserError)
+    assert "not a folder" in str(result.exception)
+
+
+def test_dataset_that_is_not_there(tmp_path):
+    result = run("prepare", "ptb-xl", ECGNB_DATA=str(tmp_path))
+    assert isinstance(result.exception, UserError)
+    assert "PTB-XL is not in" in str(result.exception)
+
+
+def test_datasets_lists_the_catalog():
+    result = run("datasets", ECGNB_DATA="")
+    assert result.exit_code == 0
+    assert all(name in result.output for name in ("ptb-xl", "code-test", "sim-north"))
+    assert run("datasets", "--markdown").output.startswith("# Datasets")
+
+
+@recorded
+def test_plan_and_status_of_recorded_runs():
+    status = run("status", "clinical", ECGNB_DATA="")
+    assert status.exit_code == 0
+    assert "200 of   200 runs done" in status.output
+    plan = run("plan", "clinical", ECGNB_DATA="")
+    assert plan.exit_code == 0
+    assert "left: about 0 s" in plan.output
+
+
+@recorded
+def test_recorded_runs_answer_without_data_or_training(monkeypatch):
+    """The clinical study is whole in results/: every run that its page needs, and no more."""
+    monkeypatch.delenv("ECGNB_DATA", raising=False)
+    study = load_study("clinical")
+    progress = open_progress(study)
+    assert not progress.open_runs()
+    results = progress.finished()
+    assert len(results) == len(list(study.cells()))
+    tested = {record for result in results for record in result.records}
+    assert len(tested) == sum(len(set(r.records)) for r in results[:: len(results) // 5])
+    gain = compare_arms(study, results)
+    assert set(gain["seeds"]) == {len(study.seeds)}
+    text = prose.answer(study, gain).data
+    for row in gain.itertuples():
+        assert f"{row.difference:+.3f} AUROC" in text
+
+
+@recorded
+def test_generated_pages(tmp_path):
+    pages.write_studies(tmp_path)
+    assert "margin is ±0.01" in (tmp_path / "studies.md").read_text()
+    pages.write_answer(tmp_path)
+    assert (tmp_path / "answer.md").read_text().startswith("![")
+    assert (tmp_path / "answer.png").stat().st_size > 10_000
+
+
+def test_unknown_parameter_is_an_error():
+    study = notebook.open_study({"study": "demo", "In": [], "_": 1, "pages": pages})
+    assert study.name == "demo"
+    with pytest.raises(UserError, match="'stdy'; this notebook takes study"):
+        notebook.open_study({"study": "demo", "stdy": "clinical"})
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_papermill_refuses_an_unknown_parameter(path, tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter 'seed'"):
+        papermill.execute_notebook(
+            path, tmp_path / "out.ipynb", {"seed": 3}, progress_bar=False, kernel_name="python3"
+        )
+
+
+@recorded
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run_on_recorded_runs(path, tmp_path, monkeypatch):
+    """Each page is made without data and without a word on standard error."""
+    monkeypatch.delenv("ECGNB_DATA", raising=False)
+    done = papermill.execute_notebook(
+        path,
+        tmp_path / "out.ipynb",
+        {"study": "clinical"},
+        progress_bar=False,
+        kernel_name="python3",
+        cwd=tmp_path,
+    )
+    outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    assert "What made this page" in json.dumps(outputs[-1])

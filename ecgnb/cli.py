@@ -32,7 +32,7 @@ StudyName = Annotated[str, typer.Argument(help=f"One of: {', '.join(study_names(
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes side by side; by default one a core.")
 ]
-_WORKER_MB = 700  # a training process with its data: torch takes most of it
+_WORKER_MB = 1000  # what a training process of `clinical` was seen to take, most of it torch
 
 
 def _version(wanted: bool) -> None:

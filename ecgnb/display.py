@@ -60,13 +60,13 @@ def counterparts_table(source: Described, target: Described) -> HTML:
     table = counterparts(source, target)
     for column in ("source", "target"):
         table[column] = [f"{count:,}" if pd.notna(count) else "–" for count in table[column]]
-    return _table(table.rename(columns={"target": target.name, "source": source.name}))
+    return as_table(table.rename(columns={"target": target.name, "source": source.name}))
 
 
 def names_table(side: Described) -> HTML:
     """Show the labels of a dataset with their full names and their records."""
     counts = side.labels.sum().sort_values(ascending=False, kind="stable")
-    return _table(
+    return as_table(
         pd.DataFrame(
             {
                 "label": counts.index,
@@ -92,11 +92,13 @@ def overview(source: Described, target: Described) -> HTML:
         "licence": [side.card.licence for side in sides],
     }
     table = pd.DataFrame(rows, index=[side.name for side in sides]).T
-    return _table(table.rename_axis("").reset_index())
+    return as_table(table.rename_axis("").reset_index(), wrap=True)
 
 
-def _table(frame: pd.DataFrame) -> HTML:
-    return HTML(frame.to_html(index=False, border=0, justify="left"))
+def as_table(frame: pd.DataFrame, *, wrap: bool = False) -> HTML:
+    """Show a table for reading, without row numbers; `wrap` lets long cells break."""
+    classes = [] if wrap else ["unbroken"]
+    return HTML(frame.to_html(index=False, border=0, justify="left", classes=classes))
 
 
 def _quartiles(values: pd.Series) -> str:

@@ -16,6 +16,7 @@ from ecgnb.study.data import fingerprints, recorded_runs
 from ecgnb.study.plan import size_label
 from ecgnb.study.run import run_study
 from ecgnb.study.spec import Study, load_study
+from ecgnb.study.statistics import LEVEL
 from ecgnb.study.store import Result, provenance
 from ecgnb.training.transfer import ARMS
 
@@ -67,8 +68,8 @@ def settings(study: Study) -> pd.DataFrame:
         for model in pair.models:
             rows.append(
                 {
-                    "source": card(pair.source.dataset).title,
-                    "target": card(pair.target.dataset).title,
+                    "source": card(pair.source.dataset).short_title,
+                    "target": card(pair.target.dataset).short_title,
                     "model": MODELS[model].title,
                     "head": ", ".join(pair.heads),
                     "training records": sizes,
@@ -80,20 +81,21 @@ def settings(study: Study) -> pd.DataFrame:
 
 def comparison_table(comparison: pd.DataFrame) -> pd.DataFrame:
     """Write a comparison for reading: one row a model and size, intervals in brackets."""
+    rows = comparison.sort_values(["model", "records"], ascending=[False, True])
     return pd.DataFrame(
         {
-            "model": comparison["model"].map(lambda name: MODELS[name].title),
-            "training records": comparison["records"],
-            "fine-tuned": comparison["first"].map("{:.3f}".format),
-            "from scratch": comparison["second"].map("{:.3f}".format),
-            "difference": [
-                f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
-                for row in comparison.itertuples()
+            "model": rows["model"].map(lambda name: MODELS[name].title),
+            "records": rows["records"].map("{:,}".format),
+            "difference": rows["difference"].map("{:+.3f}".format),
+            f"{LEVEL:.0%} interval": [
+                f"{row.low:+.3f} to {row.high:+.3f}" for row in rows.itertuples()
             ],
-            "verdict": comparison["verdict"],
-            "seeds": comparison["seeds"],
-            "test records": comparison["tested"],
-            "classes": comparison["classes"],
+            "verdict": rows["verdict"],
+            "fine-tuned": rows["first"].map("{:.3f}".format),
+            "from scratch": rows["second"].map("{:.3f}".format),
+            "seeds": rows["seeds"],
+            "tested": rows["tested"].map("{:,}".format),
+            "classes": rows["classes"],
         }
     )
 
@@ -103,17 +105,15 @@ def metrics_frame(results: Sequence[Result]) -> pd.DataFrame:
     return pd.DataFrame([{**asdict(result.spec), **result.facts} for result in results])
 
 
-def metrics_table(results: Sequence[Result]) -> pd.DataFrame:
-    """Average the test metrics of each arm over seeds, for reading."""
+def metrics_table(results: Sequence[Result], metric: str = "auroc") -> pd.DataFrame:
+    """Average one test metric over seeds, for reading: a row a model and size, a column an arm."""
     frame = metrics_frame(results)
-    names = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "weighted_f1": "weighted F1"}
-    # In the order of the registry, not of the alphabet.
-    frame["arm"] = pd.Categorical(frame["arm"], [arm for arm in ARMS if arm in set(frame["arm"])])
-    cells = frame.groupby(["model", "train_records", "arm"], observed=True, sort=True)
-    table = cells[list(names)].mean().map("{:.3f}".format).rename(columns=names).reset_index()
+    table = frame.pivot_table(index=["model", "train_records"], columns="arm", values=metric)
+    table = table[[arm for arm in ARMS if arm in table]].map("{:.3f}".format)
+    table = table.rename(columns={arm: ARMS[arm].title for arm in ARMS}).reset_index()
+    table = table.sort_values(["model", "train_records"], ascending=[False, True])
     table["model"] = table["model"].map(lambda name: MODELS[name].title)
-    table["arm"] = table["arm"].map(lambda name: ARMS[name].title)
-    return table.rename(columns={"train_records": "training records"})
+    return table.rename(columns={"train_records": "records"}).rename_axis(columns=None)
 
 
 def rates_table(study: Study, results: Sequence[Result]) -> pd.DataFrame:
@@ -133,7 +133,7 @@ def rates_table(study: Study, results: Sequence[Result]) -> pd.DataFrame:
 def footer(study: Study, results: Sequence[Result] = ()) -> Markdown:
     """Say which study, data, seeds and versions made a page."""
     prints = fingerprints(study)
-    data = ", ".join(f"{card(name).title} `{value[:12]}`" for name, value in prints.items())
+    data = ", ".join(f"{card(name).short_title} `{value[:12]}`" for name, value in prints.items())
     seeds = ", ".join(str(seed) for seed in study.seeds)
     here = provenance()
     lines = [

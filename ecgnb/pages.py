@@ -65,11 +65,7 @@ def _table(studies: list[Study]) -> Iterator[str]:
             f"`{study}`" for study in dict.fromkeys(s for s, _ in _roles(card, studies))
         )
         count = f"{card.records:,}" if card.records else "any" if card.simulated else ""
-        yield f"| {_short(card)} | {count} | {roles} |"
-
-
-def _short(card: DatasetCard) -> str:
-    return card.title.split(" (")[0]
+        yield f"| {card.short_title} | {count} | {roles} |"
 
 
 def _roles(card: DatasetCard, studies: list[Study]) -> list[tuple[str, str]]:
@@ -152,11 +148,11 @@ def write_answer(folder: Path) -> None:
     study = load_study(_ANSWERED_BY)
     results = run_study(study, progress=False)
     comparison = compare_arms(study, results)
-    figure = draw_gain(comparison, MARGIN)
+    figure = draw_gain(comparison)
     figure.savefig(folder / "answer.png", dpi=150, bbox_inches="tight")
     text = (
-        f"![{gain_alt(comparison)}](answer.png)\n\n*{gain_caption(study, comparison)}*\n\n"
-        f"{answer(study, comparison).data}\n"
+        f"{answer(comparison).data}\n\n"
+        f"![{gain_alt(comparison)}](answer.png)\n\n*{gain_caption(study, comparison)}*\n"
     )
     (folder / "answer.md").write_text(text)
 
@@ -195,7 +191,7 @@ def write_studies(folder: Path) -> None:
 
 def _side(side: Side) -> str:
     return (
-        f"{CATALOG[side.dataset].title}, labels `{side.label_set}` with at least "
+        f"{CATALOG[side.dataset].short_title}, labels `{side.label_set}` with at least "
         f"{side.min_positives} positives, {side.updates} updates"
     )
 

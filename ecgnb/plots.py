@@ -19,6 +19,7 @@ from matplotlib.ticker import PercentFormatter
 
 from ecgnb.data.records import LEADS
 from ecgnb.models import MODELS
+from ecgnb.study.statistics import MARGIN
 from ecgnb.training.transfer import ARMS
 
 WIDTH = 5.2
@@ -209,7 +210,7 @@ def _dots(axes: Axes, shares: pd.DataFrame, styles: Sequence[tuple[str, str, str
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_gain(comparison: pd.DataFrame, margin: float) -> Figure:
+def draw_gain(comparison: pd.DataFrame, margin: float = MARGIN) -> Figure:
     """Draw differences between two arms, with intervals, over the number of training records.
 
     Parameters

@@ -19,19 +19,30 @@ from ecgnb.training.metrics import MIN_TEST_POSITIVES
 from ecgnb.training.transfer import ARMS
 
 
-def answer(study: Study, comparison: pd.DataFrame) -> Markdown:
+def answer(comparison: pd.DataFrame) -> Markdown:
     """State in words, model by model, what a comparison of fine-tuning with scratch shows."""
-    pair = study.pairs[0]
-    places = f"{card(pair.source.dataset).title} to {card(pair.target.dataset).title}"
     sentences = []
-    for model, rows in comparison.groupby("model", sort=False):
-        parts = []
-        for verdict in VERDICTS:
-            chosen = rows[rows["verdict"] == verdict]
-            if len(chosen):
-                parts.append(f"{_WORDS[verdict]} {_at_sizes(chosen)}")
-        sentences.append(f"**{MODELS[str(model)].title}**, {places}: {'; '.join(parts)}.")
-    return Markdown("\n\n".join(sentences))
+    for cell, rows in comparison.groupby(["source", "target", "model"], sort=False):
+        source, target, model = map(str, cell)  # type: ignore[call-overload]
+        places = f"{card(source).short_title} to {card(target).short_title}"
+        parts = [
+            f"{_WORDS[verdict]} {_at_sizes(rows[rows['verdict'] == verdict])}"
+            for verdict in VERDICTS
+            if (rows["verdict"] == verdict).any()
+        ]
+        sentences.append(f"**{MODELS[model].title}**, {places}: {'; '.join(parts)}.")
+    return Markdown("\n\n".join([*sentences, _evidence(comparison)]))
+
+
+def _evidence(comparison: pd.DataFrame) -> str:
+    """Say in one sentence what the numbers of `answer` are and what they rest on."""
+    targets = _joined([card(name).short_title for name in dict.fromkeys(comparison["target"])])
+    return (
+        "In brackets stands the difference of macro AUROC, whose "
+        f"{LEVEL:.0%} interval the figure shows, from "
+        f"{comparison['seeds'].min()} seeds that together test on {comparison['tested'].max():,} "
+        f"records of {targets}; inside ±{MARGIN:g} a difference does not matter."
+    )
 
 
 _WORDS = {
@@ -43,11 +54,7 @@ _WORDS = {
 
 
 def _at_sizes(rows: pd.DataFrame) -> str:
-    texts = [
-        f"{row.records:,} ({row.difference:+.3f} AUROC, {LEVEL:.0%} interval {row.low:+.3f} to "
-        f"{row.high:+.3f})"
-        for row in rows.itertuples()
-    ]
+    texts = [f"{row.records:,} ({row.difference:+.3f})" for row in rows.itertuples()]
     return f"with {_joined(texts)} training records"
 
 
@@ -61,7 +68,7 @@ def gain_caption(study: Study, comparison: pd.DataFrame) -> str:
     return (
         "Macro AUROC of the fine-tuned network less that of the network trained from scratch, by "
         f"number of training records, with {LEVEL:.0%} intervals ({seeds} seeds, each tested on "
-        f"its own fifth of {card(study.pairs[0].target.dataset).title}; "
+        f"its own fifth of {card(study.pairs[0].target.dataset).short_title}; "
         f"{comparison['tested'].max():,} test records in all). The band is the margin of "
         f"±{MARGIN:g}, inside which a difference does not matter."
     )
@@ -129,16 +136,23 @@ def limits(study: Study, results: Sequence[Result]) -> Markdown:
         "positives in a fifth that the metric asks for. The rarer ones are trained, not scored.",
         f"Every arm chooses its checkpoint on {validation} validation records, more than a "
         "hospital with fifty labelled ECGs would have.",
-        f"{len(study.seeds)} seeds share {target.title}: the training sets of two seeds overlap, "
-        "most of all at the largest size, and the intervals there are somewhat too narrow.",
+        f"The training sets of two seeds share records of {target.short_title}, most of all at "
+        "the largest size, and the intervals there are somewhat too narrow.",
         "The learning rate was chosen once, with a seed of its own, on records that other seeds "
-        "test on; in every arm alike.",
+        f"test on; in every arm alike. {_at_the_edge(study, results)}",
     ]
     if not target.patients_known:
-        lines.append(f"{target.title} does not say which records share a patient.")
+        lines.append(f"{target.short_title} does not say which records share a patient.")
     if target.simulated:
         lines.append("These ECGs are simulated: the page shows the method at work, not patients.")
     return Markdown("\n".join(f"- {line}" for line in lines))
+
+
+def _at_the_edge(study: Study, results: Sequence[Result]) -> str:
+    chosen = {(r.spec.model, r.spec.head, r.spec.arm): r.spec.learning_rate for r in results}
+    edges = {min(study.learning_rates), max(study.learning_rates)}
+    count = sum(rate in edges for rate in chosen.values())
+    return f"{count} of {len(chosen)} choices fell on an end of the grid: it could be wider."
 
 
 def _range(values: Sequence[int]) -> str:

@@ -90,9 +90,9 @@ def test_recorded_runs_answer_without_data_or_training(monkeypatch):
     assert len(tested) == sum(len(set(r.records)) for r in results[:: len(results) // 5])
     gain = compare_arms(study, results)
     assert set(gain["seeds"]) == {len(study.seeds)}
-    text = prose.answer(study, gain).data
+    text = prose.answer(gain).data
     for row in gain.itertuples():
-        assert f"{row.difference:+.3f} AUROC" in text
+        assert f"{row.records:,} ({row.difference:+.3f})" in text
 
 
 @recorded
@@ -100,7 +100,7 @@ def test_generated_pages(tmp_path):
     pages.write_studies(tmp_path)
     assert "margin is ±0.01" in (tmp_path / "studies.md").read_text()
     pages.write_answer(tmp_path)
-    assert (tmp_path / "answer.md").read_text().startswith("![")
+    assert (tmp_path / "answer.md").read_text().startswith("**ResNet1d18**")
     assert (tmp_path / "answer.png").stat().st_size > 10_000
 
 

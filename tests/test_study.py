@@ -294,10 +294,8 @@ def test_mistakes_in_a_study_are_one_sentence(changes, message):
 
 
 def test_a_size_larger_than_the_training_set(done):
-    study = tiny(sizes=[500])
-    spec = replace(next(study.cells()), learning_rate=0.01)
     with pytest.raises(UserError, match="500 is larger than the training set of"):
-        execute(study, spec, open_store())
+        run_study(tiny(sizes=[500]), progress=False)
 
 
 def test_unknown_study_and_dataset():

@@ -82,6 +82,11 @@ class DatasetCard:
     record_range: tuple[str, ...] = ()
     simulated: bool = False
 
+    @property
+    def short_title(self) -> str:
+        """The title without what stands in brackets."""
+        return self.title.partition(" (")[0]
+
 
 LAYOUTS = ("ptb-xl", "challenge", "brugada-huca", "ptb", "incart", "ludb", "code-test")
 CARD_VOCABULARIES = ("scp", "snomed", "cpsc", "code-test", "ptb", "brugada", "text")

@@ -42,8 +42,8 @@ class Described:
 
     @property
     def name(self) -> str:
-        """The title without what stands in brackets."""
-        return self.card.title.split(" (")[0]
+        """The dataset's short title."""
+        return self.card.short_title
 
 
 def describe(study: Study) -> tuple[Described, Described]:

@@ -21,7 +21,13 @@ from tqdm import tqdm
 from ecgnb.data.splits import source_split, subset, target_split
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS, build_model
-from ecgnb.study.data import fingerprints, open_dataset, read_labels, recorded_runs
+from ecgnb.study.data import (
+    fingerprints,
+    open_dataset,
+    read_labels,
+    read_table,
+    recorded_runs,
+)
 from ecgnb.study.plan import inventory, open_runs, resolve
 from ecgnb.study.spec import RunSpec, Study
 from ecgnb.study.store import Result, Store, open_store, provenance
@@ -212,10 +218,22 @@ def run_study(
         return state.finished()
     for dataset in study.datasets:
         open_dataset(study, dataset, progress=progress)
+    _check_sizes(study)
     count = workers or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
     job = partial(_work, study, state.store, precision)
     _drain(state, count, job, progress)
     return state.finished()
+
+
+def _check_sizes(study: Study) -> None:
+    """Raise a UserError now rather than after an hour of training."""
+    for pair in study.pairs:
+        target = pair.target
+        table = read_table(study, target.dataset)
+        labels = read_labels(table, target.dataset, target.label_set, target.min_positives)
+        for seed in (*study.seeds, study.tuning_seed):
+            split = target_split(table, labels.to_numpy(), seed)
+            subset(split, max(*pair.sizes, study.tuning_size))
 
 
 def _drain(state: Progress, workers: int, job: Callable[[RunSpec], str], progress: bool) -> None:

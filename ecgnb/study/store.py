@@ -156,6 +156,7 @@ def _put(path: Path, write: Callable[[Path], None]) -> None:
         write(Path(name))
         with open(name, "rb") as file:
             os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # a temporary file is its owner's alone; results are for all
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)

@@ -78,7 +78,6 @@ def train_arm(
     schedule: Schedule,
     *,
     precision: str = "float32",
-    progress: str = "",
 ) -> Trained:
     """Train a model in one arm and predict validation and test.
 
@@ -94,8 +93,8 @@ def train_arm(
         Records whose labels nobody here knows; read once, after everything is chosen.
     schedule : Schedule
         The same for every arm of a comparison.
-    precision, progress
-        As in `ecgnb.training.fit.fit`.
+    precision : str
+        ``float32`` or ``bf16``; a head on stored features is always trained in float32.
     """
     kind = check_arm(arm)
     parts = [train.inputs, validation.inputs]
@@ -107,16 +106,14 @@ def train_arm(
             _calibrate(model.encoder, train.inputs)
         # A frozen encoder says the same of a record in every epoch: ask it once.
         parts = _standardise([_features(model.encoder, part, precision) for part in parts])
-        trainable = model.head
+        trainable, precision = model.head, "float32"
     fitted = fit(
         trainable,
         Data(parts[0], train.labels),
         Data(parts[1], validation.labels),
         schedule,
-        precision="float32" if kind.frozen else precision,
-        progress=progress,
+        precision=precision,
     )
-    precision = "float32" if kind.frozen else precision
     test = predict(trainable, parts[2], precision) if len(parts) == 3 else np.empty((0, 0), "f4")
     return Trained(fitted, predict(trainable, parts[1], precision), test)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ecgnb.data.catalog import DatasetCard, card
-from ecgnb.data.hospitals import write_hospital
+from ecgnb.data.cohort import write_hospital
 from ecgnb.data.records import LEADS
 
 HOSPITAL_RECORDS = 60

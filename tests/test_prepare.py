@@ -683,13 +683,13 @@ def test_two_that_prepare_at_once_both_get_it(
 
 
 def test_two_that_simulate_at_once_both_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = room.hospitals.write_hospital
+    whole = room.cohort.write_hospital
 
     def slow(folder: Path, *given: Any, **named: Any) -> None:
         whole(folder, *given, **named)
         whole(folder, *given, **named)  # finds the other's
 
-    monkeypatch.setattr(room.hospitals, "write_hospital", slow)
+    monkeypatch.setattr(room.cohort, "write_hospital", slow)
     assert len(prepare("sim-north", Options(simulated_records=3)).signals) == 3
 
 

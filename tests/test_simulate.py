@@ -10,8 +10,9 @@ import pytest
 import wfdb
 import wfdb.processing
 
-from ecgnb.data import hospitals, simulate
-from ecgnb.data.hospitals import HOSPITALS, SNOMED, write_hospital
+from ecgnb.data import cohort, simulate
+from ecgnb.data.cohort import write_hospital
+from ecgnb.data.hospitals import HOSPITALS, SNOMED, Hospital
 from ecgnb.errors import UserError
 
 NORTH = HOSPITALS["sim-north"]
@@ -22,7 +23,7 @@ def planned(
 ) -> tuple[simulate.Patient, simulate.Plan]:
     """A patient of 60 and a record that shows exactly `findings`; NSR if no rhythm is named."""
     rng = np.random.default_rng([number, 7])
-    chronic = frozenset(findings) & set(hospitals.CHRONIC)
+    chronic = frozenset(findings) & set(cohort.CHRONIC)
     patient = simulate.draw_patient(rng, 60, bool(number % 2), chronic)
     rhythm = {"NSR"} - {"NSR" for f in findings if f in simulate.RHYTHMS}
     return patient, simulate.plan_record(rng, patient, frozenset(findings) | rhythm, seconds)
@@ -93,13 +94,13 @@ def measure(plan: simulate.Plan) -> Measured:
     )
 
 
-def drawn(hospital: hospitals.Hospital, n: int, seed: int = 1) -> np.ndarray:
-    plans = {i: hospitals.plan_hospital_record(hospital, seed, i)[1] for i in range(n)}
-    return hospitals.draw_records(hospital, plans, seed)
+def drawn(hospital: Hospital, n: int, seed: int = 1) -> np.ndarray:
+    plans = {i: cohort.plan_hospital_record(hospital, seed, i)[1] for i in range(n)}
+    return cohort.draw_records(hospital, plans, seed)
 
 
 @pytest.mark.parametrize("hospital", HOSPITALS.values(), ids=list(HOSPITALS))
-def test_limb_leads_obey_einthoven_and_goldberger(hospital: hospitals.Hospital) -> None:
+def test_limb_leads_obey_einthoven_and_goldberger(hospital: Hospital) -> None:
     one, two, three, avr, avl, avf = drawn(hospital, 12).astype(int)[:, :6].transpose(1, 0, 2)
     np.testing.assert_array_equal(three, two - one)
     for lead, exact in ((avr, -(one + two) / 2), (avl, one - two / 2), (avf, two - one / 2)):
@@ -119,7 +120,7 @@ def test_a_detector_finds_the_r_peaks_where_they_were_put() -> None:
         hospital = NORTH if i % 2 else HOSPITALS["sim-south"]
         _, plan = planned("NSR", number=i, seconds=hospital.seconds)
         # V5: a QRS across lead II is flat in it.
-        lead = hospitals.draw_records(hospital, {i: plan}, 1)[0, 10] / hospital.gain
+        lead = cohort.draw_records(hospital, {i: plan}, 1)[0, 10] / hospital.gain
         seen = wfdb.processing.xqrs_detect(lead, hospital.rate, verbose=False) / hospital.rate
         # The detector learns at the start; nobody can place a beat cut by the end.
         inner = plan.beats[(plan.beats > 0.5) & (plan.beats < hospital.seconds - 0.3)]
@@ -290,7 +291,7 @@ def test_files_are_the_same_bytes_for_a_seed_whatever_the_number(tmp_path: Path)
 
 
 @pytest.mark.parametrize("hospital", HOSPITALS.values(), ids=list(HOSPITALS))
-def test_wfdb_reads_what_was_written(tmp_path: Path, hospital: hospitals.Hospital) -> None:
+def test_wfdb_reads_what_was_written(tmp_path: Path, hospital: Hospital) -> None:
     write_hospital(tmp_path / "h", hospital, 12, 2)
     expected = drawn(hospital, 12, seed=2)
     names = (tmp_path / "h" / "RECORDS").read_text().split()
@@ -314,9 +315,9 @@ def test_wfdb_reads_what_was_written(tmp_path: Path, hospital: hospitals.Hospita
 
 def test_patients_come_back_with_their_heart_and_chronic_findings() -> None:
     returning = NORTH.repeat_every - 1
-    assert hospitals.patient_of(NORTH, returning) == hospitals.patient_of(NORTH, returning - 1)
-    one, first = hospitals.plan_hospital_record(NORTH, 1, returning - 1)
-    other, second = hospitals.plan_hospital_record(NORTH, 1, returning)
+    assert cohort.patient_of(NORTH, returning) == cohort.patient_of(NORTH, returning - 1)
+    one, first = cohort.plan_hospital_record(NORTH, 1, returning - 1)
+    other, second = cohort.plan_hospital_record(NORTH, 1, returning)
     assert (one.axis, one.chronic) == (other.axis, other.chronic)
     assert one.chronic <= first.findings & second.findings
     assert first.beats.tolist() != second.beats.tolist()
@@ -325,9 +326,9 @@ def test_patients_come_back_with_their_heart_and_chronic_findings() -> None:
 def test_hospitals_differ_in_findings_and_in_habits() -> None:
     coded, present = {}, {}
     for name, hospital in HOSPITALS.items():
-        plans = [hospitals.plan_hospital_record(hospital, 1, i)[1] for i in range(400)]
+        plans = [cohort.plan_hospital_record(hospital, 1, i)[1] for i in range(400)]
         rng = np.random.default_rng(0)
-        said = [hospitals.coded_findings(hospital, plan.findings, rng) for plan in plans]
+        said = [cohort.coded_findings(hospital, plan.findings, rng) for plan in plans]
         present[name] = {f: np.mean([f in p.findings for p in plans]) for f in simulate.FINDINGS}
         coded[name] = {f: np.mean([f in s for s in said]) for f in simulate.FINDINGS}
         assert all(present[name].values())
@@ -342,7 +343,7 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(hospitals, "draw_records", fail)
+    monkeypatch.setattr(cohort, "draw_records", fail)
     with pytest.raises(OSError, match="disk full"):
         write_hospital(tmp_path / "h", NORTH, 3, 1)
     assert list(tmp_path.iterdir()) == []

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ecgnb.data import heart, hospitals, raw, recorder, resample, simulate
+from ecgnb.data import cohort, heart, hospitals, raw, recorder, resample, simulate
 from ecgnb.data.arrays import PREPARED_VERSION, SELECTION, Options, canonical, write_arrays
 from ecgnb.data.catalog import DatasetCard, cache_root, card, data_root, find
 from ecgnb.errors import UserError
@@ -183,14 +183,13 @@ def _raw_folder(facts: DatasetCard, *, needed: bool) -> Path | None:
 def _simulated(name: str, options: Options) -> Path:
     count = options.simulated_records
     # The code is the dataset: another simulator writes into another folder.
-    code = b"".join(
-        Path(str(module.__file__)).read_bytes() for module in (heart, simulate, recorder, hospitals)
-    )
+    modules = (heart, simulate, hospitals, recorder, cohort)
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     digest = hashlib.sha256(code).hexdigest()[:12]
     folder = cache_root() / "simulated" / f"{name}-{count}-{digest}"
     if not folder.is_dir():
         try:
-            hospitals.write_hospital(folder, name, count, seed=0)
+            cohort.write_hospital(folder, name, count, seed=0)
         except (OSError, UserError) as error:
             # Another process may have been faster; its records are the same bytes.
             if not folder.is_dir():

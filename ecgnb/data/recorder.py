@@ -6,17 +6,14 @@ for the sum.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecgnb.data import simulate
+from ecgnb.data.hospitals import Hospital
 from ecgnb.data.simulate import DOWER, Array, Plan
-
-if TYPE_CHECKING:
-    from ecgnb.data.hospitals import Hospital
 
 Noise = NDArray[np.float32]
 # Against PTB-XL's NORM records Dower's torso shows V1 too large and V2-V4 too small.

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from tqdm import tqdm
 
@@ -275,9 +274,3 @@ def _work(study: Study, store: Store, precision: str, spec: RunSpec) -> str:
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def results_frame(results: list[Result]) -> pd.DataFrame:
-    """Put results into one table: a row a run, the fields of its spec and its facts as columns."""
-    rows = [{**asdict(result.spec), **result.facts, "key": result.key} for result in results]
-    return pd.DataFrame(rows).drop(columns="thresholds", errors="ignore")

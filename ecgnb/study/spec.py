@@ -20,7 +20,6 @@ from ecgnb.training.transfer import check_arm
 RESULTS_VERSION = 1
 """Raised by hand when the meaning of a recorded result changes."""
 
-STAGES = ("pretrain", "tune", "final")
 ALL = 0
 """The training size that stands for all training records."""
 

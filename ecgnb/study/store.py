@@ -106,11 +106,6 @@ class Store:
         """Return where the weights of a pre-training stand in the cache."""
         return self.folder / key[:2] / f"{key}.safetensors"
 
-    def keys(self) -> set[str]:
-        """Return the keys of all finished runs, cached and recorded."""
-        cached = {path.stem for path in self.folder.glob("??/*.npz")}
-        return cached | set(_recorded(self.recorded))
-
     def has_weights(self, key: str) -> bool:
         """Tell whether a pre-training can be used: its result and its weights are there."""
         return self.path(key).exists() and self.weights(key).exists()
@@ -204,11 +199,6 @@ def write_table(results: Iterable[Result], path: Path) -> None:
     table = pa.table({name: [row.get(name) for row in rows] for name in names})
     path.parent.mkdir(parents=True, exist_ok=True)
     _put(path, lambda name: parquet.write_table(table, name, compression="zstd"))
-
-
-def read_table(path: Path) -> list[Result]:
-    """Read all results of a recorded table."""
-    return [_from_row(row) for row in _recorded(path).values()]
 
 
 def _to_row(result: Result) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ecgnb.errors import UserError
 from ecgnb.pages import datasets_page
 from ecgnb.study.data import fingerprints, open_dataset, record_dataset, recorded_runs
 from ecgnb.study.plan import groups, inventory
-from ecgnb.study.run import open_progress, run_study
+from ecgnb.study.run import default_workers, open_progress, run_study
 from ecgnb.study.spec import Study, load_study, study_names
 from ecgnb.study.store import write_table
 
@@ -109,7 +109,7 @@ def plan(study: StudyName, workers: Workers = None) -> None:
     """Say how many runs a study has, how long they take here and how much memory."""
     declared = load_study(study)
     progress = open_progress(declared)
-    count = workers or len(os.sched_getaffinity(0))
+    count = workers or default_workers()
     typer.echo(f"{declared.title}: {declared.description}")
     typer.echo(f"{'stage':9} {'model':12} {'arm':14} {'runs':>5} {'done':>5} {'seconds a run':>14}")
     left = 0.0

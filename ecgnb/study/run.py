@@ -189,6 +189,15 @@ def open_progress(study: Study) -> Progress:
     return Progress(study, open_store(recorded_runs(study)))
 
 
+def default_workers() -> int:
+    """Return how many runs go side by side: one a core, or one if there is a GPU."""
+    if torch.cuda.is_available():
+        return 1
+    if hasattr(os, "sched_getaffinity"):  # what this process may use, where the system tells
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def run_study(
     study: Study,
     *,
@@ -218,7 +227,7 @@ def run_study(
     for dataset in study.datasets:
         open_dataset(study, dataset, progress=progress)
     _check_sizes(study)
-    count = workers or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
+    count = workers or default_workers()
     job = partial(_work, study, state.store, precision)
     _drain(state, count, job, progress)
     return state.finished()

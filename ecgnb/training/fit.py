@@ -113,7 +113,8 @@ def choose_precision(wanted: str, device: torch.device, half_precision_on_cpu: b
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "float32"
     # Without such instructions bfloat16 is emulated, and slower than float32.
-    return "bf16" if half_precision_on_cpu and torch.cpu._is_avx512_bf16_supported() else "float32"
+    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return "bf16" if half_precision_on_cpu and has_bf16() else "float32"
 
 
 def normalise(signals: torch.Tensor) -> torch.Tensor:

@@ -101,19 +101,25 @@ def comparison_table(comparison: pd.DataFrame) -> pd.DataFrame:
 
 
 def metrics_frame(results: Sequence[Result]) -> pd.DataFrame:
-    """Put runs into one table: a row a run, the fields of its spec and its facts as columns."""
-    return pd.DataFrame([{**asdict(result.spec), **result.facts} for result in results])
+    """Put runs into one table: a row a run, the fields of its spec and its facts as columns.
+
+    ``records`` is the number of training records of its size, the mean over seeds: the folds, and
+    with them all records but two fifths, are not quite equally large.
+    """
+    frame = pd.DataFrame([{**asdict(result.spec), **result.facts} for result in results])
+    sizes = frame.groupby(["dataset", "size"])["train_records"]
+    return frame.assign(records=sizes.transform("mean").round().astype(int))
 
 
 def metrics_table(results: Sequence[Result], metric: str = "auroc") -> pd.DataFrame:
     """Average one test metric over seeds, for reading: a row a model and size, a column an arm."""
     frame = metrics_frame(results)
-    table = frame.pivot_table(index=["model", "train_records"], columns="arm", values=metric)
+    table = frame.pivot_table(index=["model", "records"], columns="arm", values=metric)
     table = table[[arm for arm in ARMS if arm in table]].map("{:.3f}".format)
     table = table.rename(columns={arm: ARMS[arm].title for arm in ARMS}).reset_index()
-    table = table.sort_values(["model", "train_records"], ascending=[False, True])
+    table = table.sort_values(["model", "records"], ascending=[False, True])
     table["model"] = table["model"].map(lambda name: MODELS[name].title)
-    return table.rename(columns={"train_records": "records"}).rename_axis(columns=None)
+    return table.rename_axis(columns=None)
 
 
 def rates_table(study: Study, results: Sequence[Result]) -> pd.DataFrame:
@@ -121,7 +127,7 @@ def rates_table(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     frame = metrics_frame(results)
     frame = frame[frame["seed"] == study.seeds[0]]
     table = frame.pivot_table(
-        index=["model", "arm"], columns="train_records", values="learning_rate", sort=False
+        index=["model", "arm"], columns="records", values="learning_rate", sort=False
     )
     table.columns = [f"{size:,}" for size in table.columns]
     table = table.map("{:g}".format).reset_index()

@@ -252,7 +252,7 @@ def draw_size_curves(metrics: pd.DataFrame) -> Figure:
     Parameters
     ----------
     metrics : DataFrame
-        One row a run, with columns ``model``, ``arm``, ``train_records``, ``seed`` and ``auroc``.
+        One row a run, with columns ``model``, ``arm``, ``records``, ``seed`` and ``auroc``.
         Lines are means over seeds, dots single runs.
     """
     models = list(dict.fromkeys(metrics["model"]))
@@ -264,7 +264,7 @@ def draw_size_curves(metrics: pd.DataFrame) -> Figure:
     for axes, model in zip(panels, models, strict=True):
         shown = {
             "data": named[named["model"] == model],
-            "x": "train_records",
+            "x": "records",
             "y": "auroc",
             "hue": "arm",
             "palette": palette,
@@ -278,7 +278,7 @@ def draw_size_curves(metrics: pd.DataFrame) -> Figure:
         axes.get_legend().remove()
         axes.set_title(MODELS[model].title, loc="left", fontsize=11)
         axes.set_ylabel("macro AUROC")
-        _size_axis(axes, metrics["train_records"])
+        _size_axis(axes, metrics["records"])
     figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False)
     return figure
 

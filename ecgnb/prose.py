@@ -91,9 +91,9 @@ def curves_text(metrics: pd.DataFrame) -> tuple[str, str]:
         f"Macro AUROC on the test fifth by number of training records. Lines: mean of {seeds} "
         "seeds; dots: single runs, each seed trained and tested on records of its own."
     )
-    means = metrics.groupby(["model", "arm", "train_records"], sort=False)["auroc"].mean()
+    means = metrics.groupby(["model", "arm", "records"], sort=False)["auroc"].mean()
     alt = "; ".join(
-        f"{MODELS[str(row.model)].title} {ARMS[str(row.arm)].title} at {row.train_records}: "
+        f"{MODELS[str(row.model)].title} {ARMS[str(row.arm)].title} at {row.records}: "
         f"{row.auroc:.2f}"
         for row in means.reset_index().itertuples()
     )

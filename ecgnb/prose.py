@@ -137,7 +137,7 @@ def limits(study: Study, results: Sequence[Result]) -> Markdown:
         f"Every arm chooses its checkpoint on {validation} validation records, more than a "
         "hospital with fifty labelled ECGs would have.",
         f"The training sets of two seeds share records of {target.short_title}, most of all at "
-        "the largest size, and the intervals there are somewhat too narrow.",
+        "the largest size, and the intervals there may be too narrow.",
         "The learning rate was chosen once, with a seed of its own, on records that other seeds "
         f"test on; in every arm alike. {_at_the_edge(study, results)}",
     ]

@@ -170,7 +170,7 @@ def write_studies(folder: Path) -> None:
             "seeds": ", ".join(map(str, study.seeds)),
             "arms": ", ".join(study.arms),
             "learning rates": ", ".join(f"{rate:g}" for rate in study.learning_rates),
-            "chosen at": f"{size_label(study.tuning_size)} records, seed {study.tuning_seed}"
+            "chosen with": f"seed {study.tuning_seed}, for each number of records"
             if len(study.learning_rates) > 1
             else "nothing to choose",
             "records in a batch": str(study.batch_size),

@@ -29,7 +29,6 @@ TINY = {
     "protocol": "clean",
     "seeds": [0, 1],
     "tuning_seed": 9,
-    "tuning_size": 30,
     "arms": ["scratch", "finetune", "linear-probe", "random-probe"],
     "learning_rates": [0.001, 0.01],
     "batch_size": 8,
@@ -84,7 +83,7 @@ def test_a_study_is_done_whole_and_once(done):
     planned = inventory(study, open_progress(study).score)
     assert all(run.done for run in planned)
     stages = pd.Series([run.spec.stage for run in planned]).value_counts().to_dict()
-    assert stages == {"final": 16, "tune": 4 * 2, "pretrain": 2 + 2}
+    assert stages == {"final": 16, "tune": 2 * 4 * 2, "pretrain": 2 + 2}
     files = {path: path.stat().st_mtime_ns for path in open_store().folder.rglob("*")}
     again = run_study(study, workers=2, progress=False)
     assert [result.key for result in again] == [result.key for result in done]
@@ -143,7 +142,7 @@ def test_labels_of_the_test_set_change_no_choice(done, cache, monkeypatch):
 
 def test_tuning_never_predicts_a_test_set(done):
     tuning = [result for result in open_progress(tiny()).all_done() if result.spec.stage == "tune"]
-    assert len(tuning) == 8
+    assert len(tuning) == 16
     assert all(result.predictions.size == 0 and "auroc" not in result.facts for result in tuning)
 
 

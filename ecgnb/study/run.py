@@ -241,7 +241,7 @@ def _check_sizes(study: Study) -> None:
         labels = read_labels(table, target.dataset, target.label_set, target.min_positives)
         for seed in (*study.seeds, study.tuning_seed):
             split = target_split(table, labels.to_numpy(), seed)
-            subset(split, max(*pair.sizes, study.tuning_size))
+            subset(split, max(pair.sizes))
 
 
 def _drain(state: Progress, workers: int, job: Callable[[RunSpec], str], progress: bool) -> None:

@@ -138,8 +138,8 @@ class Study:
         Whether its records are named, and its runs recorded, under ``results/``.
     protocol : str
     seeds : tuple of int
-    tuning_seed, tuning_size : int
-        Choose the learning rate of each arm and model; the seed stands in no comparison.
+    tuning_seed : int
+        Chooses the learning rate of each arm, model and size; it stands in no comparison.
     arms : tuple of str
     learning_rates : tuple of float
         The grid, the same for every arm; with one value nothing is tuned.
@@ -156,7 +156,6 @@ class Study:
     protocol: str
     seeds: tuple[int, ...]
     tuning_seed: int
-    tuning_size: int
     arms: tuple[str, ...]
     learning_rates: tuple[float, ...]
     batch_size: int
@@ -208,7 +207,7 @@ class Study:
 
     def candidates(self, cell: RunSpec) -> list[RunSpec]:
         """Return the tuning runs among which the learning rate of `cell` is chosen."""
-        tuning = replace(cell, stage="tune", seed=self.tuning_seed, size=self.tuning_size)
+        tuning = replace(cell, stage="tune", seed=self.tuning_seed)
         return [replace(tuning, learning_rate=rate) for rate in self.learning_rates]
 
     def source_candidates(self, cell: RunSpec) -> list[RunSpec]:

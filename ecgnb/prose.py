@@ -138,8 +138,8 @@ def limits(study: Study, results: Sequence[Result]) -> Markdown:
         "hospital with fifty labelled ECGs would have.",
         f"The training sets of two seeds share records of {target.short_title}, most of all at "
         "the largest size, and the intervals there may be too narrow.",
-        "The learning rate was chosen once, with a seed of its own, on records that other seeds "
-        f"test on; in every arm alike. {_at_the_edge(study, results)}",
+        "Learning rates were chosen with one seed of their own, on records that other seeds test "
+        f"on; in every arm alike. {_at_the_edge(study, results)}",
     ]
     if not target.patients_known:
         lines.append(f"{target.short_title} does not say which records share a patient.")
@@ -149,10 +149,12 @@ def limits(study: Study, results: Sequence[Result]) -> Markdown:
 
 
 def _at_the_edge(study: Study, results: Sequence[Result]) -> str:
-    chosen = {(r.spec.model, r.spec.head, r.spec.arm): r.spec.learning_rate for r in results}
+    chosen = {
+        (r.spec.model, r.spec.head, r.spec.arm, r.spec.size): r.spec.learning_rate for r in results
+    }
     edges = {min(study.learning_rates), max(study.learning_rates)}
     count = sum(rate in edges for rate in chosen.values())
-    return f"{count} of {len(chosen)} choices fell on an end of the grid: it could be wider."
+    return f"{count} of {len(chosen)} choices fell on an end of the grid, which could be wider."
 
 
 def _range(values: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -57,7 +58,8 @@ _IPYTHON = ("In", "Out")
 
 def runs(study: Study) -> list[Result]:
     """Return the final runs of a study: recorded ones are read, missing ones are trained."""
-    return run_study(study)
+    # Where output is kept, as in the book, the environment switches progress bars off.
+    return run_study(study, progress="TQDM_DISABLE" not in os.environ)
 
 
 def settings(study: Study) -> pd.DataFrame:

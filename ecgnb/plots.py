@@ -99,8 +99,10 @@ def _pieces(leads: npt.NDArray[np.float64], rate: float, columns: int, strip: st
     pieces: list[_Piece] = []
     for number, name in enumerate(LEADS):
         column, row = divmod(number, rows)
-        start = column * _COLUMN_SECONDS
-        pieces.append((row, start * _PER_SECOND, name, cut(name, start, _COLUMN_SECONDS)))
+        left = column * _COLUMN_SECONDS
+        # A record that is shorter than the page begins again, rather than leave leads empty.
+        whole = max(leads.shape[1] / rate // _COLUMN_SECONDS * _COLUMN_SECONDS, _COLUMN_SECONDS)
+        pieces.append((row, left * _PER_SECOND, name, cut(name, left % whole, _COLUMN_SECONDS)))
     for line in range(math.ceil(_STRIP_SECONDS / length)):
         seconds = min(length, _STRIP_SECONDS - line * length)
         pieces.append((rows + line, 0.0, strip, cut(strip, line * length, seconds)))

@@ -216,3 +216,8 @@ def test_the_page_of_datasets_names_everything():
     for side in (load_study("clinical").pairs[0].source, load_study("clinical").pairs[0].target):
         section = page.split(f"\n## {card(side.dataset).title}\n")[1].split("\n## ")[0]
         assert "`clinical` (" in section
+
+
+def test_a_short_record_leaves_no_lead_empty():
+    pieces = plots._pieces(np.ones((12, 500)), 100, 4, "II")
+    assert all(len(part) == 250 for _, _, _, part in pieces[:12])

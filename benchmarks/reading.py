@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import wfdb
+from machine import cpu
 
 from ecgnb.data.catalog import card, data_root, find
 from ecgnb.data.records import microvolts, read_digital, read_header
@@ -47,14 +48,6 @@ def seconds(reader: Callable[[Path], None], paths: list[Path]) -> float:
     for path in paths:
         reader(path)
     return time.perf_counter() - start
-
-
-def cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def measure(dataset: str) -> list[dict[str, object]]:

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from reading import cpu
+from machine import cpu
 
 from ecgnb.data.arrays import Options
 from ecgnb.data.labels import encode, label_set
 from ecgnb.data.prepare import Prepared, prepare
-from ecgnb.models import MODELS, build_model
+from ecgnb.models import build_model
 from ecgnb.study.store import provenance
-from ecgnb.training.fit import Data, Schedule, choose_device, choose_precision, fit, predict
+from ecgnb.training.device import choose_device, choose_setting, share
+from ecgnb.training.fit import Data, Records, Schedule, fit, predict
 from ecgnb.training.metrics import auroc
 
 HOSPITALS = ("sim-north", "sim-south")
@@ -44,12 +45,13 @@ def labels(prepared: Prepared) -> np.ndarray:
 def simulated() -> tuple[Data, Data]:
     """Return the training and the validation records of both hospitals."""
     found = [prepare(name, Options(simulated_records=RECORDS)) for name in HOSPITALS]
-    inputs = torch.from_numpy(np.concatenate([each.signals for each in found]))
-    truth = torch.from_numpy(np.concatenate([labels(each) for each in found])).float()
-    trains = torch.from_numpy(np.concatenate([each.table["fold"] <= 8 for each in found]))
     device = choose_device()
+    values = share(np.concatenate([each.signals for each in found]), device)
+    truth = torch.from_numpy(np.concatenate([labels(each) for each in found])).float()
+    trains = np.concatenate([each.table["fold"] <= 8 for each in found])
     train, validation = (
-        Data(inputs[part].to(device), truth[part].to(device)) for part in (trains, ~trains)
+        Data(Records(values, torch.from_numpy(rows).to(device)), truth[rows].to(device))
+        for rows in (np.flatnonzero(trains), np.flatnonzero(~trains))
     )
     return train, validation
 
@@ -73,7 +75,7 @@ def rows(test: Prepared, reached: list[np.ndarray]) -> list[dict[str, object]]:
 
 def main() -> None:
     device = choose_device()
-    precision = choose_precision("auto", device, MODELS[MODEL].half_precision_on_cpu)
+    precision = choose_setting(MODEL, "auto", device).precision
     versions = provenance()  # before training: the code may be edited meanwhile
     train, validation = simulated()
     tests = [prepare(name) for name in CLINICAL]
@@ -81,7 +83,7 @@ def main() -> None:
     runs = []
     for seed in SEEDS:
         started = time.perf_counter()
-        classes, samples = train.labels.shape[1], train.inputs.shape[2]
+        classes, samples = train.labels.shape[1], train.records.values.shape[2]
         model = build_model(MODEL, "pooled", classes, samples, seed).to(device)
         schedule = Schedule(LEARNING_RATE, UPDATES, BATCH, EVALUATIONS, seed)
         fitted = fit(model, train, validation, schedule, precision=precision, progress="train")
@@ -89,7 +91,10 @@ def main() -> None:
         simulated_auroc = round(fitted.validation_auroc, 3)
         runs.append({"seed": seed, "seconds": seconds, "simulated_auroc": simulated_auroc})
         for test, values in zip(tests, reached, strict=True):
-            scores = predict(model, torch.tensor(test.signals).to(device), precision)
+            every = Records(
+                share(test.signals, device), torch.arange(len(test.table), device=device)
+            )
+            scores = predict(model, every, precision)
             values.append(auroc(labels(test)[:, COLUMNS], scores[:, COLUMNS]))
     facts = {
         "cpu": cpu(),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from reading import cpu
+from machine import cpu
 
 from ecgnb.data.cohort import plan_hospital_record, write_hospital
 from ecgnb.data.hospitals import HOSPITALS, Hospital

@@ -14,12 +14,16 @@ from ecgnb.data.arrays import Options
 from ecgnb.data.catalog import CATALOG, cache_root, data_root, find
 from ecgnb.data.prepare import prepare, summary
 from ecgnb.errors import UserError
+from ecgnb.models import MODELS
 from ecgnb.pages import datasets_page
 from ecgnb.study.data import fingerprints, open_dataset, record_dataset, recorded_runs
+from ecgnb.study.estimate import duration
 from ecgnb.study.plan import groups, inventory
-from ecgnb.study.run import default_workers, open_progress, run_study
+from ecgnb.study.progress import open_progress
+from ecgnb.study.run import WORKER_BYTES, default_workers, run_study
 from ecgnb.study.spec import Study, load_study, study_names
 from ecgnb.study.store import write_table
+from ecgnb.training.device import choose_device, choose_setting, describe_device
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,7 +36,9 @@ StudyName = Annotated[str, typer.Argument(help=f"One of: {', '.join(study_names(
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes side by side; by default one a core.")
 ]
-_WORKER_MB = 1000  # what a training process of `clinical` was seen to take, most of it torch
+Precision = Annotated[
+    str, typer.Option(help="auto (the fastest here), float32, tf32 (NVIDIA GPUs) or bf16.")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -105,7 +111,7 @@ def _present() -> list[str]:
 
 
 @app.command()
-def plan(study: StudyName, workers: Workers = None) -> None:
+def plan(study: StudyName, workers: Workers = None, precision: Precision = "auto") -> None:
     """Say how many runs a study has, how long they take here and how much memory."""
     declared = load_study(study)
     progress = open_progress(declared)
@@ -113,36 +119,40 @@ def plan(study: StudyName, workers: Workers = None) -> None:
     typer.echo(f"{declared.title}: {declared.description}")
     typer.echo(f"{'stage':9} {'model':12} {'arm':14} {'runs':>5} {'done':>5} {'seconds a run':>14}")
     left = 0.0
-    for group in groups(declared, progress.score):
+    for group in groups(declared, progress.score, precision):
         model = group.model if group.head == "pooled" else f"{group.model}-{group.head}"
         typer.echo(
             f"{group.stage:9} {model:12} {group.arm:14} {group.runs:5} {group.done:5} "
             f"{group.seconds:14.0f}"
         )
         left += group.seconds * (group.runs - group.done)
+    _say_how(declared, count, precision)
     typer.echo(
-        f"left: about {_duration(left / count)} with {count} processes, "
-        f"{count * _WORKER_MB / 1000:.1f} GB of memory"
+        f"left: about {duration(left / count)} with {count} processes, "
+        f"{count * WORKER_BYTES / 1e9:.1f} GB of memory"
     )
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _say_how(study: Study, workers: int, precision: str) -> None:
+    """Say what was chosen for this machine."""
+    device = choose_device()
+    typer.echo(f"{describe_device(device)}, {workers} processes of one thread")
+    for model in dict.fromkeys(model for pair in study.pairs for model in pair.models):
+        typer.echo(f"{MODELS[model].title}: {choose_setting(model, precision, device)}")
 
 
 @app.command()
 def run(
     study: StudyName,
     workers: Workers = None,
-    precision: Annotated[str, typer.Option(help="auto, float32 or bf16.")] = "auto",
+    precision: Precision = "auto",
     record: Annotated[
         bool, typer.Option("--record", help="Write the finished runs into results/.")
     ] = False,
 ) -> None:
     """Do the runs of a study that are missing; finished runs are never repeated."""
     declared = load_study(study)
+    _say_how(declared, workers or default_workers(), precision)
     results = run_study(declared, workers=workers, precision=precision, progress=True)
     typer.echo(f"{declared.name}: {len(results)} runs are there to compare")
     if record:

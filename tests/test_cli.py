@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from ecgnb import cli, notebook, pages, prose
 from ecgnb.errors import UserError
 from ecgnb.study.data import recorded_runs
-from ecgnb.study.run import open_progress
+from ecgnb.study.progress import open_progress
 from ecgnb.study.spec import load_study
 from ecgnb.study.statistics import compare_arms
 
@@ -30,7 +30,8 @@ def run(*arguments, **environment):
     [
         (["status", "clinic"], "unknown study 'clinic'; choose one of clinical, demo"),
         (["plan", "clinic"], "choose one of clinical, demo"),
-        (["run", "demo", "--precision", "double"], "choose one of auto, float32, bf16"),
+        (["run", "demo", "--precision", "double"], "choose one of auto, float32, tf32, bf16"),
+        (["run", "demo", "--precision", "tf32"], "tf32 is a precision of NVIDIA GPUs"),
         (["prepare", "ptb-xxl"], "Did you mean ptb-xl"),
         (["prepare", "sim-north", "--short", "stretch"], "choose one of pad, drop"),
         (["prepare", "ptb-xl"], "ECGNB_DATA is not set"),

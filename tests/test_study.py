@@ -13,14 +13,16 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-import ecgnb.study.run as runner
+import ecgnb.study.train as trainer
 from ecgnb.errors import UserError
 from ecgnb.study.data import fingerprints, read_labels, read_table
 from ecgnb.study.plan import inventory, open_runs, resolve
-from ecgnb.study.run import execute, open_progress, run_study
+from ecgnb.study.progress import open_progress
+from ecgnb.study.run import run_study
 from ecgnb.study.spec import RunSpec, build_study, load_study, study_names
 from ecgnb.study.statistics import compare_arms
 from ecgnb.study.store import Store, open_store, write_table
+from ecgnb.study.train import Materials, execute
 
 TINY = {
     "title": "Tiny",
@@ -113,8 +115,9 @@ def test_same_spec_same_numbers_bit_for_bit(done, cache, monkeypatch):
     old = next(result for result in done if result.spec.arm == "finetune")
     monkeypatch.setenv("ECGNB_CACHE", str(cache))
     store = open_store()
-    execute(study, old.spec.pretraining(), store)
-    new = store.load(execute(study, old.spec, store))
+    materials = Materials(study, store)
+    execute(materials, old.spec.pretraining())
+    new = store.load(execute(materials, old.spec))
     assert new.key == old.key
     assert new.predictions.tobytes() == old.predictions.tobytes()
     assert new.history["train_loss"] == old.history["train_loss"]
@@ -131,10 +134,10 @@ def test_labels_of_the_test_set_change_no_choice(done, cache, monkeypatch):
         labels[tested] = np.roll(labels[tested].to_numpy(), 1, axis=0)
         return labels
 
-    monkeypatch.setattr(runner, "read_labels", poisoned)
+    monkeypatch.setattr(trainer, "read_labels", poisoned)
     monkeypatch.setenv("ECGNB_CACHE", str(cache))
     store = open_store()
-    new = store.load(execute(tiny(), old.spec, store))
+    new = store.load(execute(Materials(tiny(), store), old.spec))
     assert new.predictions.tobytes() == old.predictions.tobytes()
     assert new.facts["thresholds"] == old.facts["thresholds"]
     assert new.facts["auroc"] != old.facts["auroc"] or np.isnan(old.facts["auroc"])

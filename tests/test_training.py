@@ -8,9 +8,10 @@ from torch import nn
 
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS, build_model
-from ecgnb.training.fit import Data, Schedule, choose_precision, fit, normalise, predict
+from ecgnb.training.device import choose_setting
+from ecgnb.training.fit import Data, Records, Schedule, fit, normalise, predict
 from ecgnb.training.metrics import auroc, best_thresholds, eligible, evaluate, f1, macro_auroc
-from ecgnb.training.transfer import ARMS, load_encoder, save_weights, train_arm
+from ecgnb.training.transfer import ARMS, encode, load_encoder, save_weights, train_arm
 
 SAMPLES, CLASSES = 128, 3
 SCHEDULE = Schedule(learning_rate=3e-3, updates=12, batch_size=8, evaluations=3, seed=0)
@@ -23,7 +24,8 @@ def _data(count: int = 40, seed: int = 0) -> Data:
     # Each class has a lead of its own whose amplitude tells it.
     signals[:, :CLASSES] *= np.where(labels, 3, 1)[:, :, None]
     inputs = torch.from_numpy(signals.astype(np.int16))
-    return Data(inputs, torch.from_numpy(labels.astype(np.float32)))
+    records = Records(inputs, torch.arange(count))
+    return Data(records, torch.from_numpy(labels.astype(np.float32)))
 
 
 def _equal(one: dict, other: dict) -> bool:
@@ -46,7 +48,7 @@ def test_every_model_trains_transfers_and_predicts(name, head, tmp_path):
     load_encoder(target, tmp_path / "w.safetensors")
     assert _equal(source.encoder.state_dict(), target.encoder.state_dict())
     assert _equal(untouched, target.head.state_dict())
-    scores = predict(target, train.inputs, "float32")
+    scores = predict(target, train.records, "float32")
     assert scores.shape == (40, 5)
     assert ((scores > 0) & (scores < 1)).all()
 
@@ -83,7 +85,7 @@ def test_training_is_deterministic(name):
     for _ in range(2):
         model = build_model(name, "pooled", CLASSES, SAMPLES, 0)
         fit(model, _data(), _data(seed=1), SCHEDULE)
-        outputs.append(predict(model, _data(seed=2).inputs, "float32"))
+        outputs.append(predict(model, _data(seed=2).records, "float32"))
     assert np.array_equal(*outputs)
 
 
@@ -99,7 +101,7 @@ def test_training_learns():
 def test_frozen_arms_leave_the_encoder(arm):
     model = build_model("gru", "pooled", CLASSES, SAMPLES, 0)
     before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
-    trained = train_arm(model, arm, _data(), _data(seed=1), _data(seed=2).inputs, SCHEDULE)
+    trained = train_arm(model, arm, _data(), _data(seed=1), _data(seed=2).records, SCHEDULE)
     assert trained.test.shape == (40, CLASSES)
     assert all(
         torch.equal(before[name], value) for name, value in model.encoder.state_dict().items()
@@ -109,10 +111,10 @@ def test_frozen_arms_leave_the_encoder(arm):
 def test_head_on_stored_features_equals_head_on_encoder():
     """Features computed once give the logits that the whole network would give."""
     model = build_model("resnet1d18", "pooled", CLASSES, SAMPLES, 0).eval()
-    inputs = _data().inputs
-    features = torch.from_numpy(predict(model.encoder, inputs, "float32", sigmoid=False))
+    records = _data().records
+    features = encode(model, records, "float32")
     with torch.no_grad():
-        whole = model(normalise(inputs))
+        whole = model(normalise(records.values))
         torch.testing.assert_close(model.head(features), whole, rtol=1e-4, atol=1e-5)
 
 
@@ -121,7 +123,7 @@ def test_test_labels_are_not_asked_for():
     model = build_model("gru", "pooled", CLASSES, SAMPLES, 0)
     trained = train_arm(model, "scratch", _data(), _data(seed=1), None, SCHEDULE)
     assert trained.test.size == 0
-    assert trained.validation.shape == (40, CLASSES)
+    assert trained.fitted.validation.shape == (40, CLASSES)
 
 
 def test_batches_smaller_than_the_batch_size():
@@ -132,9 +134,9 @@ def test_batches_smaller_than_the_batch_size():
 
 def test_bf16_is_close_to_float32():
     model = build_model("resnet1d18", "pooled", CLASSES, SAMPLES, 0)
-    inputs = _data().inputs
-    exact = predict(model, inputs, "float32", sigmoid=False)
-    half = predict(model, inputs, "bf16", sigmoid=False)
+    records = _data().records
+    exact = predict(model, records, "float32", sigmoid=False)
+    half = predict(model, records, "bf16", sigmoid=False)
     assert np.abs(exact - half).max() < 0.05 * np.abs(exact).max()
 
 
@@ -144,7 +146,7 @@ def test_unknown_names_say_what_there_is(tmp_path):
     with pytest.raises(UserError, match="pooled"):
         build_model("resnet1d18", "flattened", 2, SAMPLES, 0)
     with pytest.raises(UserError, match="float32"):
-        choose_precision("double", torch.device("cpu"), True)
+        choose_setting("gru", "double", torch.device("cpu"))
     with pytest.raises(UserError, match="scratch, finetune"):
         train_arm(build_model("gru", "pooled", 3, 8, 0), "frozen", _data(), _data(), None, SCHEDULE)
     (tmp_path / "w.safetensors").write_bytes(b"nothing")
@@ -153,7 +155,7 @@ def test_unknown_names_say_what_there_is(tmp_path):
 
 
 def test_no_positive_in_validation_is_a_clear_error():
-    validation = Data(_data().inputs, torch.zeros(40, CLASSES))
+    validation = Data(_data().records, torch.zeros(40, CLASSES))
     with pytest.raises(UserError, match="validation"):
         fit(build_model("gru", "pooled", CLASSES, SAMPLES, 0), _data(), validation, SCHEDULE)
 

@@ -6,17 +6,16 @@ whose own learning rate is chosen too. So the list of runs unfolds as results co
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
-from ecgnb.models import MODELS, build_model
-from ecgnb.study.data import read_table
+from ecgnb.models import build_model
+from ecgnb.study.estimate import RUN_S, UPDATE_PASSES, Estimate
 from ecgnb.study.spec import ALL, RunSpec, Study
-from ecgnb.training.fit import Data, Schedule, choose_device, choose_precision, fit
-from ecgnb.training.transfer import ARMS
+from ecgnb.training.device import activate, choose_device, choose_setting
+from ecgnb.training.fit import Data, Records, Schedule, fit
 
 Score = Callable[[RunSpec], float | None]
 """The validation AUROC of a run, or None if it has not been done."""
@@ -140,47 +139,49 @@ class Group:
     seconds: float
 
 
-def groups(study: Study, score: Score) -> list[Group]:
+def groups(study: Study, score: Score, precision: str = "auto") -> list[Group]:
     """Count the runs of a study by stage, model and arm, and measure what one costs here.
 
-    The seconds come from timing a few updates of each model on this machine; a frozen encoder is
-    taken to see each record of the target once, forward only.
+    The seconds come from timing a few updates of each model on this machine, on one thread.
     """
     planned: dict[tuple[str, str, str, str], list[Planned]] = {}
     for run in inventory(study, score):
         spec = run.spec
         planned.setdefault((spec.stage, spec.model, spec.head, spec.arm), []).append(run)
+    estimate = Estimate(study)
     cost: dict[tuple[str, str], float] = {}
     rows = []
     for (stage, model, head, arm), runs in planned.items():
         if (model, head) not in cost:
-            cost[model, head] = _seconds_per_update(model, head, study)
-        spec = runs[0].spec
-        updates: float = spec.updates
-        if ARMS[arm].frozen:
-            # A forward pass is about a third of an update.
-            updates = len(read_table(study, spec.dataset)) / spec.batch_size / 3
+            cost[model, head] = _seconds_per_pass(model, head, study, precision)
+        work = sum(estimate.work(run.spec) for run in runs) / len(runs)
         done = sum(run.done for run in runs)
-        rows.append(Group(stage, model, head, arm, len(runs), done, cost[model, head] * updates))
+        seconds = work * cost[model, head] + RUN_S
+        rows.append(Group(stage, model, head, arm, len(runs), done, seconds))
     return rows
 
 
-def _seconds_per_update(model_name: str, head: str, study: Study, updates: int = 3) -> float:
+def _seconds_per_pass(model_name: str, head: str, study: Study, precision: str) -> float:
+    """Time a few updates; the time of one forward pass of one record."""
     device = choose_device()
-    precision = choose_precision("auto", device, MODELS[model_name].half_precision_on_cpu)
-    samples = study.data.samples
+    setting = choose_setting(model_name, precision, device)
+    activate(setting)
+    size, samples = study.batch_size, study.data.samples
     model = build_model(model_name, head, 20, samples, seed=0).to(device)
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randint(-500, 500, (study.batch_size, 12, samples), generator=generator)
-    labels = (torch.rand((study.batch_size, 20), generator=generator) > 0.5).float()
-    data = Data(inputs.to(torch.int16).to(device), labels.to(device))
+    values = torch.randint(-500, 500, (size, 12, samples), generator=generator)
+    labels = (torch.rand((size, 20), generator=generator) > 0.5).float()
+    records = Records(values.to(torch.int16), torch.arange(size)).to(device)
+    data = Data(records, labels.to(device))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        fit(model, data, data, Schedule(1e-3, 1, study.batch_size, 1, 0), precision=precision)
-        started = time.perf_counter()
-        fit(model, data, data, Schedule(1e-3, updates, study.batch_size, 1, 0), precision=precision)
-        return (time.perf_counter() - started) / updates
+        seconds = []
+        for updates in (1, 4):  # the first call warms up; the last is timed
+            schedule = Schedule(1e-3, updates, size, 1, 0)
+            fitted = fit(model, data, data, schedule, precision=setting.precision)
+            seconds.append(fitted.history["seconds"][-1] - fitted.evaluation_seconds)
+        return seconds[-1] / (updates * UPDATE_PASSES * size)
     finally:
         torch.set_num_threads(threads)
 

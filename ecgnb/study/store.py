@@ -13,7 +13,8 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+from filelock import FileLock
 from pyarrow import parquet
 
 import ecgnb
@@ -48,8 +50,9 @@ class Result:
         See `ecgnb.training.fit.Fitted`.
     facts : dict
         ``train_records``, ``validation_records``, ``validation_auroc``, ``best_update``, the test
-        metrics (``auroc``, ``auprc``, ``f1``, ``weighted_f1``, ``classes_scored``), and where it
-        was made (``seconds``, ``device``, ``precision``, ``torch``, ``package``, ``code``).
+        metrics (``auroc``, ``auprc``, ``f1``, ``weighted_f1``, ``classes``), and where it was made
+        (``seconds``, of which ``training_seconds`` in training itself, ``device``, ``precision``,
+        ``torch``, ``package``, ``code``).
     """
 
     key: str
@@ -110,6 +113,25 @@ class Store:
         """Tell whether a pre-training can be used: its result and its weights are there."""
         return self.path(key).exists() and self.weights(key).exists()
 
+    def shared(
+        self, name: str, compute: Callable[[], npt.NDArray[np.float32]]
+    ) -> npt.NDArray[np.float32]:
+        """Return an array that several runs use, memory-mapped; whoever comes first computes it.
+
+        Raises
+        ------
+        UserError
+            If it cannot be written.
+        """
+        path = self.folder / name[:2] / f"{name}.npy"
+        with self._writable():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):  # let go of when its process dies
+                if not path.exists():
+                    values = compute()
+                    _put(path, lambda place: _write_array(place, values))
+        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+
     def load(self, key: str) -> Result | None:
         """Return the result of a run, or None if it has not been done."""
         path = self.path(key)
@@ -126,10 +148,15 @@ class Store:
         UserError
             If it cannot be written, as on a full disk.
         """
-        try:
+        with self._writable():
             if write_weights:
                 _put(self.weights(result.key), write_weights)
             _put(self.path(result.key), lambda path: _write(path, result))
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise UserError(
                 f"cannot write results to {self.folder} ({error.strerror or error}); no finished "
@@ -169,6 +196,11 @@ def _write(path: Path, result: Result) -> None:
     encoded = np.frombuffer(json.dumps(text).encode(), dtype=np.uint8)
     with open(path, "wb") as file:
         np.savez_compressed(file, facts=encoded, predictions=result.predictions)
+
+
+def _write_array(path: Path, values: npt.NDArray[np.float32]) -> None:
+    with open(path, "wb") as file:  # a name without a suffix, as `np.save` would not leave it
+        np.save(file, values, allow_pickle=False)
 
 
 def _read(path: Path) -> Result:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +16,8 @@ from torch import nn
 from tqdm import tqdm
 
 from ecgnb.errors import UserError
+from ecgnb.training.device import autocast
 from ecgnb.training.metrics import macro_auroc
-
-PRECISIONS = ("auto", "float32", "bf16")
 
 _UNIT = 250.0  # microvolts: about the standard deviation of an ECG, so that inputs are near 1
 _WEIGHT_DECAY = 0.01
@@ -28,17 +28,50 @@ _MIN_VALIDATION_POSITIVES = 3
 
 
 @dataclass(frozen=True)
-class Data:
-    """Inputs and labels of one part of a dataset, on the device where they are used.
+class Records:
+    """Some records of a dataset, none of them copied: all parts of all runs share one array.
 
     Attributes
     ----------
-    inputs : Tensor
-        int16 microvolts (records, 12, samples), or float features (records, features).
+    values : Tensor
+        The whole dataset: int16 microvolts (all, 12, samples), or float features (all, features).
+        Memory-mapped on a CPU; on a GPU it lies there once.
+    rows : Tensor of int64, shape (records,)
+        Which of them, on the device of `values`.
+    """
+
+    values: torch.Tensor
+    rows: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, which: torch.Tensor) -> torch.Tensor:
+        """Return some of the records, ready to enter a model."""
+        found = self.values[self.rows[which]]
+        return normalise(found) if found.dtype == torch.int16 else found
+
+    def to(self, device: torch.device) -> Records:
+        """Move the array to a device."""
+        return Records(self.values.to(device), self.rows.to(device))
+
+    def batches(self) -> Iterator[torch.Tensor]:
+        """Go through all records in order, in batches for evaluation."""
+        for which in torch.arange(len(self), device=self.rows.device).split(_EVALUATION_BATCH):
+            yield self[which]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Records and their labels.
+
+    Attributes
+    ----------
+    records : Records
     labels : Tensor of float32, shape (records, classes)
     """
 
-    inputs: torch.Tensor
+    records: Records
     labels: torch.Tensor
 
     def __len__(self) -> int:
@@ -81,40 +114,17 @@ class Fitted:
         The update whose weights the model holds now.
     validation_auroc : float
         Its macro AUROC on validation.
+    validation : ndarray of float32, shape (records, classes)
+        Its probabilities on validation.
+    evaluation_seconds : float
+        What looking at validation took; the rest of the time went into updates.
     """
 
     history: dict[str, list[float]]
     best_update: int
     validation_auroc: float
-
-
-def choose_device() -> torch.device:
-    """Choose a GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def check_precision(wanted: str) -> None:
-    """Raise a UserError if there is no such precision."""
-    if wanted not in PRECISIONS:
-        raise UserError(f"unknown precision {wanted!r}; choose one of {', '.join(PRECISIONS)}")
-
-
-def choose_precision(wanted: str, device: torch.device, half_precision_on_cpu: bool) -> str:
-    """Choose ``bf16`` where it is faster, else ``float32``, unless one is asked for.
-
-    Raises
-    ------
-    UserError
-        If the precision is unknown.
-    """
-    check_precision(wanted)
-    if wanted != "auto":
-        return wanted
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "float32"
-    # Without such instructions bfloat16 is emulated, and slower than float32.
-    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return "bf16" if half_precision_on_cpu and has_bf16() else "float32"
+    validation: npt.NDArray[np.float32]
+    evaluation_seconds: float
 
 
 def normalise(signals: torch.Tensor) -> torch.Tensor:
@@ -127,14 +137,14 @@ def normalise(signals: torch.Tensor) -> torch.Tensor:
 
 
 def predict(
-    model: nn.Module, inputs: torch.Tensor, precision: str, sigmoid: bool = True
+    model: nn.Module, records: Records, precision: str, sigmoid: bool = True
 ) -> npt.NDArray[np.float32]:
     """Return a model's output in evaluation mode, shape (records, outputs)."""
     model.eval()
     parts = []
-    with torch.inference_mode(), _autocast(inputs.device, precision):
-        for batch in inputs.split(_EVALUATION_BATCH):
-            output = model(_ready(batch)).float()
+    with torch.inference_mode(), autocast(records.values.device, precision):
+        for batch in records.batches():
+            output = model(batch).float()
             parts.append(torch.sigmoid(output) if sigmoid else output)
     return torch.cat(parts).cpu().numpy()
 
@@ -159,7 +169,7 @@ def fit(
     schedule : Schedule
         Updates, batches and learning rate.
     precision : str
-        ``float32`` or ``bf16`` (autocast; weights and optimiser stay float32).
+        See `ecgnb.training.device.Setting`.
     progress : str
         Text before a progress bar; without it no bar is drawn.
 
@@ -176,41 +186,48 @@ def fit(
         optimiser, lambda update: _rate_factor(update, warm_up, schedule.updates)
     )
     stops = _evaluation_updates(schedule)
-    order = _batches(len(train), schedule)
+    device = train.labels.device
+    # The order of all updates goes to the device at once, so that no update waits for it.
+    order = _order(len(train), schedule).to(device).split(min(schedule.batch_size, len(train)))
     truth = validation.labels.cpu().numpy().astype(bool)
     history: dict[str, list[float]] = {
         name: []
         for name in ("update", "train_loss", "validation_loss", "validation_auroc", "seconds")
     }
     best, best_state, best_update = -math.inf, copy.deepcopy(model.state_dict()), 0
+    best_scores = np.empty((0, 0), dtype=np.float32)
     losses: list[torch.Tensor] = []
+    evaluating = 0.0
     started = time.perf_counter()
     bar = tqdm(total=schedule.updates, desc=progress, disable=not progress, leave=False)
-    for update, rows in enumerate(order, start=1):
-        model.train()
-        with _autocast(train.inputs.device, precision):
-            logits = model(_ready(train.inputs[rows]))
-        loss = F.binary_cross_entropy_with_logits(logits.float(), train.labels[rows])
+    model.train()
+    for update, which in enumerate(order, start=1):
+        with autocast(device, precision):
+            logits = model(train.records[which])
+        loss = F.binary_cross_entropy_with_logits(logits.float(), train.labels[which])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trained, _GRADIENT_NORM)
         optimiser.step()
         rate.step()
-        losses.append(loss.detach())
+        losses.append(loss.detach())  # read at the next evaluation: a GPU is not waited for
         bar.update()
         if update not in stops:
             continue
-        scores = predict(model, validation.inputs, precision)
+        history["train_loss"].append(float(torch.stack(losses).mean()))
+        losses.clear()
+        begun = time.perf_counter()
+        scores = predict(model, validation.records, precision)
+        model.train()
         reached = macro_auroc(truth, scores, _MIN_VALIDATION_POSITIVES)
         history["update"].append(update)
-        history["train_loss"].append(float(torch.stack(losses).mean()))
         history["validation_loss"].append(_cross_entropy(truth, scores))
         history["validation_auroc"].append(reached)
-        history["seconds"].append(time.perf_counter() - started)
-        losses.clear()
         if reached > best:
             best, best_update = reached, update
-            best_state = copy.deepcopy(model.state_dict())
+            best_state, best_scores = copy.deepcopy(model.state_dict()), scores
+        evaluating += time.perf_counter() - begun
+        history["seconds"].append(time.perf_counter() - started)
     bar.close()
     model.load_state_dict(best_state)
     if best_update == 0:
@@ -218,7 +235,7 @@ def fit(
             "no class has enough positives in the validation set to choose a checkpoint; use more "
             "records or a label set with more common classes"
         )
-    return Fitted(history, best_update, best)
+    return Fitted(history, best_update, best, best_scores, evaluating)
 
 
 def _rate_factor(update: int, warm_up: int, updates: int) -> float:
@@ -232,21 +249,12 @@ def _evaluation_updates(schedule: Schedule) -> set[int]:
     return {round(schedule.updates * (index + 1) / count) for index in range(count)}
 
 
-def _batches(count: int, schedule: Schedule) -> list[torch.Tensor]:
-    """Draw the batches of all updates: one permutation of the records after another."""
+def _order(count: int, schedule: Schedule) -> torch.Tensor:
+    """Draw the records of all updates: one permutation of the records after another."""
     generator = np.random.default_rng(schedule.seed)
-    size = min(schedule.batch_size, count)
-    wanted = schedule.updates * size
+    wanted = schedule.updates * min(schedule.batch_size, count)
     stream = np.concatenate([generator.permutation(count) for _ in range(-(-wanted // count))])
-    return list(torch.from_numpy(stream[:wanted]).split(size))
-
-
-def _ready(inputs: torch.Tensor) -> torch.Tensor:
-    return normalise(inputs) if inputs.dtype == torch.int16 else inputs
-
-
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    return torch.from_numpy(stream[:wanted])
 
 
 def _cross_entropy(truth: npt.NDArray[np.bool_], scores: npt.NDArray[np.float32]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from torch import nn
 
 from ecgnb.errors import UserError
 from ecgnb.models import Model
-from ecgnb.training.fit import Data, Fitted, Schedule, fit, normalise, predict
+from ecgnb.training.device import autocast
+from ecgnb.training.fit import Data, Fitted, Records, Schedule, fit, predict
+
+_NOTHING = np.empty((0, 0), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -54,19 +58,22 @@ def check_arm(name: str) -> Arm:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained arm: what happened, and its probabilities.
+    """A trained arm: what happened, and what it says of the test records.
 
     Attributes
     ----------
     fitted : Fitted
         History and choice of the checkpoint.
-    validation, test : ndarray of float32, shape (records, classes)
-        Probabilities. `test` is empty where no test inputs were given.
+    test : ndarray of float32, shape (records, classes)
+        Probabilities; empty where no test records were given.
+    seconds : float
+        What training took, without looking at validation and test: updates, and features where
+        the encoder is frozen.
     """
 
     fitted: Fitted
-    validation: npt.NDArray[np.float32]
     test: npt.NDArray[np.float32]
+    seconds: float
 
 
 def train_arm(
@@ -74,12 +81,13 @@ def train_arm(
     arm: str,
     train: Data,
     validation: Data,
-    test_inputs: torch.Tensor | None,
+    test: Records | None,
     schedule: Schedule,
     *,
     precision: str = "float32",
+    features: torch.Tensor | None = None,
 ) -> Trained:
-    """Train a model in one arm and predict validation and test.
+    """Train a model in one arm and predict the test records.
 
     Parameters
     ----------
@@ -89,23 +97,32 @@ def train_arm(
         A name of `ARMS`.
     train, validation : Data
         Records with labels.
-    test_inputs : Tensor or None
+    test : Records or None
         Records whose labels nobody here knows; read once, after everything is chosen.
     schedule : Schedule
         The same for every arm of a comparison.
     precision : str
-        ``float32`` or ``bf16``; a head on stored features is always trained in float32.
+        ``float32``, ``tf32`` or ``bf16``; a head on features is always trained in float32.
+    features : Tensor, optional
+        What a frozen pre-trained encoder says of every record of the dataset (see `encode`),
+        where that is known already.
     """
     kind = check_arm(arm)
-    parts = [train.inputs, validation.inputs]
-    if test_inputs is not None:
-        parts.append(test_inputs)
+    started = time.perf_counter()
+    parts = [train.records, validation.records]
+    if test is not None:
+        parts.append(test)
     trainable: nn.Module = model
     if kind.frozen:
         if not kind.pretrained:
-            _calibrate(model.encoder, train.inputs)
+            _calibrate(model.encoder, train.records, precision)
         # A frozen encoder says the same of a record in every epoch: ask it once.
-        parts = _standardise([_features(model.encoder, part, precision) for part in parts])
+        if features is None:
+            found = [encode(model, part, precision) for part in parts]
+        else:
+            found = [features[part.rows.cpu()] for part in parts]
+        parts = [Records(part, torch.arange(len(part))) for part in _standardise(found)]
+        parts = [part.to(train.labels.device) for part in parts]
         trainable, precision = model.head, "float32"
     fitted = fit(
         trainable,
@@ -114,13 +131,14 @@ def train_arm(
         schedule,
         precision=precision,
     )
-    test = predict(trainable, parts[2], precision) if len(parts) == 3 else np.empty((0, 0), "f4")
-    return Trained(fitted, predict(trainable, parts[1], precision), test)
+    seconds = time.perf_counter() - started - fitted.evaluation_seconds
+    predicted = predict(trainable, parts[2], precision) if len(parts) == 3 else _NOTHING
+    return Trained(fitted, predicted, seconds)
 
 
-def _features(encoder: nn.Module, inputs: torch.Tensor, precision: str) -> torch.Tensor:
-    values = predict(encoder, inputs, precision, sigmoid=False)
-    return torch.from_numpy(values).to(inputs.device)
+def encode(model: Model, records: Records, precision: str) -> torch.Tensor:
+    """Return the features of records, float32 of shape (records, features), on the CPU."""
+    return torch.from_numpy(predict(model.encoder, records, precision, sigmoid=False))
 
 
 def _standardise(parts: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -131,7 +149,7 @@ def _standardise(parts: list[torch.Tensor]) -> list[torch.Tensor]:
     return [(part - mean) * scale for part in parts]
 
 
-def _calibrate(encoder: nn.Module, inputs: torch.Tensor) -> None:
+def _calibrate(encoder: nn.Module, records: Records, precision: str) -> None:
     """Give a random encoder's normalisation layers the statistics of the training records.
 
     An encoder that was never trained has none of its own; no label is used.
@@ -143,9 +161,9 @@ def _calibrate(encoder: nn.Module, inputs: torch.Tensor) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over the batches below
     encoder.train()
-    with torch.no_grad():
-        for batch in inputs.split(128):
-            encoder(normalise(batch))
+    with torch.no_grad(), autocast(records.values.device, precision):
+        for batch in records.batches():
+            encoder(batch)
 
 
 def save_weights(model: Model, path: Path, facts: dict[str, object]) -> None:

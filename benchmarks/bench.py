@@ -1,0 +1,150 @@
+"""How fast ecgnb is: beside what a user would otherwise write, and beside what the machine allows.
+
+Run as ``make bench``; writes ``results/speed.json`` beside this file and prints its tables.
+``python benchmarks/bench.py --page`` prints them from that file, for the book.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import machine
+import numpy as np
+import preparing
+import psutil
+import reading
+import torch
+import training
+from tables import tables
+
+from ecgnb.study.progress import open_progress
+from ecgnb.study.spec import load_study
+from ecgnb.training.transfer import ARMS
+
+PATH = Path(__file__).parent / "results" / "speed.json"
+PTB_XL_RECORDS = 21_837
+
+
+def demo(cores: int) -> dict[str, object]:
+    """Do the study ``demo`` from nothing, as a user does, and see where the time went."""
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["ECGNB_CACHE"] = cache
+        command = [sys.executable, "-m", "ecgnb.cli", "run", "demo", "--workers", str(cores)]
+        started = time.perf_counter()
+        subprocess.run(command, check=True, env={**os.environ, "TQDM_DISABLE": "1"})
+        wall = time.perf_counter() - started
+        results = open_progress(load_study("demo")).all_done()
+        del os.environ["ECGNB_CACHE"]
+    trained = sum(result.facts["training_seconds"] for result in results)
+    evaluated = sum(result.facts["seconds"] for result in results) - trained
+    seconds = {
+        (arm, model): statistics.median(
+            result.facts["seconds"]
+            for result in results
+            if result.spec.stage == "final" and (result.spec.arm, result.spec.model) == (arm, model)
+        )
+        for arm in ARMS
+        for model in load_study("demo").pairs[0].models
+    }
+    return {
+        "runs": len(results),
+        "wall_seconds": round(wall, 1),
+        "processes": cores,
+        "share_training": round(trained / (wall * cores), 3),
+        "share_validation_and_test": round(evaluated / (wall * cores), 3),
+        "share_outside_runs": round(1 - (trained + evaluated) / (wall * cores), 3),
+        "arm_seconds": [
+            {"arm": arm, "model": model, "seconds": round(value, 2)}
+            for (arm, model), value in seconds.items()
+        ],
+    }
+
+
+def memory(model: str = "resnet1d18", records: int = PTB_XL_RECORDS) -> dict[str, object]:
+    """Train on an array of PTB-XL's full size, and see how much memory that takes."""
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "signals.npy"
+        shape = (records, 12, training.SAMPLES)
+        values = np.lib.format.open_memmap(path, mode="w+", dtype=np.int16, shape=shape)
+        rng = np.random.default_rng(0)
+        for part in np.array_split(values, 50):
+            part[:] = rng.integers(-500, 500, part.shape, dtype=np.int16)
+        values.flush()
+        here, there = context.Pipe()
+        process = context.Process(target=_train_once_over, args=(there, model, path))
+        process.start()
+        before, after = here.recv()
+        process.join()
+    return {
+        "model": model,
+        "records": records,
+        "before_mb": round(before / 1e6),
+        "peak_mb": round(after / 1e6),
+        "over_import_mb": round((after - before) / 1e6),
+    }
+
+
+def _train_once_over(connection, model: str, path: Path) -> None:
+    torch.set_num_threads(1)
+    before = psutil.Process().memory_info().rss
+    signals = np.load(path, mmap_mode="r")
+    labels = np.random.default_rng(1).random((len(signals), training.CLASSES)) < 0.3
+    trainer = training.Ours(model, signals, labels.astype(np.float32), training.BATCH)
+    # Two fifths of an epoch, and all records as validation: every page of the array is touched.
+    trainer.validation = trainer.train
+    trainer.rate(len(signals) * 2 // 5 // training.BATCH)
+    connection.send((before, peak()))
+
+
+def peak() -> int:
+    """Return the most memory that this process has held, pages of mapped files among it."""
+    import resource
+
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes * (1 if sys.platform == "darwin" else 1024)
+
+
+def measure(cores: int, repeats: int) -> dict[str, object]:
+    """Measure everything; each pair of figures that is compared was measured in turns."""
+    machine.use_cores(cores)
+    device = torch.device("cpu")
+    found: dict[str, object] = {
+        "when": time.strftime("%Y-%m-%d"),
+        "machine": machine.describe(cores),
+        "repeats": repeats,
+        "limits": machine.limits(device),
+    }
+    found["training"] = [training.measure(model, cores, repeats) for model in training.MODELS]
+    found["demo"] = demo(cores)
+    found["memory"] = memory()
+    found["preparing"] = preparing.measure()
+    if os.environ.get("ECGNB_DATA"):
+        found["reading"] = [row for dataset in reading.DATASETS for row in reading.measure(dataset)]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cores", type=int, default=2, help="how many cores to use (2)")
+    parser.add_argument("--repeats", type=int, default=5, help="timings of each figure (5)")
+    parser.add_argument("--page", action="store_true", help="print what was measured last")
+    options = parser.parse_args()
+    if options.page:
+        print(tables(json.loads(PATH.read_text())))
+        return
+    found = measure(options.cores, options.repeats)
+    last = json.loads(PATH.read_text()) if PATH.exists() else None
+    PATH.write_text(json.dumps(found, indent=1) + "\n")
+    print(tables(found, last))
+
+
+if __name__ == "__main__":
+    main()

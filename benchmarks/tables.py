@@ -1,0 +1,113 @@
+"""What was measured, as Markdown: for a terminal and for the book."""
+
+from collections.abc import Iterable
+from typing import Any
+
+Found = dict[str, Any]
+
+
+def tables(found: Found, last: Found | None = None) -> str:
+    """Write all tables; beside training rates those of `last`, if the same machine made them."""
+    if last and last["machine"] != found["machine"]:
+        last = None
+    parts = [
+        _machine(found),
+        _training(found, last),
+        _preparing(found["preparing"]),
+        _reading(found.get("reading")),
+        _demo(found["demo"]),
+        _memory(found["memory"]),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _table(title: str, head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    names = list(head)
+    lines = [f"**{title}**", "", _line(names), _line(["---"] + ["---:"] * (len(names) - 1))]
+    return "\n".join([*lines, *(_line(row) for row in rows)])
+
+
+def _line(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
+
+
+def _machine(found: Found) -> str:
+    facts, limits = found["machine"], found["limits"]
+    return (
+        f"Measured on {found['when']} with {facts['cores_used']} cores of an {facts['cpu']} "
+        f"({facts['device']}), torch {facts['torch']}, Python {facts['python']}, numpy "
+        f"{facts['numpy']}; medians of {found['repeats']} timings, both sides of a ratio in turns. "
+        f"The same cores multiply matrices at {limits['bf16']:,.0f} GFLOP/s in bf16 and "
+        f"{limits['float32']:,.0f} in float32, and copy memory at {limits['copy']:.0f} GB/s."
+    )
+
+
+def _training(found: Found, last: Found | None) -> str:
+    before = {row["model"]: row["ours"] for row in last["training"]} if last else {}
+    limit = found["limits"]["bf16"]
+    head = ["model", "plain loop, records/s", "ecgnb, records/s", "times faster", "share of limit"]
+    head += ["last time"] if before else []
+    rows = []
+    for row in found["training"]:
+        low, high = row["least_and_most"]
+        share = f"{row['gflop_per_second'] / limit:.2f}" if row["gflop_per_second"] else ""
+        cells = [row["title"], f"{row['plain']:,.0f}", f"{row['ours']:,.0f}"]
+        cells += [f"{row['times']:.1f} ({low:.1f} to {high:.1f})", share]
+        rows.append(cells + ([f"{before.get(row['model'], 0):,.0f}"] if before else []))
+    return _table("Training, 12 leads x 1,000 samples, batches of 64", head, rows)
+
+
+def _preparing(row: Found) -> str:
+    return _table(
+        f"Preparing {row['records']:,} records of 12 leads x 5,000 samples to 100 Hz",
+        ["", "wfdb and scipy in a loop", "ecgnb", "times faster", "peak memory"],
+        [
+            [
+                "records/s",
+                f"{row['plain_records_per_second']:,.0f}",
+                f"{row['records_per_second']:,.0f}",
+                f"{row['times_faster']:.1f}",
+                f"{row['peak_mb']:,.0f} MB",
+            ]
+        ],
+    )
+
+
+def _reading(rows: list[Found] | None) -> str:
+    names = {"wfdb_rdsamp": "wfdb.rdsamp", "ours_microvolts": "ecgnb"}
+    wanted = [row for row in rows or [] if row["reader"] in names]
+    if not wanted:
+        return ""
+    cells = []
+    for row in wanted:
+        rate, times = f"{row['records_per_second']:,}", f"{row['times_faster']:.0f}"
+        cells.append([row["dataset"], names[row["reader"]], rate, times])
+    head = ["records of", "read by", "records/s", "times faster"]
+    return _table("Reading a record into microvolts, one core", head, cells)
+
+
+def _demo(row: Found) -> str:
+    def share(name: str) -> str:
+        return f"{100 * row[name]:.1f} %"
+
+    return _table(
+        f"`ecgnb run demo` from nothing: {row['runs']} runs in {row['wall_seconds']:.0f} s with "
+        f"{row['processes']} processes",
+        ["where the time of the processes went", "share"],
+        [
+            ["training", share("share_training")],
+            ["validation, test, reading and storing in runs", share("share_validation_and_test")],
+            ["starting, simulating and preparing, waiting", share("share_outside_runs")],
+        ],
+    )
+
+
+def _memory(row: Found) -> str:
+    return _table(
+        f"Memory while training ResNet1d18 on {row['records']:,} prepared records, one process",
+        ["", "MB"],
+        [
+            ["after importing torch", f"{row['before_mb']:,}"],
+            ["peak, pages of the mapped array among it", f"{row['peak_mb']:,}"],
+        ],
+    )

@@ -1,0 +1,71 @@
+"""What is done of a study, what can start, and what is still to come."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from ecgnb.study.data import fingerprints, recorded_runs
+from ecgnb.study.plan import inventory, open_runs, resolve
+from ecgnb.study.spec import RunSpec, Study
+from ecgnb.study.store import Result, Store, open_store
+
+
+class Progress:
+    """What is known of the runs of a study, and which of them can start."""
+
+    def __init__(self, study: Study, store: Store) -> None:
+        self.study = study
+        self.store = store
+        self.fingerprints = fingerprints(study)
+        self._scores: dict[str, float] = {}
+        self._key = lru_cache(maxsize=None)(lambda spec: spec.key(self.fingerprints))
+
+    def score(self, spec: RunSpec) -> float | None:
+        """Return the validation AUROC of a run, or None if it has not been done."""
+        key = self._key(spec)
+        if key not in self._scores:
+            result = self.store.load(key)
+            if result is None:
+                return None
+            self._scores[key] = float(result.facts["validation_auroc"])
+        return self._scores[key]
+
+    def has_encoder(self, spec: RunSpec) -> bool:
+        """Tell whether the weights of a pre-training are in the cache."""
+        return self.store.has_weights(self._key(spec))
+
+    def open_runs(self) -> list[RunSpec]:
+        """List the missing runs that can start now."""
+        return open_runs(self.study, self.score, self.has_encoder)
+
+    def missing(self) -> list[RunSpec]:
+        """List every run that is not done, also those whose learning rate is not chosen yet."""
+        return [run.spec for run in inventory(self.study, self.score) if not run.done]
+
+    def all_done(self) -> list[Result]:
+        """Return the results of all runs that are done, tuning and pre-training among them."""
+        specs: dict[RunSpec, None] = {}
+        for cell in self.study.cells():
+            known = resolve(self.study, cell, self.score).run
+            tuned = known or cell
+            runs = [*self.study.source_candidates(cell), *self.study.candidates(tuned)]
+            for run in (*runs, known, tuned.pretraining()):
+                if run:
+                    specs.setdefault(run)
+        found = (self.store.load(self._key(spec)) for spec in specs)
+        return [result for result in found if result]
+
+    def finished(self) -> list[Result]:
+        """Return the results of all final runs that are done, in the order of the study."""
+        found = []
+        for cell in self.study.cells():
+            spec = resolve(self.study, cell, self.score).run
+            result = self.store.load(self._key(spec)) if spec else None
+            if result:
+                found.append(result)
+        return found
+
+
+def open_progress(study: Study) -> Progress:
+    """Look up what is known of a study, on this computer and in its recorded results."""
+    return Progress(study, open_store(recorded_runs(study)))

@@ -1,0 +1,179 @@
+"""One run from its spec to its stored result."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from ecgnb.data.prepare import Prepared
+from ecgnb.data.splits import Split, source_split, subset, target_split
+from ecgnb.models import Model, build_model
+from ecgnb.study.data import fingerprints, open_dataset, read_labels
+from ecgnb.study.spec import RunSpec, Study
+from ecgnb.study.store import Result, Store, provenance
+from ecgnb.training.device import Setting, activate, choose_device, choose_setting, share
+from ecgnb.training.fit import Data, Records, Schedule
+from ecgnb.training.metrics import best_thresholds, evaluate
+from ecgnb.training.transfer import ARMS, encode, load_encoder, save_weights, train_arm
+
+_ORDER_SEED = 2_000_000  # keeps the order of records apart from the initial weights
+_LONGEST_SHARED = 4096  # features a record; those of a flattened head are worth no room on disk
+
+
+class Materials:
+    """What the runs of a study read, opened once in a process and shared by all its runs.
+
+    Parameters
+    ----------
+    study : Study
+        Says how its datasets are prepared.
+    store : Store
+        Where results and weights are.
+    """
+
+    def __init__(self, study: Study, store: Store) -> None:
+        self.study = study
+        self.store = store
+        self.device = choose_device()
+        self.fingerprints = fingerprints(study)
+        self.prepared = cache(self._prepared)
+        self.signals = cache(self._signals)
+        self.labels = cache(self._labels)
+        self._split = cache(self._split_of)
+
+    def _prepared(self, dataset: str) -> Prepared:
+        return open_dataset(self.study, dataset)
+
+    def _signals(self, dataset: str) -> torch.Tensor:
+        return share(self.prepared(dataset).signals, self.device)
+
+    def _labels(self, dataset: str, label_set: str, min_positives: int) -> pd.DataFrame:
+        return read_labels(self.prepared(dataset).table, dataset, label_set, min_positives)
+
+    def records(self, dataset: str, rows: npt.NDArray[np.int64]) -> Records:
+        """Name some records of a dataset."""
+        return Records(self.signals(dataset), torch.from_numpy(rows).to(self.device))
+
+    def split(self, spec: RunSpec) -> Split:
+        """Return who trains, validates and tests in a run; `train` without its size."""
+        seed = None if spec.stage == "pretrain" else spec.seed
+        return self._split(spec.dataset, spec.label_set, spec.min_positives, seed)
+
+    def _split_of(
+        self, dataset: str, label_set: str, min_positives: int, seed: int | None
+    ) -> Split:
+        table = self.prepared(dataset).table
+        if seed is None:
+            return source_split(table)
+        labels = self.labels(dataset, label_set, min_positives)
+        return target_split(table, labels.to_numpy(), seed)
+
+    def features(self, spec: RunSpec, model: Model, precision: str) -> torch.Tensor | None:
+        """Return what a pre-trained frozen encoder says of every record of the target.
+
+        All runs on one encoder share them: whoever comes first computes them. None where the
+        encoder is trained, is random (its normalisation then depends on the training records), or
+        says too much.
+        """
+        arm = ARMS[spec.arm]
+        pretraining = spec.pretraining()
+        if not arm.frozen or pretraining is None or model.head.in_features > _LONGEST_SHARED:
+            return None
+        rows = np.arange(len(self.prepared(spec.dataset).table))
+        print_ = self.fingerprints[spec.dataset]
+        values = self.store.shared(
+            f"{pretraining.key(self.fingerprints)}-{print_[:12]}-{precision}",
+            lambda: encode(model, self.records(spec.dataset, rows), precision).numpy(),
+        )
+        return share(values, torch.device("cpu"))
+
+
+def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str:
+    """Train one run and save its result.
+
+    Parameters
+    ----------
+    materials : Materials
+        The weights of the run's pre-training must be in its store.
+    spec : RunSpec
+    precision : str
+        See `ecgnb.training.device.choose_setting`.
+
+    Returns
+    -------
+    str
+        The key of the run.
+    """
+    started = time.perf_counter()
+    store, prints = materials.store, materials.fingerprints
+    labels = materials.labels(spec.dataset, spec.label_set, spec.min_positives)
+    truth = labels.to_numpy()
+    split = materials.split(spec)
+    rows = subset(split, spec.size)
+    setting = choose_setting(spec.model, precision, materials.device)
+    activate(setting)
+
+    def data(part: npt.NDArray[np.int64]) -> Data:
+        wanted = torch.from_numpy(truth[part].astype(np.float32)).to(materials.device)
+        return Data(materials.records(spec.dataset, part), wanted)
+
+    samples = materials.prepared(spec.dataset).signals.shape[2]
+    model = build_model(spec.model, spec.head, truth.shape[1], samples, spec.seed)
+    if pretraining := spec.pretraining():
+        load_encoder(model, store.weights(pretraining.key(prints)))
+    model.to(materials.device)
+    trained = train_arm(
+        model,
+        spec.arm,
+        data(rows),
+        data(split.validation),
+        None if spec.stage == "tune" else materials.records(spec.dataset, split.test),
+        Schedule(
+            spec.learning_rate,
+            spec.updates,
+            spec.batch_size,
+            spec.evaluations,
+            _ORDER_SEED + spec.seed,
+        ),
+        precision=setting.precision,
+        features=materials.features(spec, model, setting.precision),
+    )
+    facts: dict[str, object] = {
+        "train_records": len(rows),
+        "validation_records": len(split.validation),
+        "validation_auroc": trained.fitted.validation_auroc,
+        "best_update": trained.fitted.best_update,
+        **_made_by(setting),
+    }
+    records: tuple[str, ...] = ()
+    predictions = trained.test.astype(np.float16)
+    if spec.stage != "tune":
+        records = tuple(materials.prepared(spec.dataset).table["record"].iloc[split.test])
+        thresholds = best_thresholds(truth[split.validation], trained.fitted.validation)
+        # Scores are taken from what is stored, so that anyone can compute them again.
+        scores = asdict(evaluate(truth[split.test], predictions.astype(np.float64), thresholds))
+        facts.update(scores, thresholds=[float(value) for value in thresholds])
+    facts.update(seconds=time.perf_counter() - started, training_seconds=trained.seconds)
+    key = spec.key(prints)
+    classes = tuple(labels.columns)
+    result = Result(key, spec, classes, records, predictions, trained.fitted.history, facts)
+    weights = partial(_write_weights, model, spec) if spec.stage == "pretrain" else None
+    store.save(result, weights)
+    return key
+
+
+def _made_by(setting: Setting) -> dict[str, str]:
+    device = setting.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {"precision": setting.precision, "device": name, **provenance()}
+
+
+def _write_weights(model: torch.nn.Module, spec: RunSpec, path: Path) -> None:
+    save_weights(model, path, asdict(spec))  # type: ignore[arg-type]

@@ -1,0 +1,145 @@
+"""Where a model runs and at which precision: the fastest that the machine has, or what is asked."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+import torch
+
+from ecgnb.errors import UserError
+from ecgnb.models import MODELS
+
+PRECISIONS = ("auto", "float32", "tf32", "bf16")
+
+_LAYOUTS = {
+    ("CNN", "cpu"): "convolutions in channels-last layout",
+    ("RNN", "cpu"): "time steps in blocks that stay in cache",
+    ("CNN", "cuda"): "cuDNN convolutions",
+    ("RNN", "cuda"): "cuDNN recurrent layers",
+}
+_AMPERE = 8  # compute capability from which an NVIDIA GPU has TF32 and bfloat16
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a model is computed.
+
+    Attributes
+    ----------
+    device : torch.device
+    precision : str
+        ``float32``, ``tf32`` (float32 whose products are rounded, on NVIDIA GPUs) or ``bf16``
+        (autocast; weights and optimiser stay float32).
+    layout : str
+        How its layers are laid out there, in words.
+    """
+
+    device: torch.device
+    precision: str
+    layout: str
+
+    def __str__(self) -> str:
+        return f"{self.precision}, {self.layout}"
+
+
+def choose_device() -> torch.device:
+    """Choose a GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def describe_device(device: torch.device) -> str:
+    """Name the device, with what decides the precision."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    found = [name for name, has in (("avx512_bf16", _bf16), ("AMX", _amx)) if has()]
+    return f"CPU with {' and '.join(found)}" if found else "CPU"
+
+
+def check_precision(wanted: str) -> None:
+    """Raise a UserError if there is no such precision, or not on this machine."""
+    if wanted not in PRECISIONS:
+        raise UserError(f"unknown precision {wanted!r}; choose one of {', '.join(PRECISIONS)}")
+    if wanted == "tf32" and choose_device().type != "cuda":
+        raise UserError(
+            "tf32 is a precision of NVIDIA GPUs, and there is none here; choose auto, float32 or "
+            "bf16"
+        )
+
+
+def choose_setting(model: str, wanted: str, device: torch.device) -> Setting:
+    """Choose the fastest precision for a model on a device, unless one is asked for.
+
+    On CPUs that have bfloat16 instructions, convolutions run in bfloat16; without them it would
+    be emulated, and slower than float32. On NVIDIA GPUs since Ampere, convolutions run in
+    bfloat16 and recurrent layers in TF32, because cuDNN's have no bfloat16 under autocast.
+
+    Parameters
+    ----------
+    model : str
+        A name of `MODELS`.
+    wanted : str
+        One of `PRECISIONS`.
+    device : torch.device
+
+    Raises
+    ------
+    UserError
+        If the precision is unknown or not to be had.
+    """
+    check_precision(wanted)
+    family = MODELS[model].family
+    precision = wanted
+    if wanted == "auto":
+        if device.type == "cuda":
+            fast = torch.cuda.get_device_capability(device)[0] >= _AMPERE
+            precision = {"CNN": "bf16", "RNN": "tf32"}[family] if fast else "float32"
+        else:
+            precision = "bf16" if family == "CNN" and (_bf16() or _amx()) else "float32"
+    layout = _LAYOUTS[family, device.type]
+    if (family, device.type, precision) == ("RNN", "cpu", "bf16"):
+        layout = "PyTorch's recurrent layers"
+    return Setting(device, precision, layout)
+
+
+def activate(setting: Setting) -> None:
+    """Set what PyTorch keeps per process: TF32, and repeatable kernels on a GPU.
+
+    A CPU needs nothing: on one thread its kernels repeat bit for bit.
+    """
+    if setting.device.type != "cuda":
+        return
+    torch.backends.cuda.matmul.allow_tf32 = setting.precision != "float32"
+    torch.backends.cudnn.allow_tf32 = setting.precision != "float32"
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context in which a model runs at a precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def share(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Put an array where it is used: on a CPU nothing is copied, on a GPU it is sent once.
+
+    Parameters
+    ----------
+    values : ndarray
+        The signals of a prepared dataset, memory-mapped: all processes share its pages.
+    device : torch.device
+    """
+    with warnings.catch_warnings():
+        # A mapping that is read only cannot be written through the tensor either.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(values).to(device)
+
+
+def _bf16() -> bool:
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+def _amx() -> bool:
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())

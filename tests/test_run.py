@@ -1,0 +1,203 @@
+"""The runner: order, estimates, processes, and what runs share."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_study import tiny
+from tqdm import tqdm
+
+import ecgnb.study.run as runner
+from ecgnb.errors import UserError
+from ecgnb.models import MODELS, build_model
+from ecgnb.study.estimate import Estimate, duration
+from ecgnb.study.progress import open_progress
+from ecgnb.study.run import default_workers, in_order, run_study
+from ecgnb.study.store import Store
+from ecgnb.study.train import Materials
+from ecgnb.training import device as devices
+from ecgnb.training.device import choose_setting, share
+from ecgnb.training.transfer import encode, load_encoder
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def study():
+    return tiny(models=["gru", "resnet1d18"])
+
+
+def _cells(study, **wanted):
+    return [
+        cell
+        for cell in study.cells()
+        if all(getattr(cell, name) == value for name, value in wanted.items())
+    ]
+
+
+def test_estimate_learns_what_runs_cost(study):
+    estimate = Estimate(study)
+    scratch = _cells(study, arm="scratch", model="gru", size=30)[0]
+    assert estimate.left([scratch], []) is None
+    assert not estimate.knows(scratch)
+    # Ten milliseconds a forward pass, whatever else there is.
+    estimate.learn(scratch, 0.01 * estimate.work(scratch) + 0.2)
+    longer = replace(scratch, updates=scratch.updates * 10)
+    assert estimate.seconds(longer) == pytest.approx(0.01 * estimate.work(longer) + 0.2)
+    assert estimate.knows(scratch)
+    assert not estimate.knows(replace(scratch, model="resnet1d18"))
+    alone = estimate.left([longer, longer], [])
+    assert alone == pytest.approx(2 * estimate.seconds(longer))
+    assert estimate.left([longer, longer], [(longer, 0.5)]) == pytest.approx(alone - 0.5)
+
+
+def test_work_counts_passes_through_the_encoder(study):
+    estimate = Estimate(study)
+    scratch = _cells(study, arm="scratch", size=30)[0]
+    count = 300
+    expected = 3 * scratch.updates * scratch.batch_size + (scratch.evaluations + 1) * count / 5
+    assert estimate.work(scratch) == pytest.approx(expected + count / 5)
+    assert estimate.work(replace(scratch, stage="tune")) == pytest.approx(expected)
+    probe = replace(scratch, arm="random-probe")
+    assert estimate.work(probe) == pytest.approx(30 + count / 5 + count / 5)
+
+
+def test_tuning_comes_first_then_seeds_then_the_longest(study):
+    estimate = Estimate(study)
+    cells = _cells(study, model="gru")
+    for cell in (cells[0], replace(cells[0], model="resnet1d18")):
+        estimate.learn(cell, 1.0)
+    tuning = replace(cells[0], stage="tune", seed=9)
+    ordered = in_order([*reversed(cells), tuning], [], estimate)
+    assert ordered[0] == tuning
+    assert [spec.seed for spec in ordered[1:]] == sorted(spec.seed for spec in cells)
+    first = [estimate.work(spec) for spec in ordered[1:] if spec.seed == 0]
+    assert first == sorted(first, reverse=True)
+
+
+def test_one_run_of_each_model_comes_before_all(study):
+    ordered = in_order(list(study.cells()), [], Estimate(study))
+    assert {spec.model for spec in ordered[:2]} == {"gru", "resnet1d18"}
+    running = [ordered[0]]
+    assert in_order(ordered[1:], running, Estimate(study))[0].model != running[0].model
+
+
+def test_time_left_is_shown_and_warnings_of_a_process_once(study, capsys):
+    class Future:
+        def result(self):
+            return runner._Done(2.0, ("something odd",))
+
+    bar = tqdm(total=3)
+    state = open_progress(study)
+    made = runner._Runner(state, 2, "auto", bar)
+    for cell in list(study.cells())[:2]:
+        made.running[future := Future()] = cell, 0.0
+        made._finish(future)
+    made._show_time_left()
+    bar.close()
+    printed = capsys.readouterr().err
+    assert printed.count("ecgnb: something odd") == 1
+    assert " left" in printed
+    assert bar.n == 2
+
+
+def test_process_reports_warnings_instead_of_printing(study, cache, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "_materials", None, raising=False)
+    monkeypatch.setattr(runner, "execute", lambda *_: warnings.warn("odd", stacklevel=1))
+    done = runner._work(next(study.cells()), "auto")
+    assert done.warnings == ("odd",)
+    assert done.seconds >= 0
+    assert capsys.readouterr().err == ""
+
+
+def test_workers_follow_cores_and_memory(monkeypatch):
+    monkeypatch.setattr(runner.joblib, "cpu_count", lambda: 8)
+    monkeypatch.setattr(runner, "_free_memory", lambda: 64e9)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert default_workers() == 8
+    monkeypatch.setattr(runner, "_free_memory", lambda: 2.5 * runner.WORKER_BYTES)
+    assert default_workers() == 2
+    monkeypatch.setattr(runner, "_free_memory", lambda: 0.0)
+    assert default_workers() == 1
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert default_workers() == 1
+
+
+def test_memory_limit_of_a_container(monkeypatch, tmp_path):
+    monkeypatch.setattr(runner, "_MEMORY_LIMIT", tmp_path / "none")
+    free = runner._free_memory()
+    assert free > 0
+    (tmp_path / "max").write_text("1000000\n")
+    monkeypatch.setattr(runner, "_MEMORY_LIMIT", tmp_path / "max")
+    assert runner._free_memory() == 1e6
+    (tmp_path / "max").write_text("max\n")
+    assert runner._free_memory() > 1e6
+
+
+def test_frozen_arms_share_features(cache):
+    """The probes of one encoder ask it once, and get what each would have computed alone."""
+    study = tiny(seeds=[0], arms=["linear-probe"], learning_rates=[0.01])
+    results = run_study(study, workers=2, progress=False)
+    assert len(results) == 2  # sizes
+    files = list(cache.glob("runs/??/*.npy"))
+    assert len(files) == 1
+    shared = np.load(files[0])
+    materials = Materials(study, open_progress(study).store)
+    spec = results[0].spec
+    model = build_model(spec.model, spec.head, len(results[0].classes), 200, spec.seed)
+    load_encoder(model, materials.store.weights(spec.pretraining().key(materials.fingerprints)))
+    every = materials.records(spec.dataset, np.arange(len(shared)))
+    assert np.array_equal(shared, encode(model, every, "float32").numpy())
+
+
+def test_shared_array_is_computed_once(tmp_path):
+    store = Store(tmp_path)
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return np.arange(6, dtype=np.float32).reshape(2, 3)
+
+    first, second = (store.shared("ab-features", compute) for _ in range(2))
+    assert len(calls) == 1
+    assert np.array_equal(first, second)
+    (tmp_path / "cd").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write"):
+        store.shared("cd-features", compute)
+
+
+def test_data_are_not_copied(tmp_path):
+    """Every part of every run reads the one mapped array."""
+    np.save(tmp_path / "x.npy", np.zeros((4, 12, 8), dtype=np.int16))
+    values = np.load(tmp_path / "x.npy", mmap_mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tensor = share(values, CPU)
+    assert tensor.data_ptr() == values.ctypes.data
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_setting_follows_the_processor(model, monkeypatch):
+    convolutions = MODELS[model].family == "CNN"
+    for has in (True, False):
+        monkeypatch.setattr(devices, "_bf16", lambda has=has: has)
+        monkeypatch.setattr(devices, "_amx", lambda has=has: has)
+        setting = choose_setting(model, "auto", CPU)
+        assert setting.precision == ("bf16" if has and convolutions else "float32")
+        assert choose_setting(model, "float32", CPU).precision == "float32"
+        assert choose_setting(model, "bf16", CPU).precision == "bf16"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    on_gpu = choose_setting(model, "auto", torch.device("cuda"))
+    assert on_gpu.precision == ("bf16" if convolutions else "tf32")
+    assert "cuDNN" in str(on_gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    assert choose_setting(model, "auto", torch.device("cuda")).precision == "float32"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5, "5 s"), (600, "10 min"), (7200, "2.0 h"), (89.9, "90 s")]
+)
+def test_durations_as_a_person_says_them(seconds, text):
+    assert duration(seconds) == text

@@ -180,12 +180,13 @@ def test_data_are_not_copied(tmp_path):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_setting_follows_the_processor(model, monkeypatch):
-    convolutions = MODELS[model].family == "CNN"
+    entry = MODELS[model]
+    convolutions = entry.family == "CNN"
     for has in (True, False):
         monkeypatch.setattr(devices, "_bf16", lambda has=has: has)
         monkeypatch.setattr(devices, "_amx", lambda has=has: has)
         setting = choose_setting(model, "auto", CPU)
-        assert setting.precision == ("bf16" if has and convolutions else "float32")
+        assert setting.precision == ("bf16" if has and entry.half_precision_on_cpu else "float32")
         assert choose_setting(model, "float32", CPU).precision == "float32"
         assert choose_setting(model, "bf16", CPU).precision == "bf16"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))

@@ -62,9 +62,20 @@ class Entry:
     half_precision_on_cpu: bool
 
 
+_RESNETS = {
+    "resnet1d18": ("ResNet1d18", resnet1d.resnet1d18),
+    "resnet1d50": ("ResNet1d50", resnet1d.resnet1d50),
+    "resnet1d101": ("ResNet1d101", resnet1d.resnet1d101),
+}
+
 MODELS: dict[str, Entry] = {
-    "resnet1d18": Entry("ResNet1d18", "CNN", resnet1d.resnet1d18, ("pooled",), True),
-    "gru": Entry("GRU", "RNN", rnn.gru, HEADS, False),
+    **{
+        name: Entry(title, "CNN", build, ("pooled",), True)
+        for name, (title, build) in _RESNETS.items()
+    },
+    "gru": Entry("GRU", "RNN", rnn.build_gru, HEADS, False),
+    "lstm": Entry("LSTM", "RNN", rnn.build_lstm, HEADS, True),
+    "bilstm": Entry("BiLSTM", "RNN", rnn.build_bilstm, HEADS, True),
 }
 
 

@@ -3,7 +3,7 @@
 One layer with 100 hidden units reads all samples. With the published ``flattened`` head the
 linear layer sees the hidden states of all time steps, and over 90 % of the parameters stand in
 the head, which transfer replaces. With the ``pooled`` head it sees their mean, their maximum and
-the last one, so that almost everything learnt stays in the encoder.
+the last one (of each direction), so that almost everything learnt stays in the encoder.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-_HIDDEN = 100
+from ecgnb.models.gru import gru
+
+_LEADS, _HIDDEN = 12, 100
 
 
 class RecurrentEncoder(nn.Module):
@@ -20,7 +22,7 @@ class RecurrentEncoder(nn.Module):
     Parameters
     ----------
     layer : nn.GRU or nn.LSTM
-        With ``batch_first=True``.
+        Of one layer. Time stands before the records: no transposition of all states is needed.
     head : str
         ``pooled`` or ``flattened``.
     """
@@ -32,13 +34,36 @@ class RecurrentEncoder(nn.Module):
 
     def forward(self, records: torch.Tensor) -> torch.Tensor:
         """Map records (batch, leads, samples) to features (batch, features)."""
-        states, _ = self.layer(records.transpose(1, 2).contiguous())
+        states = self._states(records.permute(2, 0, 1).contiguous())
         if self.flattened:
-            return states.flatten(1)
-        return torch.cat([states.mean(dim=1), states.amax(dim=1), states[:, -1]], dim=1)
+            return states.transpose(0, 1).flatten(1)
+        last = states[-1]
+        if self.layer.bidirectional:  # the way back ends at the first sample
+            last = torch.cat([last[:, :_HIDDEN], states[0, :, _HIDDEN:]], dim=1)
+        return torch.cat([states.mean(dim=0), states.max(dim=0).values, last], dim=1)
+
+    def _states(self, inputs: torch.Tensor) -> torch.Tensor:
+        plain = not (inputs.is_cuda or torch.is_autocast_enabled(inputs.device.type))
+        if plain and isinstance(self.layer, nn.GRU):
+            return gru(self.layer, inputs)
+        return self.layer(inputs)[0]  # type: ignore[no-any-return]
 
 
-def gru(head: str, samples: int) -> tuple[nn.Module, int]:
+def build_gru(head: str, samples: int) -> tuple[nn.Module, int]:
     """Build the GRU encoder."""
-    encoder = RecurrentEncoder(nn.GRU(12, _HIDDEN, batch_first=True), head)
-    return encoder, _HIDDEN * (samples if head == "flattened" else 3)
+    return _encoder(nn.GRU(_LEADS, _HIDDEN), head, samples)
+
+
+def build_lstm(head: str, samples: int) -> tuple[nn.Module, int]:
+    """Build the LSTM encoder."""
+    return _encoder(nn.LSTM(_LEADS, _HIDDEN), head, samples)
+
+
+def build_bilstm(head: str, samples: int) -> tuple[nn.Module, int]:
+    """Build the LSTM encoder that reads in both directions."""
+    return _encoder(nn.LSTM(_LEADS, _HIDDEN, bidirectional=True), head, samples)
+
+
+def _encoder(layer: nn.RNNBase, head: str, samples: int) -> tuple[nn.Module, int]:
+    width = _HIDDEN * (2 if layer.bidirectional else 1)
+    return RecurrentEncoder(layer, head), width * (samples if head == "flattened" else 3)

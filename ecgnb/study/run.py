@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 import time
 import warnings
@@ -120,6 +121,9 @@ class _Runner:
         self.told: set[str] = set()
 
     def run(self) -> None:
+        # Large pages, where the C library can ask for them: much of a training step goes into
+        # fresh memory, and with small pages a good part of that into page faults.
+        os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
         pool = ProcessPoolExecutor(
             self.workers,
             mp_context=multiprocessing.get_context("spawn"),

@@ -16,7 +16,7 @@ PRECISIONS = ("auto", "float32", "tf32", "bf16")
 
 _LAYOUTS = {
     ("CNN", "cpu"): "convolutions in channels-last layout",
-    ("RNN", "cpu"): "time steps in blocks that stay in cache",
+    ("RNN", "cpu"): "recurrent layers for one core",
     ("CNN", "cuda"): "cuDNN convolutions",
     ("RNN", "cuda"): "cuDNN recurrent layers",
 }
@@ -72,8 +72,8 @@ def check_precision(wanted: str) -> None:
 def choose_setting(model: str, wanted: str, device: torch.device) -> Setting:
     """Choose the fastest precision for a model on a device, unless one is asked for.
 
-    On CPUs that have bfloat16 instructions, convolutions run in bfloat16; without them it would
-    be emulated, and slower than float32. On NVIDIA GPUs since Ampere, convolutions run in
+    On CPUs that have bfloat16 instructions, all but the GRU run in bfloat16; without them it
+    would be emulated, and slower than float32. On NVIDIA GPUs since Ampere, convolutions run in
     bfloat16 and recurrent layers in TF32, because cuDNN's have no bfloat16 under autocast.
 
     Parameters
@@ -90,18 +90,16 @@ def choose_setting(model: str, wanted: str, device: torch.device) -> Setting:
         If the precision is unknown or not to be had.
     """
     check_precision(wanted)
-    family = MODELS[model].family
-    precision = wanted
+    entry = MODELS[model]
+    family, precision = entry.family, wanted
     if wanted == "auto":
         if device.type == "cuda":
             fast = torch.cuda.get_device_capability(device)[0] >= _AMPERE
             precision = {"CNN": "bf16", "RNN": "tf32"}[family] if fast else "float32"
         else:
-            precision = "bf16" if family == "CNN" and (_bf16() or _amx()) else "float32"
-    layout = _LAYOUTS[family, device.type]
-    if (family, device.type, precision) == ("RNN", "cpu", "bf16"):
-        layout = "PyTorch's recurrent layers"
-    return Setting(device, precision, layout)
+            fast = entry.half_precision_on_cpu and (_bf16() or _amx())
+            precision = "bf16" if fast else "float32"
+    return Setting(device, precision, _LAYOUTS[family, device.type])
 
 
 def activate(setting: Setting) -> None:

@@ -1,0 +1,203 @@
+"""The fast layers compute what the plain ones compute."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
+from torch import nn
+
+from ecgnb.models import MODELS, build_model
+from ecgnb.models.gru import gru
+from ecgnb.models.resnet1d import BasicBlock, Bottleneck, _relu
+
+CLASSES, SAMPLES = 5, 128
+RESNETS = [name for name, entry in MODELS.items() if entry.family == "CNN"]
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("resnet1d18", 4_114_053), ("resnet1d50", 17_010_821), ("resnet1d101", 29_318_277)],
+)
+def test_parameters_of_residual_networks(name, published):
+    model = build_model(name, "pooled", CLASSES, 1000, 0)
+    assert sum(parameter.numel() for parameter in model.parameters()) == published
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "share"), [("gru", 34_200, 0.936), ("lstm", 45_600, 0.916)]
+)
+def test_parameters_of_recurrent_networks(name, published, share):
+    def count(module):
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    flattened = build_model(name, "flattened", CLASSES, 1000, 0)
+    assert count(flattened.encoder) == published
+    assert count(flattened.head) / count(flattened) == pytest.approx(share, abs=0.0005)
+    both = build_model("bilstm", "flattened", CLASSES, 1000, 0)
+    assert count(both.encoder) == 91_200
+
+
+def _gradients(layer, inputs, weight, run):
+    layer.zero_grad()
+    inputs = inputs.clone().requires_grad_()
+    found = run(layer, inputs)
+    (found * weight).sum().backward()
+    return [found.detach(), inputs.grad, *(parameter.grad for parameter in layer.parameters())]
+
+
+@pytest.mark.parametrize("steps", [1, 16, 37, 100])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_gru_is_that_of_pytorch(steps, batch):
+    torch.manual_seed(steps)
+    layer = nn.GRU(12, 10).double()
+    inputs = torch.randn(steps, batch, 12, dtype=torch.float64)
+    weight = torch.randn(steps, batch, 10, dtype=torch.float64)
+    plain = _gradients(layer, inputs, weight, lambda layer, x: layer(x)[0])
+    fast = _gradients(layer, inputs, weight, gru)
+    assert len(fast) == 2 + 4
+    for one, other in zip(fast, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_gru_in_float32_over_a_whole_record():
+    torch.manual_seed(0)
+    layer = nn.GRU(12, 100)
+    inputs, weight = torch.randn(1000, 4, 12), torch.randn(1000, 4, 100)
+    plain = _gradients(layer, inputs, weight, lambda layer, x: layer(x)[0])
+    for one, other in zip(_gradients(layer, inputs, weight, gru), plain, strict=True):
+        assert (one - other).norm() < 1e-5 * other.norm()
+
+
+def test_gru_without_a_way_back():
+    """Evaluation keeps no gates, and sees the same states."""
+    layer = nn.GRU(12, 10)
+    inputs = torch.randn(40, 3, 12)
+    learning = gru(layer, inputs)
+    assert learning.requires_grad
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            assert torch.equal(gru(layer, inputs), learning)
+
+
+def test_gru_gradients_of_weights_alone():
+    """Inputs that ask for no gradient get none, and change none."""
+    layer = nn.GRU(12, 10)
+    inputs, weight = torch.randn(20, 3, 12), torch.randn(20, 3, 10)
+    asked = _gradients(layer, inputs, weight, gru)[2:]
+    asked = [gradient.clone() for gradient in asked]
+    layer.zero_grad()
+    (gru(layer, inputs) * weight).sum().backward()
+    for one, parameter in zip(asked, layer.parameters(), strict=True):
+        assert torch.equal(one, parameter.grad)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm", "bilstm"])
+def test_pooled_head_sees_mean_maximum_and_last_of_each_direction(name):
+    model = build_model(name, "pooled", CLASSES, SAMPLES, 0)
+    records = torch.randn(3, 12, SAMPLES)
+    states, last = model.encoder.layer(records.permute(2, 0, 1))
+    ends = (last[0] if isinstance(last, tuple) else last).transpose(0, 1).flatten(1)
+    expected = torch.cat([states.mean(0), states.amax(0), ends], dim=1)
+    torch.testing.assert_close(model.encoder(records), expected)
+    flat = build_model(name, "flattened", CLASSES, SAMPLES, 0)
+    assert torch.allclose(flat.encoder(records), states.transpose(0, 1).flatten(1), atol=1e-6)
+
+
+def _convolve(layer, x):
+    (stride,), (padding,) = layer.stride[1:], layer.padding[1:]
+    return F.conv1d(x, layer.weight.squeeze(2), None, stride, padding)
+
+
+def _normalise(layer, x):
+    layer.num_batches_tracked += layer.training
+    return F.batch_norm(
+        x, layer.running_mean, layer.running_var, layer.weight, layer.bias, layer.training
+    )
+
+
+def _plain_block(block, x):
+    shortcut = x
+    if len(block.shortcut):
+        shortcut = _normalise(block.shortcut[1], _convolve(block.shortcut[0], x))
+    inner = F.relu(_normalise(block.norm1, _convolve(block.conv1, x)))
+    inner = _normalise(block.norm2, _convolve(block.conv2, inner))
+    if isinstance(block, Bottleneck):
+        inner = _normalise(block.norm3, _convolve(block.conv3, F.relu(inner)))
+    else:
+        assert isinstance(block, BasicBlock)
+    return F.relu(inner + shortcut)
+
+
+def _plain(model, records):
+    """The same network with one-dimensional layers and nothing else."""
+    encoder = model.encoder
+    x = F.relu(_normalise(encoder.norm, _convolve(encoder.stem, records)))
+    x = F.max_pool1d(x, 3, 2, 1)
+    for block in encoder.stages:
+        x = _plain_block(block, x)
+    return model.head(F.relu(encoder.hidden(x.mean(2))))
+
+
+def _trained_once(model, run, records, labels):
+    model.zero_grad()
+    logits = run(model, records)
+    F.binary_cross_entropy_with_logits(logits.float(), labels).backward()
+    return logits.detach().float(), [parameter.grad.clone() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", RESNETS)
+def test_residual_network_is_the_one_dimensional_one(name, training):
+    torch.manual_seed(0)
+    # In float64 the two differ by nothing but a mistake.
+    model = build_model(name, "pooled", CLASSES, SAMPLES, 0).double().train(training)
+    records = torch.randn(4, 12, SAMPLES, dtype=torch.float64)
+    labels = torch.rand(4, CLASSES).round().double()
+    other = copy.deepcopy(model)
+    fast = _trained_once(model, lambda model, x: model(x), records, labels.float())
+    plain = _trained_once(other, _plain, records, labels.float())
+    torch.testing.assert_close(fast[0], plain[0], rtol=1e-5, atol=1e-5)
+    for one, gradient in zip(fast[1], plain[1], strict=True):
+        assert (one - gradient).norm() < 1e-6 * (gradient.norm() + 1e-6)
+    for one, state in zip(model.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(one, state)
+
+
+def test_bf16_is_as_close_to_float32_as_plain_layers_are():
+    torch.manual_seed(0)
+    model = build_model("resnet1d18", "pooled", CLASSES, SAMPLES, 0)
+    records, labels = torch.randn(16, 12, SAMPLES), torch.rand(16, CLASSES).round()
+
+    def half(run):
+        def within(model, x):
+            with torch.autocast("cpu", torch.bfloat16):
+                return run(model, x)
+
+        return within
+
+    def distance(run):
+        logits, gradients = _trained_once(model, run, records, labels)
+        flat = torch.cat([part.flatten() for part in gradients])
+        return torch.stack([(logits - exact).norm() / exact.norm(), (flat - wanted).norm()])
+
+    exact, gradients = _trained_once(model, _plain, records, labels)
+    wanted = torch.cat([part.flatten() for part in gradients])
+    fast, plain = distance(half(lambda model, x: model(x))), distance(half(_plain))
+    assert (fast < 1.3 * plain).all()
+    assert fast[0] < 0.1
+    assert fast[1] < 0.5 * wanted.norm()
+
+
+def test_relu_of_bits_is_relu():
+    values = torch.randn(64, 33).bfloat16()
+    values[0, :4] = torch.tensor([0.0, -0.0, float("inf"), -float("inf")])
+    weight = torch.randn(64, 33).bfloat16()
+    found = []
+    for run in (_relu, F.relu):
+        leaf = values.clone().requires_grad_()
+        result = run(leaf * 1)  # what follows a layer is no leaf
+        (result * weight).sum().backward()
+        found.append((result.detach(), leaf.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from conftest import HOSPITAL_RECORDS, WriteRecord
 
-from ecgnb.data import arrays, raw, records
+from ecgnb.data import convert, raw, records
 from ecgnb.data import prepare as room
 from ecgnb.data.arrays import SELECTION, Options
 from ecgnb.data.catalog import DatasetCard
@@ -558,8 +558,11 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(
 class FullDisk:
     """A file whose third write finds no room."""
 
-    def __init__(self, path: Path, mode: str) -> None:
-        self.file, self.writes = path.open(mode), 0
+    def __init__(self, path: str, mode: str) -> None:
+        self.file, self.writes = Path(path).open(mode), 0  # noqa: SIM115 (closed by __exit__)
+
+    def seek(self, place: int) -> int:
+        return self.file.seek(place)
 
     def write(self, content: bytes) -> int:
         self.writes += 1
@@ -595,7 +598,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
         write_record(made, "R0009")
     with monkeypatch.context() as patch:
         if moment == "signals":
-            patch.setattr(arrays, "open", FullDisk, raising=False)
+            patch.setattr(convert, "open", FullDisk, raising=False)
         elif moment == "table":
             patch.setattr(pd.DataFrame, "to_parquet", full)
         elif moment == "manifest":
@@ -612,10 +615,36 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     assert prepare(made_card).manifest["counts"]["kept"] == (9 if before == "older" else 8)
 
 
+@pytest.mark.parametrize("dropped", [(), (0, 3, 70)])
+def test_many_processes_give_the_bytes_of_one(
+    raw_root: Path,
+    made_card: DatasetCard,
+    write_record: WriteRecord,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    dropped: tuple[int, ...],
+) -> None:
+    """Also where records are dropped, and those behind them move up."""
+    for index in range(150):
+        path = write_record(raw_root / "made", f"R{index:04d}", samples=250, rate=50)
+        if index in dropped:
+            path.with_suffix(".dat").write_bytes(b"")
+    found = []
+    for worth in (10**6, 10):
+        monkeypatch.setattr(convert, "_WORTH_A_PROCESS", worth)
+        monkeypatch.setattr(convert.joblib, "cpu_count", lambda: 3)
+        monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / f"cache-{worth}"))
+        found.append(prepare(made_card, Options(rate=25.0, seconds=4.0)))
+    one, many = found
+    assert contents(one) == contents(many)
+    assert len(one.signals) == 150 - len(dropped)
+    assert one.signals.any(axis=(1, 2)).all()
+
+
 KILLED = """
 import os, signal, sys
 from dataclasses import replace
-from ecgnb.data import arrays, prepare as room
+from ecgnb.data import convert, prepare as room
 from ecgnb.data.catalog import card
 calls = []
 def die(*given, **named):
@@ -632,7 +661,7 @@ room.prepare(made)
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "call"), [("arrays", "_record", 5), ("room", "_publish", 1)]
+    ("module", "name", "call"), [("convert", "_record", 5), ("room", "_publish", 1)]
 )
 def test_a_kill_leaves_nothing_that_is_taken_for_whole(
     made: Path, made_card: DatasetCard, cache: Path, module: str, name: str, call: int

@@ -156,3 +156,31 @@ def test_windows_are_cropped_padded_or_refused() -> None:
     assert padded
     assert fit_window(values, 21, shortest=11) is None
     assert fit_window(values, 20, shortest=10) is not None
+
+
+def upfirdn(values: np.ndarray, rate: float, target: float) -> np.ndarray:
+    """Filter sample by sample with scipy, on the same whole numbers."""
+    up, down = resample._ratio(rate, target)
+    taps, half = resample._taps(up, down)
+    margin = -(-(half // up + 1) // down) * down
+    fixed = np.rint(values * resample._SAMPLE_SCALE)
+    padded = np.pad(fixed, ((margin, margin), (0, 0)), mode="edge")
+    filtered = signal.upfirdn(taps, padded, up=up, down=down, axis=0)
+    start = (half + margin * up) // down
+    length = -(-len(values) * up // down)
+    return filtered[start : start + length] / (resample._SAMPLE_SCALE * resample._TAP_SCALE)
+
+
+@pytest.mark.parametrize(
+    ("rate", "target"),
+    [(500, 100), (1000, 100), (257, 100), (400, 100), (360, 250), (500.1, 100), (100, 500)],
+)
+@pytest.mark.parametrize("samples", [2, 7, 50, 999, 5003])
+def test_products_of_matrices_are_the_filter_bit_for_bit(
+    rate: float, target: float, samples: int
+) -> None:
+    values = np.random.default_rng(samples).normal(0, 500, (samples, 12))
+    expected = upfirdn(values, rate, target)
+    assert np.array_equal(resample.resample(values, rate, target), expected)
+    part = resample.resample(values, rate, target, longest=10)
+    assert np.array_equal(part, expected[:10])

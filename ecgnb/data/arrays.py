@@ -1,4 +1,4 @@
-"""Raw records to one array of signals and one table, record by record.
+"""Raw records to one array of signals and one table.
 
 A record that cannot be used is dropped with its reason; what is odd but usable is kept and flagged.
 """
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
-from ecgnb.data import raw, records, resample, splits
+from ecgnb.data import raw, records, splits
 from ecgnb.data.catalog import DatasetCard
+from ecgnb.data.convert import convert
 from ecgnb.data.labels import unknown_codes
 from ecgnb.errors import UserError
 
@@ -29,7 +29,6 @@ PREPARED_VERSION = 1
 
 SIMULATED_RECORDS = 3000
 _FOLD_SEED = 0
-_MICROVOLT_LIMIT = 32767
 
 
 @dataclass(frozen=True)
@@ -111,22 +110,29 @@ def write_arrays(
     rows, dropped = _rows(listing, selection)
     kept: list[dict[str, Any]] = []
     digest = hashlib.sha256()
-    with open(partial / "signals.npy", "wb") as file:
+    size = len(records.LEADS) * options.samples * np.dtype("<i2").itemsize
+    with open(partial / "signals.npy", "w+b") as file:
         _npy_header(file, 0, options.samples)
-        for row in tqdm(rows, desc=f"prepare {facts.name}", disable=not progress, leave=False):
-            try:
-                values, found = _record(source / row["path"], listing, options)
-            except records.RecordError as error:
-                dropped.append({"record": row["record"], "reason": str(error)})
+        file.flush()
+        begin = file.tell()
+        outcomes = convert(
+            [row["path"] for row in rows], source, listing.in_headers, options, file.name, begin
+        )
+        bar = tqdm(
+            rows, desc=f"prepare {facts.name}", disable=not progress, leave=False, unit="record"
+        )
+        for index, (row, outcome) in enumerate(zip(bar, outcomes, strict=True)):
+            if isinstance(outcome, str):
+                dropped.append({"record": row["record"], "reason": outcome})
                 continue
-            content = values.tobytes()
-            file.write(content)
+            content = _pull_up(file, begin + index * size, begin + len(kept) * size, size)
             digest.update(content)
             # What a study names of its records stands over what the files say.
-            first, second = (row, found) if selection is None else (found, row)
+            first, second = (row, outcome) if selection is None else (outcome, row)
             merged = {**first, **second}
             unlabelled = "" if merged["codes"] else "unlabelled"
-            kept.append({**merged, "flags": f"{found['flags']} {unlabelled}".strip()})
+            kept.append({**merged, "flags": f"{outcome['flags']} {unlabelled}".strip()})
+        file.truncate(begin + len(kept) * size)
         file.seek(0)
         _npy_header(file, len(kept), options.samples)
         file.flush()
@@ -182,42 +188,6 @@ def _rows(
     return [dict(zip(table.columns, row, strict=True)) for row in table.to_numpy(object)], dropped
 
 
-def _record(
-    path: Path, listing: raw.Listing, options: Options
-) -> tuple[npt.NDArray[np.int16], dict[str, Any]]:
-    header = records.read_header(path)
-    values = records.microvolts(header, records.read_digital(header))
-    missing = np.isnan(values).sum(axis=0)
-    if missing.any():
-        lead = records.LEADS[int(missing.argmax())]
-        raise records.RecordError(f"lead {lead} has {missing.max()} missing samples")
-    wanted = options.samples
-    # Asked before the filter, which makes a ripple of 0.01 % of a lead that is stuck.
-    used = max(1, round(options.seconds * header.sampling_rate))
-    flat = np.ptp(values[:used], axis=0) == 0
-    try:
-        values = resample.resample(
-            values, header.sampling_rate, options.rate, antialias=options.antialias, longest=wanted
-        )
-    except ValueError as error:
-        raise records.RecordError(str(error)) from error
-    shortest = wanted if options.short == "drop" else wanted // 2
-    window = resample.fit_window(values, wanted, shortest=shortest)
-    if window is None:
-        raise records.RecordError(
-            f"record of {len(values) / options.rate:.1f} s is shorter than "
-            f"{shortest / options.rate:g} s"
-        )
-    values, padded = window
-    whole = np.rint(values.T).clip(-_MICROVOLT_LIMIT, _MICROVOLT_LIMIT).astype("<i2")
-    flat |= np.ptp(whole, axis=1) == 0
-    flags = [f"flat:{records.LEADS[lead]}" for lead in np.flatnonzero(flat)]
-    flags += ["padded"] if padded else []
-    flags += ["clipped"] if np.abs(values).max() > _MICROVOLT_LIMIT else []
-    facts: dict[str, Any] = raw.from_header(header) if listing.in_headers else {}
-    return np.ascontiguousarray(whole), {**facts, "flags": " ".join(flags)}
-
-
 def _with_folds(table: pd.DataFrame, facts: DatasetCard) -> pd.DataFrame:
     table = table[[*SELECTION, "flags"]].reset_index(drop=True)
     if (table["fold"] == 0).any():
@@ -225,6 +195,16 @@ def _with_folds(table: pd.DataFrame, facts: DatasetCard) -> pd.DataFrame:
         folds = splits.assign_folds(table["patient"], labels, splits.FOLDS, _FOLD_SEED)
         table["fold"] = folds
     return table.astype({"fold": "int64", "age": "float64"})
+
+
+def _pull_up(file: BinaryIO, found: int, wanted: int, size: int) -> bytes:
+    """Read a record's signals, and move them up where records before it were dropped."""
+    file.seek(found)
+    content = file.read(size)
+    if wanted != found:
+        file.seek(wanted)
+        file.write(content)
+    return content
 
 
 def _npy_header(file: BinaryIO, count: int, samples: int) -> None:

@@ -2,12 +2,14 @@
 
 Filters run on whole numbers: samples in fixed point, filter taps rounded to integers, and every
 sum below 2**53. Float64 adds such numbers exactly, so neither the order of a sum nor the
-processor changes a bit, and arrays prepared anywhere carry the same fingerprint.
+processor changes a bit, and arrays prepared anywhere carry the same fingerprint. That leaves the
+order free: a filter is a product of matrices, many times faster than sample by sample.
 """
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -18,6 +20,7 @@ SHORT_RULES = ("pad", "drop")
 _SAMPLE_SCALE = 2.0**4  # fixed point: a sixteenth of a microvolt
 _TAP_SCALE = 2.0**22
 _LARGEST = 2.0**29  # 33 V: the taps of one output sum up to less than 2**23
+_OUTPUTS = 16  # of one matrix: more would multiply more zeros, fewer more small matrices
 _MAX_DENOMINATOR = 10_000  # 500.1 Hz to 100 Hz is 1000 / 5001
 _RATE_TOLERANCE = 1e-4
 
@@ -57,27 +60,86 @@ def resample(
     ValueError
         If the rates are too far apart.
     """
-    ratio = Fraction(target / rate).limit_denominator(_MAX_DENOMINATOR)
-    missed = abs(ratio * Fraction(rate) / Fraction(target) - 1) > _RATE_TOLERANCE
-    if missed or ratio > _MAX_DENOMINATOR:
-        raise ValueError(f"{rate:g} Hz cannot be brought to {target:g} Hz")
-    if ratio == 1:
+    up, down = _ratio(rate, target)
+    if up == down:
         return values[:longest]
-    up, down = ratio.numerator, ratio.denominator
     length = -(-len(values) * up // down)
     length = length if longest is None else min(length, longest)
     if not antialias:
         return values[np.minimum(np.arange(length) * down // up, len(values) - 1)]
+    banks = _banks(up, down)
+    period, shift = banks[-1].last, banks[-1].shift
+    periods = -(-length // period)
+    before = -min(bank.first for bank in banks)
+    after = max(bank.first + bank.matrix.shape[1] for bank in banks) + (periods - 1) * shift
+    used = values[:after]  # what lies behind is never looked at
+    padded = np.empty((before + after, values.shape[1]))
+    inner = padded[before : before + len(used)]
+    np.multiply(used, _SAMPLE_SCALE, out=inner)
+    np.rint(inner, out=inner).clip(-_LARGEST, _LARGEST, out=inner)
+    padded[:before], padded[before + len(used) :] = inner[0], inner[-1]
+    filtered = np.empty((periods, period, values.shape[1]))
+    for bank in banks:
+        row, column = padded.strides
+        windows = np.lib.stride_tricks.as_strided(
+            padded[before + bank.first :],
+            (periods, bank.matrix.shape[1], padded.shape[1]),
+            (shift * row, row, column),
+            writeable=False,
+        )
+        np.matmul(bank.matrix, windows, out=filtered[:, bank.begin : bank.last])
+    flat = filtered.reshape(periods * period, -1)[:length]
+    flat /= _SAMPLE_SCALE * _TAP_SCALE
+    return flat
+
+
+@functools.lru_cache(maxsize=64)
+def _ratio(rate: float, target: float) -> tuple[int, int]:
+    ratio = Fraction(target / rate).limit_denominator(_MAX_DENOMINATOR)
+    missed = abs(ratio * Fraction(rate) / Fraction(target) - 1) > _RATE_TOLERANCE
+    if missed or ratio > _MAX_DENOMINATOR:
+        raise ValueError(f"{rate:g} Hz cannot be brought to {target:g} Hz")
+    return ratio.numerator, ratio.denominator
+
+
+@dataclass(frozen=True)
+class _Bank:
+    """The filter for some outputs of a period, after which the same taps come again.
+
+    Attributes
+    ----------
+    begin, last : int
+        Which outputs of the period: `begin` to `last` - 1.
+    first : int
+        The first input they look at, counted from the period's own first; often negative.
+    matrix : ndarray, shape (outputs, inputs)
+        Taps.
+    shift : int
+        Inputs from one period to the next.
+    """
+
+    begin: int
+    last: int
+    first: int
+    matrix: Samples
+    shift: int
+
+
+@functools.lru_cache(maxsize=64)
+def _banks(up: int, down: int) -> tuple[_Bank, ...]:
     taps, half = _taps(up, down)
-    # Padding by whole numbers of `down` input samples keeps the output grid where it was.
-    margin = -(-(half // up + 1) // down) * down
-    values = values[: length * down // up + margin]
-    fixed = np.rint(values * _SAMPLE_SCALE).clip(-_LARGEST, _LARGEST)
-    padded = np.pad(fixed, ((margin, margin), (0, 0)), mode="edge")
-    filtered = signal.upfirdn(taps, padded, up=up, down=down, axis=0)
-    # `half` is a multiple of `down`, so the filter's delay is a whole number of output samples.
-    start = (half + margin * up) // down
-    return filtered[start : start + length] / (_SAMPLE_SCALE * _TAP_SCALE)
+    repeats = -(-_OUTPUTS // up)
+    banks = []
+    for begin in range(0, up * repeats, _OUTPUTS):
+        last = min(begin + _OUTPUTS, up * repeats)
+        outputs = np.arange(begin, last) * down  # on the grid of the raised rate
+        first = -((half - int(outputs[0])) // up)
+        inputs = np.arange(first, (int(outputs[-1]) + half) // up + 1) * up
+        index = outputs[:, None] - inputs + half
+        inside = (index >= 0) & (index < len(taps))
+        matrix = np.where(inside, taps[index.clip(0, len(taps) - 1)], 0.0)
+        banks.append(_Bank(begin, last, first, matrix, down * repeats))
+    return tuple(banks)
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,0 +1,130 @@
+"""Raw records to rows of one file of signals, in as many processes as there are cores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import joblib
+import numpy as np
+import numpy.typing as npt
+from joblib.externals.loky import get_reusable_executor
+
+from ecgnb.data import raw, records, resample
+
+if TYPE_CHECKING:
+    from ecgnb.data.arrays import Options
+
+_BATCH = 64  # records that a process takes at a time
+_WORTH_A_PROCESS = 2000  # records: a process begins in about the time it takes to convert so many
+_MICROVOLT_LIMIT = 32767
+_GLANCE = 32  # samples
+
+
+def convert(
+    paths: list[str], source: Path, in_headers: bool, options: Options, file: str, begin: int
+) -> Iterator[dict[str, Any] | str]:
+    """Convert records, each into its own place in a file, and say in order what became of them.
+
+    The file's bytes do not depend on how many processes there are.
+
+    Parameters
+    ----------
+    paths : list of str
+        Headers, relative to `source`.
+    source : Path
+        The raw dataset.
+    in_headers : bool
+        Whether age, sex and codes stand in the headers.
+    options : Options
+    file : str
+        Gets the signals of record `i` at `begin` plus `i` times their size: int16, (12, samples).
+    begin : int
+        Where the signals begin.
+
+    Yields
+    ------
+    dict or str
+        Flags, and what the header says; or the reason why the record cannot be used.
+    """
+    workers = max(1, min(joblib.cpu_count(), len(paths) // _WORTH_A_PROCESS))
+    jobs = (
+        joblib.delayed(_convert)(
+            paths[first : first + _BATCH], first, source, in_headers, options, file, begin
+        )
+        for first in range(0, len(paths), _BATCH)
+    )
+    try:
+        for outcomes in joblib.Parallel(workers, return_as="generator")(jobs):
+            yield from outcomes
+    finally:
+        if workers > 1:  # joblib would keep the processes, and a program's end wait for them
+            get_reusable_executor().shutdown(wait=True)
+
+
+def _convert(
+    paths: list[str],
+    first: int,
+    source: Path,
+    in_headers: bool,
+    options: Options,
+    file: str,
+    begin: int,
+) -> list[dict[str, Any] | str]:
+    outcomes: list[dict[str, Any] | str] = []
+    with open(file, "r+b") as target:
+        for row, path in enumerate(paths, start=first):
+            try:
+                values, found = _record(source / path, in_headers, options)
+            except records.RecordError as error:
+                outcomes.append(str(error))
+                continue
+            target.seek(begin + row * values.nbytes)
+            target.write(values.data)
+            outcomes.append(found)
+    return outcomes
+
+
+def _record(
+    path: Path, in_headers: bool, options: Options
+) -> tuple[npt.NDArray[np.int16], dict[str, Any]]:
+    header = records.read_header(path)
+    values = records.microvolts(header, records.read_digital(header))
+    if np.isnan(values.sum()):
+        missing = np.isnan(values).sum(axis=0)
+        lead = records.LEADS[int(missing.argmax())]
+        raise records.RecordError(f"lead {lead} has {missing.max()} missing samples")
+    wanted = options.samples
+    # Asked before the filter, which makes a ripple of 0.01 % of a lead that is stuck.
+    used = max(1, round(options.seconds * header.sampling_rate))
+    flat = _flat(values[:used])
+    try:
+        values = resample.resample(
+            values, header.sampling_rate, options.rate, antialias=options.antialias, longest=wanted
+        )
+    except ValueError as error:
+        raise records.RecordError(str(error)) from error
+    shortest = wanted if options.short == "drop" else wanted // 2
+    window = resample.fit_window(values, wanted, shortest=shortest)
+    if window is None:
+        raise records.RecordError(
+            f"record of {len(values) / options.rate:.1f} s is shorter than "
+            f"{shortest / options.rate:g} s"
+        )
+    values, padded = window
+    whole = np.rint(values.T).clip(-_MICROVOLT_LIMIT, _MICROVOLT_LIMIT).astype("<i2")
+    flat |= np.ptp(whole, axis=1) == 0
+    flags = [f"flat:{records.LEADS[lead]}" for lead in np.flatnonzero(flat)]
+    flags += ["padded"] if padded else []
+    flags += ["clipped"] if max(values.max(), -values.min()) > _MICROVOLT_LIMIT else []
+    facts: dict[str, Any] = raw.from_header(header) if in_headers else {}
+    return np.ascontiguousarray(whole), {**facts, "flags": " ".join(flags)}
+
+
+def _flat(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Tell which leads never move; a glance at the beginning settles almost all."""
+    flat: npt.NDArray[np.bool_] = np.ptp(values[:_GLANCE], axis=0) == 0
+    for lead in np.flatnonzero(flat):
+        flat[lead] = np.ptp(values[:, lead]) == 0
+    return flat

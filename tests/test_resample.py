@@ -184,3 +184,11 @@ def test_products_of_matrices_are_the_filter_bit_for_bit(
     assert np.array_equal(resample.resample(values, rate, target), expected)
     part = resample.resample(values, rate, target, longest=10)
     assert np.array_equal(part, expected[:10])
+
+
+@pytest.mark.parametrize("up", [2, 3, 25, 100])
+@pytest.mark.parametrize("down", [1, 4, 5, 18, 257])
+def test_taps_are_those_of_firwin(up: int, down: int) -> None:
+    taps, half = resample._taps(up, down)
+    window = signal.firwin(2 * half + 1, 1 / max(up, down), window=("kaiser", 5.0))
+    assert np.array_equal(taps, np.rint(window * up * resample._TAP_SCALE))

@@ -185,7 +185,9 @@ def _rows(
         ]
         table = selection[there].assign(path=paths.loc[selection["record"][there]].to_numpy())
         table = table.sort_values("record")
-    return [dict(zip(table.columns, row, strict=True)) for row in table.to_numpy(object)], dropped
+    columns = [table[name].tolist() for name in table.columns]
+    rows = zip(*columns, strict=True)
+    return [dict(zip(table.columns, row, strict=True)) for row in rows], dropped
 
 
 def _with_folds(table: pd.DataFrame, facts: DatasetCard) -> pd.DataFrame:

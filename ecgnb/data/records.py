@@ -192,7 +192,7 @@ def _read_16(header: Header, name: str, skip: int) -> npt.NDArray[np.int16] | No
     """Read little-endian 16-bit samples; None from a file with another start than `skip` says."""
     count = len(header.signals)
     wanted = header.samples * count
-    with open(header.path.parent / name, "rb", buffering=0) as file:
+    with open(os.path.join(os.path.dirname(header.path), name), "rb", buffering=0) as file:
         # A corrupt header may ask for any number of samples: never for more than there are.
         there = os.fstat(file.fileno()).st_size // 2
         content = np.empty(min(there, skip + wanted), dtype="<i2")

@@ -14,7 +14,6 @@ from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
-from scipy import signal
 
 SHORT_RULES = ("pad", "drop")
 _SAMPLE_SCALE = 2.0**4  # fixed point: a sixteenth of a microvolt
@@ -138,6 +137,7 @@ def _banks(up: int, down: int) -> tuple[_Bank, ...]:
         index = outputs[:, None] - inputs + half
         inside = (index >= 0) & (index < len(taps))
         matrix = np.where(inside, taps[index.clip(0, len(taps) - 1)], 0.0)
+        matrix = np.asfortranarray(matrix)  # so that BLAS meets it as it likes it best
         banks.append(_Bank(begin, last, first, matrix, down * repeats))
     return tuple(banks)
 
@@ -146,8 +146,9 @@ def _banks(up: int, down: int) -> tuple[_Bank, ...]:
 def _taps(up: int, down: int) -> tuple[Samples, int]:
     widest = max(up, down)
     half = -(-10 * widest // down) * down
-    window = signal.firwin(2 * half + 1, 1.0 / widest, window=("kaiser", 5.0))
-    return np.rint(window * up * _TAP_SCALE), half
+    # The window design of scipy.signal.firwin, without its half second of imports.
+    taps = np.sinc(np.arange(-half, half + 1) / widest) * np.kaiser(2 * half + 1, 5.0)
+    return np.rint(taps / taps.sum() * up * _TAP_SCALE), half
 
 
 def fit_window(values: Samples, samples: int, *, shortest: int) -> tuple[Samples, bool] | None:

@@ -81,6 +81,7 @@ def memory(model: str = "resnet1d18", records: int = PTB_XL_RECORDS) -> dict[str
         here, there = context.Pipe()
         process = context.Process(target=_train_once_over, args=(there, model, path))
         process.start()
+        there.close()
         before, after = here.recv()
         process.join()
     return {

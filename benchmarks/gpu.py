@@ -47,6 +47,7 @@ def measure(
         here, there = context.Pipe()
         process = context.Process(target=_serve, args=(there, model, records, batch))
         process.start()
+        there.close()
         processes.append(process)
         team.append(here)
     rounds = []

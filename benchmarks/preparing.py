@@ -81,6 +81,7 @@ def _prepare_once(folder: Path) -> tuple[float, float, int]:
     process.start()
     tree = psutil.Process(process.pid)
     peak = 0
+    there.close()  # so that a process which dies ends the wait: its end was the last one
     while not here.poll(_WATCH_S):
         held = 0
         for each in (tree, *tree.children(recursive=True)):
@@ -101,6 +102,7 @@ def measure(records: int = RECORDS, repeats: int = 5) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         headers = write_records(folder, records)
+        os.sync()  # writing them must not go on while others are timed
         some = headers[:: max(1, len(headers) // _PLAIN_RECORDS)][:_PLAIN_RECORDS]
         plain(some)
         plain_rates, rates, opened, peaks = [], [], [], []

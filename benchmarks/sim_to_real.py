@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from machine import cpu
 
-from ecgnb.data.arrays import Options
+from ecgnb.data.convert import Options
 from ecgnb.data.labels import encode, label_set
 from ecgnb.data.prepare import Prepared, prepare
 from ecgnb.models import build_model

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from ecgnb import __version__
-from ecgnb.data.arrays import Options
 from ecgnb.data.catalog import CATALOG, cache_root, data_root, find
+from ecgnb.data.convert import Options
 from ecgnb.data.prepare import prepare, summary
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS

@@ -19,8 +19,9 @@ from conftest import HOSPITAL_RECORDS, WriteRecord
 
 from ecgnb.data import convert, raw, records
 from ecgnb.data import prepare as room
-from ecgnb.data.arrays import SELECTION, Options
+from ecgnb.data.arrays import SELECTION
 from ecgnb.data.catalog import DatasetCard
+from ecgnb.data.convert import Options
 from ecgnb.data.prepare import Prepared, prepare, summary
 from ecgnb.errors import UserError
 

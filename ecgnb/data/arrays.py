@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ecgnb.data import raw, records, splits
 from ecgnb.data.catalog import DatasetCard
-from ecgnb.data.convert import convert
+from ecgnb.data.convert import Options, convert
 from ecgnb.data.labels import unknown_codes
 from ecgnb.errors import UserError
 
@@ -27,44 +27,12 @@ SELECTION = ("record", "patient", "fold", "age", "sex", "codes")
 PREPARED_VERSION = 1
 """Raised by hand when the same raw files would give other arrays."""
 
-SIMULATED_RECORDS = 3000
 _FOLD_SEED = 0
-
-
-@dataclass(frozen=True)
-class Options:
-    """How raw records become arrays.
-
-    Attributes
-    ----------
-    rate : float
-        Sampling rate of the arrays in Hz.
-    seconds : float
-        Window; longer records keep their first seconds.
-    short : str
-        ``pad`` records of at least half a window with their last value, or ``drop`` them.
-        Records under half a window are always dropped.
-    antialias : bool
-        Whether to filter before taking fewer samples.
-    simulated_records : int
-        How many records a simulated hospital writes; other datasets ignore it.
-    """
-
-    rate: float = 100.0
-    seconds: float = 10.0
-    short: str = "pad"
-    antialias: bool = True
-    simulated_records: int = SIMULATED_RECORDS
-
-    @property
-    def samples(self) -> int:
-        """Samples in a window."""
-        return round(self.rate * self.seconds)
 
 
 def canonical(table: pd.DataFrame) -> str:
     """Write a table as text that does not depend on the version of any library."""
-    columns = [table[name] for name in SELECTION]
+    columns = _lists(table[list(SELECTION)])
     return "\n".join(
         "\t".join(_plain(value) for value in row) for row in zip(*columns, strict=True)
     )
@@ -185,9 +153,13 @@ def _rows(
         ]
         table = selection[there].assign(path=paths.loc[selection["record"][there]].to_numpy())
         table = table.sort_values("record")
-    columns = [table[name].tolist() for name in table.columns]
-    rows = zip(*columns, strict=True)
-    return [dict(zip(table.columns, row, strict=True)) for row in rows], dropped
+    names, rows = list(table.columns), zip(*_lists(table), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in rows], dropped
+
+
+def _lists(table: pd.DataFrame) -> list[list[Any]]:
+    """Return the columns as Python's own values; pandas would hand out strings one by one."""
+    return [table[name].to_numpy(object).tolist() for name in table.columns]
 
 
 def _with_folds(table: pd.DataFrame, facts: DatasetCard) -> pd.DataFrame:

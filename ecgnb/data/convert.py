@@ -3,23 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import joblib
 import numpy as np
 import numpy.typing as npt
 from joblib.externals.loky import get_reusable_executor
 
-from ecgnb.data import raw, records, resample
+from ecgnb.data import records, resample
 
-if TYPE_CHECKING:
-    from ecgnb.data.arrays import Options
+SIMULATED_RECORDS = 3000
 
 _BATCH = 256  # records that a process takes at a time
 _WORTH_A_PROCESS = 2000  # records: a process begins in about the time it takes to convert so many
 _MICROVOLT_LIMIT = 32767
 _GLANCE = 32  # samples
+_KEPT = 2**24  # bytes
+
+
+@dataclass(frozen=True)
+class Options:
+    """How raw records become arrays.
+
+    Attributes
+    ----------
+    rate : float
+        Sampling rate of the arrays in Hz.
+    seconds : float
+        Window; longer records keep their first seconds.
+    short : str
+        ``pad`` records of at least half a window with their last value, or ``drop`` them.
+        Records under half a window are always dropped.
+    antialias : bool
+        Whether to filter before taking fewer samples.
+    simulated_records : int
+        How many records a simulated hospital writes; other datasets ignore it.
+    """
+
+    rate: float = 100.0
+    seconds: float = 10.0
+    short: str = "pad"
+    antialias: bool = True
+    simulated_records: int = SIMULATED_RECORDS
+
+    @property
+    def samples(self) -> int:
+        """Samples in a window."""
+        return round(self.rate * self.seconds)
 
 
 def convert(
@@ -72,6 +104,9 @@ def _convert(
     file: str,
     begin: int,
 ) -> list[dict[str, Any] | str]:
+    # Once glibc has freed a block so large, it keeps smaller ones instead of handing every record's
+    # arrays back to the system: that would be a third of the time.
+    np.empty(_KEPT, dtype=np.uint8)
     outcomes: list[dict[str, Any] | str] = []
     with open(file, "r+b") as target:
         for row, path in enumerate(paths, start=first):
@@ -120,7 +155,7 @@ def _record(
     flags = [f"flat:{records.LEADS[lead]}" for lead in np.flatnonzero(flat)]
     flags += ["padded"] if padded else []
     flags += ["clipped"] if max(values.max(), -values.min()) > _MICROVOLT_LIMIT else []
-    facts: dict[str, Any] = raw.from_header(header) if in_headers else {}
+    facts = _facts(header) if in_headers else {}
     return np.ascontiguousarray(whole), {**facts, "flags": " ".join(flags)}
 
 
@@ -130,3 +165,21 @@ def _flat(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     for lead in np.flatnonzero(flat):
         flat[lead] = np.ptp(values[:, lead]) == 0
     return flat
+
+
+def _facts(header: records.Header) -> dict[str, Any]:
+    """Read patient, age, sex and codes from the comments of a PhysioNet Challenge header."""
+    try:
+        age = float(header.comment("Age"))
+    except ValueError:
+        age = float("nan")
+    sex = header.comment("Sex").lower()
+    codes = header.comment("Dx").replace(",", " ").split()
+    values: dict[str, Any] = {
+        "age": age if 0 <= age < float("inf") else float("nan"),
+        "sex": {"m": "male", "f": "female"}.get(sex[:1], ""),
+        "codes": " ".join(dict.fromkeys(codes)),
+    }
+    if patient := header.comment("Patient"):
+        values["patient"] = patient
+    return values

@@ -24,8 +24,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from ecgnb.data import cohort, heart, hospitals, raw, recorder, resample, simulate
-from ecgnb.data.arrays import PREPARED_VERSION, SELECTION, Options, canonical, write_arrays
+from ecgnb.data.arrays import PREPARED_VERSION, SELECTION, canonical, write_arrays
 from ecgnb.data.catalog import DatasetCard, cache_root, card, data_root, find
+from ecgnb.data.convert import Options
 from ecgnb.errors import UserError
 
 _ABANDONED_S = 24 * 3600

@@ -3,7 +3,7 @@
 Each layout of files has one function here. Columns of a listing: ``record`` (id), ``path`` (the
 header, relative to the dataset's folder), ``patient``, ``fold`` (0 where the dataset has none),
 ``age`` in years, ``sex`` (``female``, ``male`` or empty) and ``codes`` (see `ecgnb.data.labels`).
-Where a dataset keeps age, sex and codes in its headers, `from_header` fills them in later.
+Where a dataset keeps age, sex and codes in its headers, `ecgnb.data.convert` fills them in later.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from pathlib import Path
 import pandas as pd
 
 from ecgnb.data.catalog import DatasetCard
-from ecgnb.data.records import Header
 from ecgnb.errors import UserError
 
 COLUMNS = ("record", "path", "patient", "fold", "age", "sex", "codes")
@@ -84,24 +83,6 @@ def list_records(card: DatasetCard, folder: Path) -> Listing:
     if listing.table.empty:
         raise UserError(f"{folder} holds no record of {card.name}; look at `ecgnb datasets`")
     return listing
-
-
-def from_header(header: Header) -> dict[str, object]:
-    """Read patient, age, sex and codes from the comments of a PhysioNet Challenge header."""
-    try:
-        age = float(header.comment("Age"))
-    except ValueError:
-        age = float("nan")
-    sex = header.comment("Sex").lower()
-    codes = header.comment("Dx").replace(",", " ").split()
-    values: dict[str, object] = {
-        "age": age if 0 <= age < float("inf") else float("nan"),
-        "sex": {"m": "male", "f": "female"}.get(sex[:1], ""),
-        "codes": " ".join(dict.fromkeys(codes)),
-    }
-    if patient := header.comment("Patient"):
-        values["patient"] = patient
-    return values
 
 
 def _ptb_xl(folder: Path) -> Listing:

@@ -66,8 +66,8 @@ def assign_folds(
         if left[label] == 0:
             label = labels.shape[1]
         for patient in rng.permutation(np.flatnonzero(open_ & (counts[:, label] > 0))):
-            rank = np.column_stack([wanted[:, label], wanted[:, -1], rng.random(folds)])
-            best = int(np.lexsort(rank.T[::-1])[-1])
+            # The last key is asked first.
+            best = int(np.lexsort((rng.random(folds), wanted[:, -1], wanted[:, label]))[-1])
             fold_of[patient] = best + 1
             wanted[best] -= counts[patient]
             open_[patient] = False

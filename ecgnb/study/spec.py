@@ -11,8 +11,8 @@ from importlib import resources
 from itertools import product
 from typing import Any
 
-from ecgnb.data.arrays import Options
 from ecgnb.data.catalog import card
+from ecgnb.data.convert import Options
 from ecgnb.errors import UserError
 from ecgnb.models import check_model
 from ecgnb.training.transfer import check_arm

@@ -1,6 +1,7 @@
 # make book   executes the notebooks and builds the book into _build/html
 # make test   lint, types and tests
-# Both set up .venv by themselves the first time.
+# make bench  measures speed on this machine, for the page on it
+# All set up .venv by themselves the first time.
 
 PYTHON   ?= python3
 EDITIONS ?= clinical demo
@@ -15,7 +16,7 @@ BIN       := .venv/bin
 STAMP     := .venv/.installed
 NOTEBOOKS := $(sort $(notdir $(wildcard notebooks/*.ipynb)))
 EXECUTED  := $(foreach e,$(EDITIONS),$(addprefix book/editions/$(e)/,$(NOTEBOOKS)))
-GENERATED := $(addprefix book/generated/,answer.md studies.md datasets.md)
+GENERATED := $(addprefix book/generated/,answer.md studies.md datasets.md speed.md)
 
 # What a result depends on besides its notebook: the package and the recorded runs.
 SOURCES := $(shell find ecgnb -name '*.py' -o -name '*.toml') \
@@ -30,12 +31,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export TQDM_DISABLE = 1
 unexport MPLBACKEND PYTHONPATH
 
-.PHONY: help book test lint clean
+.PHONY: help book test lint bench clean
 
 help:
 	@echo "make book    execute the notebooks and build the book: _build/html/index.html"
 	@echo "make test    ruff, mypy and the tests"
 	@echo "make lint    ruff and mypy only"
+	@echo "make bench   measure speed on two cores: a quarter of an hour, with nothing else running"
 	@echo "make clean   remove what was built; keeps .venv and the cache of trained runs"
 	@echo "PYTHON=python3.12 make ... chooses the interpreter (3.11 or newer)"
 
@@ -60,6 +62,9 @@ lint: $(STAMP)
 test: lint
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 
+bench: $(STAMP)
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py
+
 # A notebook that fails leaves its half-executed copy in _build/notebooks, never in the book.
 # It runs in an empty folder: a notebook may not depend on where it lies.
 define execute
@@ -82,6 +87,11 @@ book/generated/answer.md book/generated/studies.md: book/generated/%.md: $(SOURC
 	@mkdir -p $(@D)
 	@$(BIN)/python -m ecgnb.pages $* $(@D)
 	@touch $@
+
+book/generated/speed.md: benchmarks/results/speed.json benchmarks/bench.py benchmarks/tables.py $(STAMP)
+	@mkdir -p $(@D)
+	@$(BIN)/python benchmarks/bench.py --page > $@.tmp
+	@mv $@.tmp $@
 
 # Built from nothing each time: a partial build would not repeat the warnings of the one before.
 HTML  := _build/html/index.html

@@ -5,6 +5,7 @@ core, each with one thread, as ``ecgnb run`` does.
 """
 
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
@@ -17,7 +18,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ecgnb.models import MODELS, build_model
-from ecgnb.training.device import activate, choose_device, choose_setting, share
+from ecgnb.training.device import LARGE_PAGES, activate, choose_device, choose_setting, share
 from ecgnb.training.fit import Data, Records, Schedule, fit
 
 BATCH = 64
@@ -85,12 +86,15 @@ def measure(model: str, cores: int, repeats: int) -> dict[str, object]:
         teams: dict[str, list[Connection]] = {}
         processes = []
         for side, threads in (("plain", [cores]), ("ours", [1] * cores)):
+            if side == "ours":
+                os.environ.setdefault(*LARGE_PAGES)
             for count in threads:
                 here, there = context.Pipe()
                 process = context.Process(target=_serve, args=(there, side, model, path, count))
                 process.start()
                 processes.append(process)
                 teams.setdefault(side, []).append(here)
+        os.environ.pop(LARGE_PAGES[0])
         updates = {side: _calibrate(team) for side, team in teams.items()}
         rates: dict[str, list[float]] = {side: [] for side in teams}
         for _ in range(repeats):

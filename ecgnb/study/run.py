@@ -25,7 +25,7 @@ from ecgnb.study.progress import Progress, open_progress
 from ecgnb.study.spec import RunSpec, Study
 from ecgnb.study.store import Result, Store
 from ecgnb.study.train import Materials, execute
-from ecgnb.training.device import check_precision
+from ecgnb.training.device import LARGE_PAGES, check_precision
 
 WORKER_BYTES = 1e9
 """What a training process was seen to take at most, most of it torch; the data are shared."""
@@ -121,9 +121,7 @@ class _Runner:
         self.told: set[str] = set()
 
     def run(self) -> None:
-        # Large pages, where the C library can ask for them: much of a training step goes into
-        # fresh memory, and with small pages a good part of that into page faults.
-        os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+        os.environ.setdefault(*LARGE_PAGES)
         pool = ProcessPoolExecutor(
             self.workers,
             mp_context=multiprocessing.get_context("spawn"),

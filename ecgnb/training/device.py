@@ -14,6 +14,13 @@ from ecgnb.models import MODELS
 
 PRECISIONS = ("auto", "float32", "tf32", "bf16")
 
+LARGE_PAGES = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+"""To be set for a training process before it starts.
+
+Much of a training step goes into fresh memory, and with small pages a good part of that into page
+faults. C libraries other than glibc take no notice.
+"""
+
 _LAYOUTS = {
     ("CNN", "cpu"): "convolutions in channels-last layout",
     ("RNN", "cpu"): "recurrent layers for one core",

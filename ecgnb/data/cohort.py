@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from ecgnb.data import simulate
 from ecgnb.data.hospitals import HOSPITALS, SNOMED, Hospital
+from ecgnb.data.processes import in_processes
 from ecgnb.data.recorder import draw_records, stream
 from ecgnb.data.simulate import FINDINGS, LEADS, Patient, Plan
 from ecgnb.errors import UserError
@@ -28,6 +30,10 @@ AGE_SLOPE |= {"SA": -0.3, "MI": 0.4, "LVH": 0.3, "PAC": 0.2, "STach": -0.1}
 # Findings that a hurried reader takes for one another.
 LOOKALIKE = {"PAC": "PVC", "PVC": "PAC", "AF": "AFL", "AFL": "AF", "STD": "TInv", "TInv": "STD"}
 LOOKALIKE |= {"SA": "PAC", "LBBB": "RBBB", "LAnFB": "MI", "NSR": "SA"}
+
+_TOGETHER = 4  # records that are drawn at once
+_JOB = 100  # records; a multiple of the above
+_WORTH_A_PROCESS = 300  # records: a process begins in about the time it takes to write so many
 
 
 def patient_of(hospital: Hospital, record: int) -> int:
@@ -118,6 +124,21 @@ def _header(
     return "\n".join(lines) + "\n"
 
 
+def _write_records(part: Path, hospital: Hospital, seed: int, first: int, last: int) -> None:
+    order = [LEADS.index(lead) for lead in hospital.leads]
+    for start in range(first, last, _TOGETHER):
+        numbers = range(start, min(start + _TOGETHER, last))
+        planned = {i: plan_hospital_record(hospital, seed, i) for i in numbers}
+        signals = draw_records(hospital, {i: p for i, (_, p) in planned.items()}, seed)
+        for (i, (patient, plan)), signal in zip(planned.items(), signals, strict=True):
+            name = f"{hospital.prefix}{i:05d}"
+            dx = coded_findings(hospital, plan.findings, stream(hospital, seed, "codes", i))
+            number = patient_of(hospital, i)
+            header = _header(hospital, name, signal, patient, number, dx)
+            (part / f"{name}.hea").write_bytes(header.encode())
+            (part / f"{name}.dat").write_bytes(signal[order].T.astype("<i2").tobytes())
+
+
 def write_hospital(folder: Path, hospital: Hospital | str, n: int, seed: int) -> None:
     """Write `n` records of a hospital as WFDB files, or nothing.
 
@@ -146,21 +167,10 @@ def write_hospital(folder: Path, hospital: Hospital | str, n: int, seed: int) ->
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty: remove it or choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    order = [LEADS.index(lead) for lead in hospital.leads]
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        for start in range(0, n, 4):
-            planned = {
-                i: plan_hospital_record(hospital, seed, i) for i in range(start, min(start + 4, n))
-            }
-            signals = draw_records(hospital, {i: p for i, (_, p) in planned.items()}, seed)
-            for (i, (patient, plan)), signal in zip(planned.items(), signals, strict=True):
-                name = f"{hospital.prefix}{i:05d}"
-                dx = coded_findings(hospital, plan.findings, stream(hospital, seed, "codes", i))
-                number = patient_of(hospital, i)
-                header = _header(hospital, name, signal, patient, number, dx)
-                (part / f"{name}.hea").write_bytes(header.encode())
-                (part / f"{name}.dat").write_bytes(signal[order].T.astype("<i2").tobytes())
+        jobs = [(part, hospital, seed, start, min(start + _JOB, n)) for start in range(0, n, _JOB)]
+        deque(in_processes(_write_records, jobs, n // _WORTH_A_PROCESS), maxlen=0)
         names = (f"{hospital.prefix}{i:05d}\n" for i in range(n))
         (part / "RECORDS").write_bytes("".join(names).encode())
         part.chmod(0o755)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import numpy.typing as npt
-from joblib.externals.loky import get_reusable_executor
 
 from ecgnb.data import records, resample
+from ecgnb.data.processes import in_processes
 
 SIMULATED_RECORDS = 3000
 
@@ -80,19 +79,12 @@ def convert(
     dict or str
         Flags, and what the header says; or the reason why the record cannot be used.
     """
-    workers = max(1, min(joblib.cpu_count(), len(paths) // _WORTH_A_PROCESS))
-    jobs = (
-        joblib.delayed(_convert)(
-            paths[first : first + _BATCH], first, source, in_headers, options, file, begin
-        )
+    jobs = [
+        (paths[first : first + _BATCH], first, source, in_headers, options, file, begin)
         for first in range(0, len(paths), _BATCH)
-    )
-    try:
-        for outcomes in joblib.Parallel(workers, return_as="generator")(jobs):
-            yield from outcomes
-    finally:
-        if workers > 1:  # joblib would keep the processes, and a program's end wait for them
-            get_reusable_executor().shutdown(wait=True)
+    ]
+    for outcomes in in_processes(_convert, jobs, len(paths) // _WORTH_A_PROCESS):
+        yield from outcomes
 
 
 def _convert(

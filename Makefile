@@ -88,10 +88,10 @@ book/generated/answer.md book/generated/studies.md: book/generated/%.md: $(SOURC
 	@$(BIN)/python -m ecgnb.pages $* $(@D)
 	@touch $@
 
-book/generated/speed.md: benchmarks/results/speed.json benchmarks/bench.py benchmarks/tables.py $(STAMP)
+# speed.md and precision.md.
+book/generated/speed.md: $(wildcard benchmarks/results/*.json) benchmarks/tables.py $(STAMP)
 	@mkdir -p $(@D)
-	@$(BIN)/python benchmarks/bench.py --page > $@.tmp
-	@mv $@.tmp $@
+	@$(BIN)/python benchmarks/bench.py --page $(@D)
 
 # Built from nothing each time: a partial build would not repeat the warnings of the one before.
 HTML  := _build/html/index.html

@@ -1,7 +1,7 @@
 """How fast ecgnb is: beside what a user would otherwise write, and beside what the machine allows.
 
 Run as ``make bench``; writes ``results/speed.json`` beside this file and prints its tables.
-``python benchmarks/bench.py --page`` prints them from that file, for the book.
+``python benchmarks/bench.py --page FOLDER`` writes them from that file, for the book.
 """
 
 import argparse
@@ -22,13 +22,13 @@ import psutil
 import reading
 import torch
 import training
-from tables import tables
+from tables import tables, write_pages
 
 from ecgnb.study.progress import open_progress
 from ecgnb.study.spec import load_study
 from ecgnb.training.transfer import ARMS
 
-PATH = Path(__file__).parent / "results" / "speed.json"
+RESULTS = Path(__file__).parent / "results"
 PTB_XL_RECORDS = 21_837
 
 
@@ -136,14 +136,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cores", type=int, default=2, help="how many cores to use (2)")
     parser.add_argument("--repeats", type=int, default=5, help="timings of each figure (5)")
-    parser.add_argument("--page", action="store_true", help="print what was measured last")
+    parser.add_argument("--page", type=Path, metavar="FOLDER", help="write the book's pages only")
     options = parser.parse_args()
     if options.page:
-        print(tables(json.loads(PATH.read_text())))
+        speed, precisions = (
+            json.loads((RESULTS / f"{name}.json").read_text()) for name in ("speed", "precision")
+        )
+        write_pages(options.page, speed, precisions)
         return
     found = measure(options.cores, options.repeats)
-    last = json.loads(PATH.read_text()) if PATH.exists() else None
-    PATH.write_text(json.dumps(found, indent=1) + "\n")
+    path = RESULTS / "speed.json"
+    last = json.loads(path.read_text()) if path.exists() else None
+    path.write_text(json.dumps(found, indent=1) + "\n")
     print(tables(found, last))
 
 

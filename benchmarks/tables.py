@@ -1,7 +1,15 @@
 """What was measured, as Markdown: for a terminal and for the book."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+import pandas as pd
+
+from ecgnb.models import MODELS
+from ecgnb.study.data import recorded_runs
+from ecgnb.study.spec import load_study
+from ecgnb.training.transfer import ARMS
 
 Found = dict[str, Any]
 
@@ -11,6 +19,7 @@ def tables(found: Found, last: Found | None = None) -> str:
     if last and last["machine"] != found["machine"]:
         last = None
     parts = [
+        _answer(found),
         _machine(found),
         _training(found, last),
         _preparing(found["preparing"]),
@@ -19,6 +28,73 @@ def tables(found: Found, last: Found | None = None) -> str:
         _memory(found["memory"]),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def arms() -> str:
+    """Tabulate what the recorded runs of the study ``clinical`` cost, arm by arm."""
+    runs = pd.read_parquet(recorded_runs(load_study("clinical")))
+    runs = runs[runs["stage"] == "final"]
+    seconds = runs.groupby(["model", "arm"])["fact_seconds"].median().unstack()
+    names = [arm for arm in ARMS if arm in seconds]
+    rows = []
+    for model, row in seconds.iterrows():
+        shares = [f"{row[arm]:.1f} s ({row[arm] / row['finetune']:.1%})" for arm in names]
+        rows.append([MODELS[str(model)].title, *shares])
+    title = (
+        "One run of the study `clinical`, median seconds on one core, and its share of fine-tuning"
+    )
+    return _table(title, ["model", *(ARMS[arm].title for arm in names)], rows)
+
+
+def precision(found: Found) -> str:
+    """Say what bfloat16 did to the clinical results."""
+    every, facts = found["all"], found["machine"]
+    low, high = every["interval"]
+    sentence = (
+        "ResNet1d18 was trained again in float32 on the clinical study, with the same records, "
+        f"seeds and learning rates: {every['runs']} runs of {len(found['seeds'])} seeds. Mean test "
+        "AUROC is "
+        f"{every['bf16']:.4f} in bfloat16 and {every['float32']:.4f} in float32; the difference is "
+        f"{every['difference']:+.4f}, over seeds {low:+.4f} to {high:+.4f} (95 %). "
+        f"{facts['device']}, torch {facts['torch']}."
+    )
+    head = ["arm", "training records", "bfloat16", "float32", "difference", "95 % over seeds"]
+    rows = []
+    for row in found["by_arm_and_size"]:
+        low, high = row["interval"]
+        cells = [ARMS[row["arm"]].title, row["records"]]
+        cells += [f"{row['bf16']:.3f}", f"{row['float32']:.3f}", f"{row['difference']:+.3f}"]
+        rows.append([*cells, f"{low:+.3f} to {high:+.3f}"])
+    return f"{sentence}\n\n{_table('Mean test AUROC', head, rows)}"
+
+
+def write_pages(folder: Path, speed: Found, precisions: Found) -> None:
+    """Write ``speed.md`` and ``precision.md`` for the book."""
+    (folder / "speed.md").write_text(f"{tables(speed)}\n\n{arms()}\n")
+    (folder / "precision.md").write_text(precision(precisions) + "\n")
+
+
+def _answer(found: Found) -> str:
+    by_family: dict[str, list[float]] = {}
+    for row in found["training"]:
+        by_family.setdefault(MODELS[row["model"]].family, []).append(row["times"])
+    parts = [
+        f"{name} {min(times):.1f} to {max(times):.1f} times"
+        for name, times in (
+            ("ResNets train", by_family["CNN"]),
+            ("recurrent networks", by_family["RNN"]),
+        )
+    ]
+    limit = found["limits"]["bf16"]
+    shares = [
+        row["gflop_per_second"] / limit for row in found["training"] if row["gflop_per_second"]
+    ]
+    return (
+        f"On two cores, {' and '.join(parts)} as fast as in the plain loop, and records are "
+        f"prepared {found['preparing']['times_faster']:.0f} times as fast. ResNets reach "
+        f"{min(shares):.0%} to {max(shares):.0%} of the rate at which the same cores multiply "
+        "matrices, and no more: the rest of their time is [bound by memory](log.md)."
+    )
 
 
 def _table(title: str, head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:

@@ -24,8 +24,8 @@ import torch
 import training
 from tables import tables, write_pages
 
+from ecgnb.study.declare import load_study
 from ecgnb.study.progress import open_progress
-from ecgnb.study.spec import load_study
 from ecgnb.training.transfer import ARMS
 
 RESULTS = Path(__file__).parent / "results"

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ecgnb.models import MODELS
 from ecgnb.study.data import recorded_runs
-from ecgnb.study.spec import load_study
+from ecgnb.study.declare import load_study
 from ecgnb.training.transfer import ARMS
 
 Found = dict[str, Any]

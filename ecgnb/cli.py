@@ -17,11 +17,11 @@ from ecgnb.errors import UserError
 from ecgnb.models import MODELS
 from ecgnb.pages import datasets_page
 from ecgnb.study.data import fingerprints, open_dataset, record_dataset, recorded_runs
+from ecgnb.study.declare import Study, load_study, study_names
 from ecgnb.study.estimate import duration
 from ecgnb.study.plan import groups, inventory
 from ecgnb.study.progress import open_progress
 from ecgnb.study.run import WORKER_BYTES, default_workers, run_study
-from ecgnb.study.spec import Study, load_study, study_names
 from ecgnb.study.store import write_table
 from ecgnb.training.device import choose_device, choose_setting, describe_device
 

@@ -14,9 +14,9 @@ from ecgnb.data.catalog import card
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
 from ecgnb.study.data import fingerprints, recorded_runs
+from ecgnb.study.declare import Study, load_study
 from ecgnb.study.plan import size_label
 from ecgnb.study.run import run_study
-from ecgnb.study.spec import Study, load_study
 from ecgnb.study.statistics import LEVEL
 from ecgnb.study.store import Result, provenance
 from ecgnb.training.transfer import ARMS
@@ -75,7 +75,7 @@ def settings(study: Study) -> pd.DataFrame:
                     "model": MODELS[model].title,
                     "head": ", ".join(pair.heads),
                     "training records": sizes,
-                    "seeds": len(study.seeds),
+                    "seeds": len(pair.seeds),
                 }
             )
     return pd.DataFrame(rows)

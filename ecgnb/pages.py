@@ -17,9 +17,9 @@ from ecgnb.models import MODELS
 from ecgnb.plots import draw_gain
 from ecgnb.prose import answer, gain_alt, gain_caption
 from ecgnb.study.data import selection
+from ecgnb.study.declare import Pair, Side, Study, load_study, study_names
 from ecgnb.study.plan import size_label
 from ecgnb.study.run import run_study
-from ecgnb.study.spec import Side, Study, load_study, study_names
 from ecgnb.study.statistics import LEVEL, MARGIN, compare_arms
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
 
@@ -167,26 +167,37 @@ def write_studies(folder: Path) -> None:
     for name in study_names():
         study = load_study(name)
         rows = {
-            "seeds": ", ".join(map(str, study.seeds)),
-            "arms": ", ".join(study.arms),
-            "learning rates": ", ".join(f"{rate:g}" for rate in study.learning_rates),
+            "learning rates": "; ".join(
+                f"{name}{': ' * bool(name)}{', '.join(f'{rate:g}' for rate in grid)}"
+                for name, grid in study.learning_rates
+            ),
             "chosen with": f"seed {study.tuning_seed}, for each number of records"
-            if len(study.learning_rates) > 1
+            if any(len(grid) > 1 for _, grid in study.learning_rates)
             else "nothing to choose",
             "records in a batch": str(study.batch_size),
             "looks at validation": str(study.evaluations),
             "sampling rate and window": f"{study.data.rate:g} Hz, {study.data.seconds:g} s",
         }
-        for pair in study.pairs:
-            rows |= {
-                "source": _side(pair.source),
-                "target": _side(pair.target),
-                "networks": ", ".join(MODELS[model].title for model in pair.models),
-                "training records": ", ".join(size_label(size) for size in pair.sizes),
-            }
         body = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
-        parts.append(f"**{study.title}** (`{name}`)\n\n| | |\n|---|---|\n{body}\n")
+        pairs = "\n".join(f"| {' | '.join(_pair(pair))} |" for pair in study.pairs)
+        parts.append(
+            f"**{study.title}** (`{name}`)\n\n| | |\n|---|---|\n{body}\n\n"
+            "| source | target | networks | heads | training records | arms | seeds |\n"
+            f"|---|---|---|---|---|---|---|\n{pairs}\n"
+        )
     (folder / "studies.md").write_text("\n".join(parts))
+
+
+def _pair(pair: Pair) -> list[str]:
+    return [
+        _side(pair.source),
+        _side(pair.target),
+        ", ".join(MODELS[model].title for model in pair.models),
+        ", ".join(pair.heads),
+        ", ".join(size_label(size) for size in pair.sizes),
+        ", ".join(pair.arms),
+        f"{min(pair.seeds)} to {max(pair.seeds)}",
+    ]
 
 
 def _side(side: Side) -> str:

@@ -12,7 +12,7 @@ from IPython.display import Markdown
 
 from ecgnb.data.catalog import card
 from ecgnb.models import MODELS
-from ecgnb.study.spec import Study
+from ecgnb.study.declare import Study
 from ecgnb.study.statistics import LEVEL, MARGIN, VERDICTS, compare_arms
 from ecgnb.study.store import Result
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
@@ -152,8 +152,10 @@ def _at_the_edge(study: Study, results: Sequence[Result]) -> str:
     chosen = {
         (r.spec.model, r.spec.head, r.spec.arm, r.spec.size): r.spec.learning_rate for r in results
     }
-    edges = {min(study.learning_rates), max(study.learning_rates)}
-    count = sum(rate in edges for rate in chosen.values())
+    grids = {model: study.rates(model) for model in study.models}
+    count = sum(
+        rate in (min(grids[model]), max(grids[model])) for (model, *_), rate in chosen.items()
+    )
     return f"{count} of {len(chosen)} choices fell on an end of the grid, which could be wider."
 
 

@@ -13,8 +13,8 @@ from ecgnb.data import records
 from ecgnb.data.catalog import CATALOG, card
 from ecgnb.data.labels import LABEL_SETS, encode, full_name
 from ecgnb.errors import UserError
+from ecgnb.study.declare import load_study
 from ecgnb.study.describe import counterparts, describe, find_example, shares
-from ecgnb.study.spec import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "results" / "examples"

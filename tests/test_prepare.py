@@ -745,7 +745,7 @@ def test_the_corrupt_header_of_chapman_is_reported_and_the_rest_is_prepared() ->
 @pytest.mark.parametrize("dataset", ["ptb-xl", "chapman-shaoxing"])
 def test_the_fingerprint_of_real_data_is_the_recorded_one(dataset: str) -> None:
     from ecgnb.study.data import open_dataset, recorded_fingerprints
-    from ecgnb.study.spec import load_study
+    from ecgnb.study.declare import load_study
 
     prepared = open_dataset(load_study("clinical"), dataset)
     assert prepared.fingerprint == recorded_fingerprints()[dataset]

@@ -16,10 +16,11 @@ from sklearn.metrics import roc_auc_score
 import ecgnb.study.train as trainer
 from ecgnb.errors import UserError
 from ecgnb.study.data import fingerprints, read_labels, read_table
+from ecgnb.study.declare import build_study, load_study, study_names
 from ecgnb.study.plan import inventory, open_runs, resolve
 from ecgnb.study.progress import open_progress
 from ecgnb.study.run import run_study
-from ecgnb.study.spec import RunSpec, build_study, load_study, study_names
+from ecgnb.study.spec import RunSpec
 from ecgnb.study.statistics import compare_arms
 from ecgnb.study.store import Store, open_store, write_table
 from ecgnb.study.train import Materials, execute
@@ -267,6 +268,20 @@ def test_kill_9_repeats_no_finished_run(ran, cache, tmp_path):
     assert process.returncode == 0
     expected = {path.name for path in (ran[0] / "runs").glob("??/*.npz")}
     assert {path.name for path in seen} == expected
+
+
+def test_what_stands_over_the_pairs_holds_for_those_that_say_nothing_else():
+    pair = TINY["pairs"][0]
+    other = {**pair, "source": {**pair["target"], "updates": 6}, "seeds": 4, "arms": ["scratch"]}
+    rates = {"RNN": [0.1], "lstm": [0.2]}
+    study = tiny(pairs=[pair, other], learning_rates=rates)
+    assert [pair.seeds for pair in study.pairs] == [(0, 1), (0, 1, 2, 3)]
+    assert study.seeds == (0, 1, 2, 3)
+    assert (study.rates("gru"), study.rates("lstm")) == ((0.1,), (0.2,))
+    cells = list(study.cells())
+    # The first pair's runs from scratch are those of the second as well.
+    assert len(cells) == len(set(cells)) == 2 * 2 * 4 + 2 * 2
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
 
 
 def test_declared_studies_are_sound():

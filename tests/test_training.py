@@ -7,6 +7,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS, build_model
+from ecgnb.training import transfer
 from ecgnb.training.device import choose_setting
 from ecgnb.training.fit import Data, Records, Schedule, fit, normalise, predict
 from ecgnb.training.metrics import auroc, best_thresholds, eligible, evaluate, f1, macro_auroc
@@ -85,6 +86,32 @@ def test_frozen_arms_leave_the_encoder(arm):
     assert all(
         torch.equal(before[name], value) for name, value in model.encoder.state_dict().items()
     )
+
+
+def test_probing_comes_first_and_costs_its_share_of_the_updates(monkeypatch):
+    """A third of the updates train the head; fine-tuning begins with just that network."""
+    model = build_model("resnet1d18", "pooled", CLASSES, SAMPLES, 0)
+    before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    begun = []
+
+    def watched(trained, train, validation, schedule, **settings):
+        if trained is model:
+            assert _equal(before, model.encoder.state_dict())
+            begun.append(macro_auroc(truth, predict(model, validation.records, "float32"), 3))
+        return fit(trained, train, validation, schedule, **settings)
+
+    train, validation = _data(120), _data(80, 1)
+    truth = validation.labels.numpy().astype(bool)
+    monkeypatch.setattr(transfer, "fit", watched)
+    schedule = Schedule(1e-2, 90, 16, 6, 0)
+    trained = train_arm(model, "probe-then-finetune", train, validation, None, schedule)
+    history = trained.fitted.history
+    assert history["update"] == [15, 30, 45, 60, 75, 90]
+    assert history["seconds"] == sorted(history["seconds"])
+    assert trained.fitted.best_update > 30
+    # The head was trained on scaled features, and says the same of plain ones.
+    assert begun == [pytest.approx(max(history["validation_auroc"][:2]))]
+    assert not _equal(before, model.encoder.state_dict())
 
 
 def test_head_on_stored_features_equals_head_on_encoder():

@@ -14,7 +14,7 @@ from ecgnb.data.catalog import card
 from ecgnb.data.labels import encode
 from ecgnb.data.prepare import Prepared, prepare
 from ecgnb.errors import UserError
-from ecgnb.study.spec import Study
+from ecgnb.study.declare import Study
 
 _TEXT = dict.fromkeys(("record", "patient", "sex", "codes"), str)
 

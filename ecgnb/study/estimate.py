@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from ecgnb.study.data import read_table
-from ecgnb.study.spec import RunSpec, Study
+from ecgnb.study.declare import Study
+from ecgnb.study.spec import RunSpec
 from ecgnb.training.transfer import ARMS
 
 _SOURCE_PART, _TARGET_PART = 0.1, 0.2  # of the records validate, and as many test
@@ -35,7 +36,8 @@ class Estimate:
         tested = 0 if spec.stage == "tune" else part
         if ARMS[spec.arm].frozen:
             return train + part + tested
-        trained = UPDATE_PASSES * spec.updates * min(spec.batch_size, train)
+        updates = (1 - ARMS[spec.arm].probing) * spec.updates
+        trained = UPDATE_PASSES * updates * min(spec.batch_size, train)
         return trained + (spec.evaluations + 1) * part + tested
 
     def learn(self, spec: RunSpec, seconds: float) -> None:

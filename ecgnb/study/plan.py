@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from ecgnb.models import build_model
+from ecgnb.study.declare import Study
 from ecgnb.study.estimate import RUN_S, UPDATE_PASSES, Estimate
-from ecgnb.study.spec import ALL, RunSpec, Study
+from ecgnb.study.spec import ALL, RunSpec
 from ecgnb.training.device import activate, choose_device, choose_setting
 from ecgnb.training.fit import Data, Records, Schedule, fit
 
@@ -105,7 +106,7 @@ def inventory(study: Study, score: Score) -> list[Planned]:
         resolved = resolve(study, cell, score)
         known = resolved.run or cell
         runs = [known]
-        if len(study.learning_rates) > 1:
+        if len(study.rates(cell.model)) > 1:
             tuned = replace(cell, source_learning_rate=known.source_learning_rate)
             runs += [*study.candidates(tuned), *study.source_candidates(cell)]
         if pretraining := known.pretraining():

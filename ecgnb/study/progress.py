@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 from ecgnb.study.data import fingerprints, recorded_runs
+from ecgnb.study.declare import Study
 from ecgnb.study.plan import inventory, open_runs, resolve
-from ecgnb.study.spec import RunSpec, Study
+from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Result, Store, open_store
 
 

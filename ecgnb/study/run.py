@@ -20,9 +20,10 @@ from tqdm import tqdm
 from ecgnb.data.splits import subset, target_split
 from ecgnb.errors import UserError
 from ecgnb.study.data import open_dataset, read_labels, read_table
+from ecgnb.study.declare import Study
 from ecgnb.study.estimate import Estimate, duration
 from ecgnb.study.progress import Progress, open_progress
-from ecgnb.study.spec import RunSpec, Study
+from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Result, Store
 from ecgnb.study.train import Materials, execute
 from ecgnb.training.device import LARGE_PAGES, check_precision
@@ -95,7 +96,7 @@ def _check_sizes(study: Study) -> None:
         target = pair.target
         table = read_table(study, target.dataset)
         labels = read_labels(table, target.dataset, target.label_set, target.min_positives)
-        for seed in (*study.seeds, study.tuning_seed):
+        for seed in (*pair.seeds, study.tuning_seed):
             split = target_split(table, labels.to_numpy(), seed)
             subset(split, max(pair.sizes))
 

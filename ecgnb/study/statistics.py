@@ -12,7 +12,8 @@ import pandas as pd
 from scipy import stats
 
 from ecgnb.study.data import read_labels, read_table
-from ecgnb.study.spec import RunSpec, Study
+from ecgnb.study.declare import Study
+from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Result
 from ecgnb.training.metrics import auroc, eligible
 from ecgnb.training.transfer import ARMS
@@ -184,7 +185,7 @@ def compare_arms(
         if cell.source != max(side.source for side in sides):
             continue
         pairs = []
-        for seed in study.seeds:
+        for seed in sorted({result.spec.seed for result in results}):
             one, other = ((side, arm, seed) for side, arm in zip(sides, arms, strict=True))
             if one in found and other in found:
                 pairs.append((found[one], found[other]))
@@ -243,7 +244,7 @@ def _fold(study: Study, cell: Cell, one: Result, other: Result) -> Fold:
         raise ValueError(f"runs {one.key} and {other.key} were not tested on the same records")
     labels, patients = _truth(study, cell.target, cell.label_set, cell.min_positives)
     truth = labels.loc[list(one.records), list(one.classes)].to_numpy()
-    use = eligible(truth)
+    use = eligible(truth, one.spec.min_test_positives)
     return Fold(
         truth=truth[:, use],
         first=one.predictions[:, use].astype(np.float64),

@@ -247,10 +247,12 @@ def _to_row(result: Result) -> dict[str, Any]:
 
 def _from_row(row: Mapping[str, Any]) -> Result:
     classes, records = tuple(row["classes"]), tuple(row["records"])
+    # What was recorded before a field was added has its default.
+    names = [entry.name for entry in fields(RunSpec) if entry.name in row]
     values = np.frombuffer(row["predictions"], dtype="<f2")
     return Result(
         key=row["key"],
-        spec=RunSpec(**{entry.name: row[entry.name] for entry in fields(RunSpec)}),
+        spec=RunSpec(**{name: row[name] for name in names}),
         classes=classes,
         records=records,
         predictions=values.reshape(len(records), len(classes) if records else 0),

@@ -16,7 +16,8 @@ from ecgnb.data.prepare import Prepared
 from ecgnb.data.splits import Split, source_split, subset, target_split
 from ecgnb.models import Model, build_model
 from ecgnb.study.data import fingerprints, open_dataset, read_labels
-from ecgnb.study.spec import RunSpec, Study
+from ecgnb.study.declare import Study
+from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Result, Store, provenance
 from ecgnb.training.device import Setting, activate, choose_device, choose_setting, share
 from ecgnb.training.fit import Data, Records, Schedule
@@ -84,7 +85,8 @@ class Materials:
         """
         arm = ARMS[spec.arm]
         pretraining = spec.pretraining()
-        if not arm.frozen or pretraining is None or model.head.in_features > _LONGEST_SHARED:
+        asked = arm.frozen or arm.probing
+        if not asked or pretraining is None or model.head.in_features > _LONGEST_SHARED:
             return None
         rows = np.arange(len(self.prepared(spec.dataset).table))
         print_ = self.fingerprints[spec.dataset]
@@ -158,7 +160,8 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
         records = tuple(materials.prepared(spec.dataset).table["record"].iloc[split.test])
         thresholds = best_thresholds(truth[split.validation], trained.fitted.validation)
         # Scores are taken from what is stored, so that anyone can compute them again.
-        scores = asdict(evaluate(truth[split.test], predictions.astype(np.float64), thresholds))
+        tested = truth[split.test], predictions.astype(np.float64)
+        scores = asdict(evaluate(*tested, thresholds, spec.min_test_positives))
         facts.update(scores, thresholds=[float(value) for value in thresholds])
     facts.update(seconds=time.perf_counter() - started, training_seconds=trained.seconds)
     key = spec.key(prints)

@@ -83,7 +83,7 @@ class TestMetrics:
     Attributes
     ----------
     auroc, auprc : float
-        Macro averages over the classes with at least `MIN_TEST_POSITIVES` test positives.
+        Macro averages over the classes with enough test positives.
     f1 : float
         Macro F1 over the same classes, with thresholds chosen on validation.
     weighted_f1 : float
@@ -101,7 +101,12 @@ class TestMetrics:
     classes: int
 
 
-def evaluate(truth: Truth, scores: Scores, thresholds: npt.NDArray[np.float64]) -> TestMetrics:
+def evaluate(
+    truth: Truth,
+    scores: Scores,
+    thresholds: npt.NDArray[np.float64],
+    min_positives: int = MIN_TEST_POSITIVES,
+) -> TestMetrics:
     """Compute all test metrics from probabilities.
 
     Parameters
@@ -110,13 +115,15 @@ def evaluate(truth: Truth, scores: Scores, thresholds: npt.NDArray[np.float64]) 
     scores : ndarray of float, shape (records, classes)
     thresholds : ndarray of float64, shape (classes,)
         From `best_thresholds` on validation.
+    min_positives : int
+        Classes with fewer stand in no macro average.
     """
-    use = eligible(truth)
+    use = eligible(truth, min_positives)
     positives = truth.sum(axis=0)
     at_half = f1(truth, scores >= 0.5)
     nothing = float("nan")
     return TestMetrics(
-        auroc=macro_auroc(truth, scores),
+        auroc=macro_auroc(truth, scores, min_positives),
         auprc=float(average_precision_score(truth[:, use], scores[:, use]))
         if use.any()
         else nothing,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +34,14 @@ class Arm:
         Whether the encoder comes from the source.
     frozen : bool
         Whether only the head is trained.
+    probing : float
+        The share of the updates that train the head alone, before everything is trained.
     """
 
     title: str
     pretrained: bool
     frozen: bool
+    probing: float = 0.0
 
 
 ARMS = {
@@ -46,6 +49,10 @@ ARMS = {
     "finetune": Arm("fine-tuned", pretrained=True, frozen=False),
     "linear-probe": Arm("linear probe", pretrained=True, frozen=True),
     "random-probe": Arm("random probe", pretrained=False, frozen=True),
+    # Kumar et al. (2022): a head that fits spares the encoder the first, largest gradients.
+    "probe-then-finetune": Arm(
+        "probed, then fine-tuned", pretrained=True, frozen=False, probing=1 / 3
+    ),
 }
 
 
@@ -113,7 +120,8 @@ def train_arm(
     if test is not None:
         parts.append(test)
     trainable: nn.Module = model
-    if kind.frozen:
+    probed = None
+    if kind.frozen or kind.probing:
         if not kind.pretrained:
             _calibrate(model.encoder, train.records, precision)
         # A frozen encoder says the same of a record in every epoch: ask it once.
@@ -121,9 +129,16 @@ def train_arm(
             found = [encode(model, part, precision) for part in parts]
         else:
             found = [features[part.rows.cpu()] for part in parts]
-        parts = [Records(part, torch.arange(len(part))) for part in _standardise(found)]
-        parts = [part.to(train.labels.device) for part in parts]
-        trainable, precision = model.head, "float32"
+        scaled, mean, scale = _standardise(found)
+        asked = [Records(part, torch.arange(len(part))) for part in scaled]
+        asked = [part.to(train.labels.device) for part in asked]
+        if kind.frozen:
+            parts, trainable, precision = asked, model.head, "float32"
+        else:
+            first, schedule = _divide(schedule, kind.probing)
+            known = Data(asked[0], train.labels)
+            probed = fit(model.head, known, Data(asked[1], validation.labels), first)
+            _unscale(model.head, mean, scale)
     fitted = fit(
         trainable,
         Data(parts[0], train.labels),
@@ -131,6 +146,8 @@ def train_arm(
         schedule,
         precision=precision,
     )
+    if probed:
+        fitted = _joined(probed, fitted)
     seconds = time.perf_counter() - started - fitted.evaluation_seconds
     predicted = predict(trainable, parts[2], precision) if len(parts) == 3 else _NOTHING
     return Trained(fitted, predicted, seconds)
@@ -141,12 +158,48 @@ def encode(model: Model, records: Records, precision: str) -> torch.Tensor:
     return torch.from_numpy(predict(model.encoder, records, precision, sigmoid=False))
 
 
-def _standardise(parts: list[torch.Tensor]) -> list[torch.Tensor]:
+def _divide(schedule: Schedule, share: float) -> tuple[Schedule, Schedule]:
+    """Divide the updates of a schedule, and its looks at validation, in two."""
+    updates = max(1, round(share * schedule.updates))
+    looks = max(1, round(share * schedule.evaluations))
+    first = replace(schedule, updates=updates, evaluations=looks)
+    rest = max(1, schedule.evaluations - looks)
+    return first, replace(schedule, updates=schedule.updates - updates, evaluations=rest)
+
+
+def _unscale(head: nn.Linear, mean: torch.Tensor, scale: torch.Tensor) -> None:
+    """Let a head that was trained on scaled features say the same of plain ones."""
+    device = head.weight.device
+    with torch.no_grad():
+        head.weight.mul_(scale.to(device))
+        head.bias.sub_(head.weight @ mean.to(device))
+
+
+def _joined(first: Fitted, second: Fitted) -> Fitted:
+    """Put two trainings behind one another; the second chose the checkpoint."""
+    before = {name: values[-1] for name, values in first.history.items()}
+    history = {
+        name: [*values, *(v + before[name] * (name in ("update", "seconds")) for v in later)]
+        for (name, values), later in zip(
+            first.history.items(), second.history.values(), strict=True
+        )
+    }
+    return replace(
+        second,
+        history=history,
+        best_update=second.best_update + round(before["update"]),
+        evaluation_seconds=first.evaluation_seconds + second.evaluation_seconds,
+    )
+
+
+def _standardise(
+    parts: list[torch.Tensor],
+) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
     """Scale all parts by the mean and deviation of the first, the training records."""
     mean, deviation = parts[0].mean(dim=0), parts[0].std(dim=0)
     # A unit that is silent on all training records stays silent, rather than exploding.
     scale = torch.where(deviation > 1e-6, 1 / deviation.clamp(min=1e-6), torch.zeros(()).to(mean))
-    return [(part - mean) * scale for part in parts]
+    return [(part - mean) * scale for part in parts], mean, scale
 
 
 def _calibrate(encoder: nn.Module, records: Records, precision: str) -> None:

@@ -16,11 +16,12 @@ from ecgnb.data.labels import LABEL_SETS
 from ecgnb.models import MODELS
 from ecgnb.plots import draw_gain
 from ecgnb.prose import answer, gain_alt, gain_caption
+from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import selection
 from ecgnb.study.declare import Pair, Side, Study, load_study, study_names
 from ecgnb.study.plan import size_label
 from ecgnb.study.run import run_study
-from ecgnb.study.statistics import LEVEL, MARGIN, compare_arms
+from ecgnb.study.statistics import LEVEL, MARGIN
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
 
 _ANSWERED_BY = "clinical"  # the study whose verdict stands on the front page

@@ -12,8 +12,9 @@ from IPython.display import Markdown
 
 from ecgnb.data.catalog import card
 from ecgnb.models import MODELS
+from ecgnb.study.compare import compare_arms
 from ecgnb.study.declare import Study
-from ecgnb.study.statistics import LEVEL, MARGIN, VERDICTS, compare_arms
+from ecgnb.study.statistics import LEVEL, MARGIN, VERDICTS
 from ecgnb.study.store import Result
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
 from ecgnb.training.transfer import ARMS

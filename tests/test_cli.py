@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 from ecgnb import cli, notebook, pages, prose
 from ecgnb.errors import UserError
+from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study
 from ecgnb.study.progress import open_progress
-from ecgnb.study.statistics import compare_arms
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 

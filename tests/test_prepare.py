@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from conftest import HOSPITAL_RECORDS, WriteRecord
 
-from ecgnb.data import convert, raw, records
+from ecgnb.data import convert, processes, raw, records
 from ecgnb.data import prepare as room
 from ecgnb.data.arrays import SELECTION
 from ecgnb.data.catalog import DatasetCard
@@ -633,7 +633,7 @@ def test_many_processes_give_the_bytes_of_one(
     found = []
     for worth in (10**6, 10):
         monkeypatch.setattr(convert, "_WORTH_A_PROCESS", worth)
-        monkeypatch.setattr(convert.joblib, "cpu_count", lambda: 3)
+        monkeypatch.setattr(processes.joblib, "cpu_count", lambda: 3)
         monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / f"cache-{worth}"))
         found.append(prepare(made_card, Options(rate=25.0, seconds=4.0)))
     one, many = found

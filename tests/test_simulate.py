@@ -10,7 +10,7 @@ import pytest
 import wfdb
 import wfdb.processing
 
-from ecgnb.data import cohort, simulate
+from ecgnb.data import cohort, processes, simulate
 from ecgnb.data.cohort import write_hospital
 from ecgnb.data.hospitals import HOSPITALS, SNOMED, Hospital
 from ecgnb.errors import UserError
@@ -288,6 +288,17 @@ def test_files_are_the_same_bytes_for_a_seed_whatever_the_number(tmp_path: Path)
     short, other = files(tmp_path / "short"), files(tmp_path / "other")
     assert all(short[k] == first[k] for k in short if k != "RECORDS")
     assert all(short[k] != other[k] for k in short if k.endswith(".dat"))
+
+
+def test_many_processes_write_the_bytes_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_hospital(tmp_path / "one", "sim-north", 50, 3)
+    monkeypatch.setattr(cohort, "_JOB", 8)
+    monkeypatch.setattr(cohort, "_WORTH_A_PROCESS", 10)
+    monkeypatch.setattr(processes.joblib, "cpu_count", lambda: 3)
+    write_hospital(tmp_path / "many", "sim-north", 50, 3)
+    assert files(tmp_path / "one") == files(tmp_path / "many")
 
 
 @pytest.mark.parametrize("hospital", HOSPITALS.values(), ids=list(HOSPITALS))

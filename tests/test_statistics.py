@@ -1,10 +1,22 @@
 """Differences, intervals and verdicts, against known truths."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ecgnb.study.statistics import Fold, paired_difference, verdict, weighted_auroc
+from ecgnb.study.compare import with_tests
+from ecgnb.study.statistics import (
+    REPLICATES,
+    Fold,
+    bootstrap_auroc,
+    paired_difference,
+    power,
+    seeds_needed,
+    verdict,
+    weighted_auroc,
+)
+from ecgnb.training.metrics import auroc
 
 
 @pytest.mark.parametrize(
@@ -31,62 +43,117 @@ def test_weighted_auroc_is_that_of_repeated_records():
     assert weighted_auroc(truth, scores, weights.astype(float)) == pytest.approx(expected)
 
 
-def _folds(rng, seeds, records, shift, luck):
-    """Two arms that see the same patients; the first is better by `shift` on average.
-
-    `luck` is what the training of one seed adds to its arm.
-    """
-    folds = []
-    for _ in range(seeds):
-        truth = rng.random((records, 4)) < 0.3
-        common = rng.normal(size=truth.shape)
-        arms = [
-            truth * (1 + change + luck * rng.normal())
-            + 0.7 * common
-            + 0.7 * rng.normal(size=truth.shape)
-            for change in (shift, 0)
-        ]
-        folds.append(Fold(truth, arms[0], arms[1], np.arange(records)))
-    return folds
-
-
-def test_the_same_scores_are_equivalent():
-    truth = np.random.default_rng(0).random((100, 2)) < 0.5
-    scores = np.random.default_rng(1).random((100, 2))
-    difference = paired_difference([Fold(truth, scores, scores, np.arange(100))] * 5)
-    assert difference.mean == 0
-    assert difference.verdict == "equivalent"
-
-
-def test_a_large_difference_helps_and_its_reverse_harms():
+def test_bootstrap_draws_the_same_patients_whatever_the_scores():
     rng = np.random.default_rng(0)
-    folds = _folds(rng, seeds=5, records=200, shift=1.0, luck=0.05)
-    assert paired_difference(folds).verdict == "helps"
-    turned = [Fold(fold.truth, fold.second, fold.first, fold.patients) for fold in folds]
-    assert paired_difference(turned).verdict == "harms"
-    assert paired_difference(turned).mean == pytest.approx(-paired_difference(folds).mean)
-
-
-@pytest.mark.parametrize("luck", [0.0, 0.3])
-def test_intervals_cover_no_difference_at_their_rate(luck):
-    """Two arms that are equally good, where patients rule the chance and where training does."""
-    rng = np.random.default_rng(3)
-    repetitions = 80
-    found = [paired_difference(_folds(rng, 5, 100, 0, luck), seed=k) for k in range(repetitions)]
-    covered = np.mean([one.low < 0 < one.high for one in found])
-    # Three standard errors of such a share: what a true 95 % gives almost always.
-    assert covered > 0.95 - 3 * np.sqrt(0.95 * 0.05 / repetitions)
-    if luck == 0:
-        assert np.mean([one.seed_deviation for one in found]) < 0.02
+    truth = rng.random((80, 3)) < 0.4
+    scores = rng.random((80, 3)) + truth
+    drawn = bootstrap_auroc(truth, scores, np.arange(80))
+    assert drawn.shape == (REPLICATES,)
+    assert np.array_equal(drawn, bootstrap_auroc(truth, 2 * scores + 1, np.arange(80)))
+    assert drawn.mean() == pytest.approx(auroc(truth, scores).mean(), abs=0.01)
 
 
 def test_patients_are_drawn_not_records():
     """Every record twice, as two patients or as one: one patient's records are no new evidence."""
     rng = np.random.default_rng(1)
-    one = _folds(rng, 1, 150, 0.2, 0)[0]
-    twice = [np.tile(part, (2, 1)) for part in (one.truth, one.first, one.second)]
-    as_one = Fold(*twice, np.tile(np.arange(150), 2))
-    as_two = Fold(*twice, np.arange(300))
-    single = paired_difference([one]).patient_deviation
-    assert paired_difference([as_one]).patient_deviation == pytest.approx(single, rel=0.1)
-    assert paired_difference([as_two]).patient_deviation < 0.8 * single
+    truth = rng.random((150, 4)) < 0.3
+    scores = truth + rng.normal(size=truth.shape)
+    single = bootstrap_auroc(truth, scores, np.arange(150)).std()
+    twice = [np.tile(part, (2, 1)) for part in (truth, scores)]
+    as_one = bootstrap_auroc(*twice, np.tile(np.arange(150), 2)).std()
+    assert as_one == pytest.approx(single, rel=0.1)
+    assert bootstrap_auroc(*twice, np.arange(300)).std() < 0.8 * single
+
+
+def _simulated(rng, seeds, truth=0.0, patients=0.02, luck=0.0, both=0.0):
+    """Five folds of differences with a known truth.
+
+    `patients`, `luck` and `both` are standard deviations: what the patients of a fold do to all
+    seeds, what the training of a seed does, and what a network does on some patients only.
+    """
+    folds = []
+    for _ in range(5):
+        count = seeds // 5
+        shared = rng.normal(0, patients)
+        own = rng.normal(0, np.hypot(luck, both), count)
+        drawn = rng.normal(0, patients, 200) + rng.normal(0, both, (count, 200))
+        folds.append(Fold(truth + shared + own, truth + shared + own[:, None] + drawn))
+    return folds
+
+
+@pytest.mark.parametrize("seeds", [5, 10, 40])
+@pytest.mark.parametrize(
+    ("patients", "luck", "both"),
+    [(0.02, 0, 0), (0.02, 0.02, 0), (0.02, 0.04, 0.01), (0.01, 0.08, 0)],
+)
+def test_intervals_cover_the_truth_at_their_rate(seeds, patients, luck, both):
+    """Neither too rarely nor too often, whichever kind of chance rules."""
+    rng = np.random.default_rng(8)
+    found = [
+        paired_difference(_simulated(rng, seeds, 0.03, patients, luck, both)) for _ in range(1000)
+    ]
+    covered = np.mean([one.low < 0.03 < one.high for one in found])
+    assert 0.93 <= covered <= 0.97
+
+
+def test_a_large_difference_helps_and_its_reverse_harms():
+    folds = _simulated(np.random.default_rng(0), 5, truth=0.1)
+    turned = [Fold(-fold.differences, -fold.replicates) for fold in folds]
+    assert paired_difference(folds).verdict == "helps"
+    assert paired_difference(turned).verdict == "harms"
+    assert paired_difference(turned).mean == pytest.approx(-paired_difference(folds).mean)
+
+
+def test_the_same_scores_are_equivalent():
+    nothing = Fold(np.zeros(1), np.zeros((1, 50)))
+    difference = paired_difference([nothing] * 5)
+    assert (difference.mean, difference.verdict) == (0, "equivalent")
+    assert (difference.p, difference.equivalence_p) == (1, 0)
+
+
+def test_luck_and_patients_are_told_apart():
+    rng = np.random.default_rng(2)
+    found = [paired_difference(_simulated(rng, 40, patients=0.02, luck=0.05)) for _ in range(50)]
+    assert np.mean([one.patient_deviation for one in found]) == pytest.approx(0.02, rel=0.1)
+    assert np.mean([one.seed_deviation for one in found]) == pytest.approx(0.05, rel=0.1)
+
+
+@pytest.mark.parametrize("seeds", [5, 20])
+def test_power_is_the_rate_at_which_a_difference_is_found(seeds):
+    rng = np.random.default_rng(4)
+    found = [paired_difference(_simulated(rng, seeds, 0.02, 0.01, 0.02)) for _ in range(600)]
+    rate = np.mean([not one.low < 0 < one.high for one in found])
+    known = paired_difference(_simulated(rng, 200, 0.02, 0.01, 0.02))
+    assert power(known, seeds, 0.02) == pytest.approx(rate, abs=0.06)
+
+
+def test_more_seeds_average_luck_out_but_not_patients():
+    rng = np.random.default_rng(5)
+    lucky = paired_difference(_simulated(rng, 40, patients=0.005, luck=0.05))
+    needed = seeds_needed(lucky)
+    assert needed is not None
+    assert power(lucky, needed) >= 0.8 > power(lucky, needed - 5)
+    few_patients = paired_difference(_simulated(rng, 40, patients=0.08, luck=0.01))
+    assert seeds_needed(few_patients) is None
+
+
+def test_two_equal_arms_seldom_differ_in_a_family():
+    """Holm's correction keeps the chance of any false finding in a family at its level."""
+    rng = np.random.default_rng(6)
+    wrong = kept = 0
+    for _ in range(200):
+        found = [paired_difference(_simulated(rng, 10, luck=0.02)) for _ in range(8)]
+        table = with_tests(pd.DataFrame({"size": range(8)}), found)
+        decided = table["verdict"].isin(["helps", "harms"])
+        wrong += decided.any()
+        kept += (decided & table["holds"]).any()
+    assert wrong > 40
+    assert kept < 25
+
+
+def test_p_values_agree_with_the_verdict():
+    rng = np.random.default_rng(7)
+    for _ in range(100):
+        one = paired_difference(_simulated(rng, 5, rng.normal(0, 0.02), 0.003, 0.003))
+        assert (one.p < 0.05) == (not one.low < 0 < one.high)
+        assert (one.equivalence_p < 0.025) == (one.verdict == "equivalent")

@@ -15,13 +15,13 @@ from sklearn.metrics import roc_auc_score
 
 import ecgnb.study.train as trainer
 from ecgnb.errors import UserError
+from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import fingerprints, read_labels, read_table
 from ecgnb.study.declare import build_study, load_study, study_names
 from ecgnb.study.plan import inventory, open_runs, resolve
 from ecgnb.study.progress import open_progress
 from ecgnb.study.run import run_study
 from ecgnb.study.spec import RunSpec
-from ecgnb.study.statistics import compare_arms
 from ecgnb.study.store import Store, open_store, write_table
 from ecgnb.study.train import Materials, execute
 

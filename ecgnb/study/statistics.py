@@ -1,22 +1,13 @@
-"""Whether one arm is better than another: paired differences, intervals and verdicts."""
+"""Whether one arm is better than another: intervals, verdicts and power."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from scipy import stats
-
-from ecgnb.study.data import read_labels, read_table
-from ecgnb.study.declare import Study
-from ecgnb.study.spec import RunSpec
-from ecgnb.study.store import Result
-from ecgnb.training.metrics import auroc, eligible
-from ecgnb.training.transfer import ARMS
 
 MARGIN = 0.01
 """Differences of macro AUROC smaller than this do not matter."""
@@ -25,59 +16,86 @@ LEVEL = 0.95
 REPLICATES = 1000
 VERDICTS = ("helps", "harms", "equivalent", "undecided")
 
+POWER = 0.8
+DETECTABLE = 0.02
+"""The difference of macro AUROC that a comparison should find with probability `POWER`."""
+
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Fold:
-    """The test set of one seed, with the scores of two arms.
+    """One set of test patients, and the differences that several seeds found on it.
 
     Attributes
     ----------
-    truth : ndarray of bool, shape (records, classes)
-        The classes with enough positives only.
-    first, second : ndarray of float, shape (records, classes)
-        The scores that are compared.
-    patients : ndarray, shape (records,)
-        Whom each record belongs to; patients are drawn, not records.
+    differences : ndarray, shape (seeds,)
+        Of whatever is compared: two arms, or two gains.
+    replicates : ndarray, shape (seeds, replicates)
+        The same differences on test sets drawn again from its patients, the same drawn patients
+        for every seed.
     """
 
-    truth: npt.NDArray[np.bool_]
-    first: Floats
-    second: Floats
-    patients: npt.NDArray[np.int64]
+    differences: Floats
+    replicates: Floats
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Macro AUROC of the first arm less that of the second.
+    """A mean difference, and how far chance could have moved it.
 
     Attributes
     ----------
     mean, low, high : float
         Over all seeds, with its interval.
-    by_seed : tuple of float
-        One difference a seed.
-    patient_deviation, seed_deviation : float
-        Standard deviation of one seed's difference that comes from its test patients, and from
-        everything else: initial weights, training subset, order, pre-training.
-    verdict : str
-        One of `VERDICTS`.
+    error, freedom : float
+        Standard error of the mean, and the degrees of freedom of its estimate.
+    seeds, folds : int
+    patient_deviation : float
+        Standard deviation of the difference on one fold that comes from which patients it holds.
+    seed_deviation : float
+        Standard deviation of one seed's difference that comes from everything else: initial
+        weights, training subset, order, pre-training.
     """
 
     mean: float
     low: float
     high: float
-    by_seed: tuple[float, ...]
+    error: float
+    freedom: float
+    seeds: int
+    folds: int
     patient_deviation: float
     seed_deviation: float
-    verdict: str
+
+    @property
+    def verdict(self) -> str:
+        """One of `VERDICTS`."""
+        return verdict(self.low, self.high)
+
+    @property
+    def p(self) -> float:
+        """Probability of a difference as large if there were none, on either side."""
+        return float(2 * stats.t.sf(_ratio(abs(self.mean), self.error), self.freedom))
+
+    @property
+    def equivalence_p(self) -> float:
+        """The larger p value of the two one-sided tests that the difference is over the margin."""
+        distance = MARGIN - abs(self.mean)
+        return float(stats.t.sf(_ratio(distance, self.error), self.freedom))
+
+
+def _ratio(value: float, error: float) -> float:
+    if error > 0:
+        return value / error
+    return float(np.sign(value)) * np.inf if value else 0.0
 
 
 def verdict(low: float, high: float, margin: float = MARGIN) -> str:
     """Judge an interval by the rule that was fixed before the runs.
 
-    A difference that lies wholly inside the margin is *equivalent*, even if it excludes zero.
+    A difference that lies wholly inside the margin is *equivalent*, even if it excludes zero: the
+    two one-sided tests of equivalence (TOST), each at half of what `LEVEL` leaves.
     """
     if -margin < low and high < margin:
         return "equivalent"
@@ -86,54 +104,139 @@ def verdict(low: float, high: float, margin: float = MARGIN) -> str:
     return "harms" if high < 0 else "undecided"
 
 
-def paired_difference(folds: Sequence[Fold], seed: int = 0) -> Difference:
-    """Compare two arms over the test sets of several seeds.
+def paired_difference(folds: Sequence[Fold]) -> Difference:
+    """Average differences over seeds, with an interval for both kinds of chance.
 
     The difference of one seed varies with its test patients, by an amount that a bootstrap over
-    patients measures within the seed, and with the luck of the training, of which the spread of
-    the seeds' differences shows the sum. The standard error of the mean takes the larger of the
-    two estimates; where the spread rules it, Student's quantile allows for the few seeds. A plain
-    bootstrap that draws seeds and patients in turn covers the truth too rarely where luck rules
-    and seeds are few.
+    patients measures within the fold, and with the luck of the training.
+
+    With one seed a fold, the spread of the seeds' differences shows the sum of the two. The
+    standard error takes the larger of that and of what the patients alone explain; where the
+    spread rules it, Student's quantile allows for the few seeds.
+
+    With several seeds a fold, the spread within folds shows the luck, which more seeds average
+    out, and the bootstrap the patients, which they do not: what seeds of one fold have in common
+    under the same drawn patients.
+
+    The training sets of different folds share records. Simulated cross-validation shows no
+    correlation between folds from that, and no need of a correction such as that of Nadeau &
+    Bengio (2003), which makes intervals too wide here (``benchmarks/coverage.py``).
 
     Parameters
     ----------
     folds : sequence of Fold
-        One a seed.
-    seed : int
-        Of the bootstrap.
+        Sets of test patients that share none.
     """
-    rng = np.random.default_rng(seed)
-    differences = np.array(
-        [(auroc(fold.truth, fold.first) - auroc(fold.truth, fold.second)).mean() for fold in folds]
-    )
-    within = np.array([_bootstrap_variance(fold, rng) for fold in folds]).mean()
-    count = len(folds)
-    spread = differences.var(ddof=1) if count > 1 else 0.0
-    tail = (1 + LEVEL) / 2
-    quantile = stats.t.ppf(tail, count - 1) if spread > within else stats.norm.ppf(tail)
-    error = quantile * np.sqrt(max(spread, within) / count)
-    mean = float(differences.mean())
-    low, high = mean - float(error), mean + float(error)
+    values = [fold.differences for fold in folds]
+    everything = np.concatenate(values)
+    seeds, count = len(everything), len(folds)
+    together = np.array([_common_variance(fold.replicates) for fold in folds])
+    freedom = np.inf
+    if seeds == count:
+        luck = max(float(everything.var(ddof=1)) - together.mean(), 0.0) if seeds > 1 else 0.0
+        variance = (luck + together.mean()) / seeds
+        if luck > 0:
+            freedom = seeds - 1
+    else:
+        left = seeds - count
+        luck = sum(float(((v - v.mean()) ** 2).sum()) for v in values) / left
+        shares = np.array([len(v) for v in values]) / seeds
+        variance = float((shares**2 * together).sum()) + luck / seeds
+        if luck > 0:  # Satterthwaite's approximation; the bootstrap has many replicates
+            freedom = variance**2 / ((luck / seeds) ** 2 / left)
+    error = float(np.sqrt(variance))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
+    mean = float(everything.mean())
     return Difference(
         mean=mean,
-        low=low,
-        high=high,
-        by_seed=tuple(float(value) for value in differences),
-        patient_deviation=float(np.sqrt(within)),
-        seed_deviation=float(np.sqrt(max(spread - within, 0))),
-        verdict=verdict(low, high),
+        low=mean - reach,
+        high=mean + reach,
+        error=error,
+        freedom=float(freedom),
+        seeds=seeds,
+        folds=count,
+        patient_deviation=float(np.sqrt(together.mean())),
+        seed_deviation=float(np.sqrt(luck)),
     )
 
 
-def _bootstrap_variance(fold: Fold, rng: np.random.Generator) -> float:
-    patients, member = np.unique(fold.patients, return_inverse=True)
-    share = np.full(len(patients), 1 / len(patients))
-    weights = rng.multinomial(len(patients), share, size=REPLICATES)[:, member].astype(float)
-    replicates = np.zeros(REPLICATES)
-    for truth, first, second in zip(fold.truth.T, fold.first.T, fold.second.T, strict=True):
-        replicates += weighted_auroc(truth, first, weights) - weighted_auroc(truth, second, weights)
-    return float(np.nanvar(replicates / fold.truth.shape[1], ddof=1))
+def _common_variance(replicates: Floats) -> float:
+    """Return the variance that the drawn patients give to all seeds of a fold in common."""
+    count = len(replicates)
+    own = np.nanvar(replicates, axis=1, ddof=1)
+    if count == 1:
+        return float(own[0])
+    of_mean = np.nanvar(replicates.mean(axis=0), ddof=1)
+    return max(float((count**2 * of_mean - own.sum()) / (count * (count - 1))), 0.0)
+
+
+def power(difference: Difference, seeds: int, true: float = DETECTABLE) -> float:
+    """Return how likely an interval over so many seeds would exclude zero.
+
+    Parameters
+    ----------
+    difference : Difference
+        Where the variances are taken from.
+    seeds : int
+        At least as many as there are folds, spread evenly over them.
+    true : float
+        The difference that there is in truth.
+    """
+    if seeds < difference.folds:
+        raise ValueError(f"{seeds} seeds do not reach {difference.folds} folds")
+    luck = difference.seed_deviation**2 / seeds
+    variance = difference.patient_deviation**2 / difference.folds + luck
+    freedom = np.inf
+    if luck > 0:
+        left = seeds - difference.folds
+        freedom = variance**2 / (luck**2 / left) if left else seeds - 1
+    critical = stats.t.ppf((1 + LEVEL) / 2, freedom)
+    shift = true / np.sqrt(variance)
+    if not np.isfinite(freedom):
+        return float(stats.norm.sf(critical - shift) + stats.norm.cdf(-critical - shift))
+    found = stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift)
+    return float(found)
+
+
+def seeds_needed(
+    difference: Difference, true: float = DETECTABLE, wanted: float = POWER, most: int = 200
+) -> int | None:
+    """Return how many seeds find a true difference with the wanted power.
+
+    None if `most` do not: then the test patients are too few, and no number of seeds helps.
+    """
+    for seeds in range(difference.folds, most + 1, difference.folds):
+        if power(difference, seeds, true) >= wanted:
+            return seeds
+    return None
+
+
+def bootstrap_auroc(
+    truth: npt.NDArray[np.bool_], scores: Floats, patients: npt.NDArray[np.int64]
+) -> Floats:
+    """Return the macro AUROC on test sets drawn again from their patients.
+
+    Parameters
+    ----------
+    truth : ndarray of bool, shape (records, classes)
+    scores : ndarray of float, shape (records, classes)
+    patients : ndarray, shape (records,)
+        Whom each record belongs to; patients are drawn, not records, and the same ones whatever
+        the scores.
+
+    Returns
+    -------
+    ndarray of float, shape (`REPLICATES`,)
+        A class of which no positive was drawn does not count in that replicate.
+    """
+    unique, member = np.unique(patients, return_inverse=True)
+    rng = np.random.default_rng(0)
+    share = np.full(len(unique), 1 / len(unique))
+    weights = rng.multinomial(len(unique), share, size=REPLICATES)[:, member].astype(np.float64)
+    classes = [
+        weighted_auroc(one, score, weights) for one, score in zip(truth.T, scores.T, strict=True)
+    ]
+    return np.nanmean(classes, axis=0)  # type: ignore[no-any-return]
 
 
 def weighted_auroc(truth: npt.NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
@@ -160,104 +263,3 @@ def weighted_auroc(truth: npt.NDArray[np.bool_], scores: Floats, weights: Floats
     pairs = positives.sum(axis=1) * negatives.sum(axis=1)
     wins = (positives * below).sum(axis=1)
     return np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
-
-
-def compare_arms(
-    study: Study, results: Sequence[Result], first: str = "finetune", second: str = "scratch"
-) -> pd.DataFrame:
-    """Compare two arms in every cell of a study that has both.
-
-    Returns
-    -------
-    DataFrame
-        One row for each pair of datasets, model, head and size: the fields of `Cell`, ``records``
-        (training records), ``first`` and ``second`` (mean macro AUROC of each arm),
-        ``difference``, ``low``, ``high``, ``verdict``, ``seeds``, ``tested`` (test records over
-        all seeds), ``classes`` (fewest scored in a fold), ``seed_deviation`` and
-        ``patient_deviation``.
-    """
-    arms = (first, second)
-    found = {(_cell(result.spec), result.spec.arm, result.spec.seed): result for result in results}
-    rows = []
-    for cell in dict.fromkeys(_cell(result.spec) for result in results):
-        # An arm that starts at random has no source, and stands beside every source of its target.
-        sides = [replace(cell, source=cell.source if ARMS[arm].pretrained else "") for arm in arms]
-        if cell.source != max(side.source for side in sides):
-            continue
-        pairs = []
-        for seed in sorted({result.spec.seed for result in results}):
-            one, other = ((side, arm, seed) for side, arm in zip(sides, arms, strict=True))
-            if one in found and other in found:
-                pairs.append((found[one], found[other]))
-        if pairs:
-            rows.append(_row(study, cell, pairs))
-    return pd.DataFrame(rows)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What the runs of one row of a comparison have in common."""
-
-    source: str
-    target: str
-    label_set: str
-    min_positives: int
-    model: str
-    head: str
-    size: int
-
-
-def _cell(spec: RunSpec) -> Cell:
-    return Cell(
-        source=spec.source,
-        target=spec.dataset,
-        label_set=spec.label_set,
-        min_positives=spec.min_positives,
-        model=spec.model,
-        head=spec.head,
-        size=spec.size,
-    )
-
-
-def _row(study: Study, cell: Cell, pairs: list[tuple[Result, Result]]) -> dict[str, object]:
-    folds = [_fold(study, cell, one, other) for one, other in pairs]
-    difference = paired_difference(folds)
-    return {
-        **asdict(cell),
-        "records": round(np.mean([one.facts["train_records"] for one, _ in pairs])),
-        "first": np.mean([one.facts["auroc"] for one, _ in pairs]),
-        "second": np.mean([other.facts["auroc"] for _, other in pairs]),
-        "difference": difference.mean,
-        "low": difference.low,
-        "high": difference.high,
-        "verdict": difference.verdict,
-        "seeds": len(pairs),
-        "tested": sum(len(fold.truth) for fold in folds),
-        "classes": min(fold.truth.shape[1] for fold in folds),
-        "seed_deviation": difference.seed_deviation,
-        "patient_deviation": difference.patient_deviation,
-    }
-
-
-def _fold(study: Study, cell: Cell, one: Result, other: Result) -> Fold:
-    if one.records != other.records or one.classes != other.classes:
-        raise ValueError(f"runs {one.key} and {other.key} were not tested on the same records")
-    labels, patients = _truth(study, cell.target, cell.label_set, cell.min_positives)
-    truth = labels.loc[list(one.records), list(one.classes)].to_numpy()
-    use = eligible(truth, one.spec.min_test_positives)
-    return Fold(
-        truth=truth[:, use],
-        first=one.predictions[:, use].astype(np.float64),
-        second=other.predictions[:, use].astype(np.float64),
-        patients=patients.loc[list(one.records)].to_numpy(),
-    )
-
-
-@lru_cache(maxsize=32)
-def _truth(
-    study: Study, dataset: str, label_set: str, min_positives: int
-) -> tuple[pd.DataFrame, pd.Series]:
-    table = read_table(study, dataset).set_index("record", drop=False)
-    codes, _ = pd.factorize(table["patient"])
-    labels = read_labels(table, dataset, label_set, min_positives)
-    return labels, pd.Series(codes, index=table.index)

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import plain
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from ecgnb import models
 from ecgnb.models import MODELS, build_model
 from ecgnb.training.device import LARGE_PAGES, activate, choose_device, choose_setting, share
 from ecgnb.training.fit import Data, Records, Schedule, fit
@@ -58,15 +58,13 @@ SIDES = {"plain": plain.Trainer, "ours": Ours}
 
 
 def forward_gflop(model: str) -> float | None:
-    """Count the operations of a convolutional network on one record; a product and a sum are two.
+    """Count the operations of a convolutional network on one record.
 
     None for recurrent networks, whose time goes into steps and not into products.
     """
     if MODELS[model].family != "CNN":
         return None
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        build_model(model, "pooled", CLASSES, SAMPLES, 0)(torch.zeros(1, 12, SAMPLES))
-    return counter.get_total_flops() / 1e9
+    return models.forward_gflop(model, "pooled", CLASSES, SAMPLES)
 
 
 def measure(model: str, cores: int, repeats: int) -> dict[str, object]:

@@ -10,14 +10,16 @@ from typing import Any
 import pandas as pd
 from IPython.display import Markdown
 
+from ecgnb.chapters.common import network
 from ecgnb.data.catalog import card
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
 from ecgnb.study.data import fingerprints, recorded_runs
 from ecgnb.study.declare import Study, load_study
 from ecgnb.study.plan import size_label
+from ecgnb.study.progress import open_progress
 from ecgnb.study.run import run_study
-from ecgnb.study.statistics import LEVEL
+from ecgnb.study.statistics import DETECTABLE, LEVEL, POWER
 from ecgnb.study.store import Result, provenance
 from ecgnb.training.transfer import ARMS
 
@@ -57,7 +59,13 @@ _IPYTHON = ("In", "Out")
 
 
 def runs(study: Study) -> list[Result]:
-    """Return the final runs of a study: recorded ones are read, missing ones are trained."""
+    """Return the final runs of a study.
+
+    Those of a recorded study are read, as far as they have been recorded (`ecgnb run` does the
+    others); those of any other study are trained where they are missing.
+    """
+    if study.recorded and recorded_runs(study).exists():
+        return open_progress(study).finished()
     # Where output is kept, as in the book, the environment switches progress bars off.
     return run_study(study, progress="TQDM_DISABLE" not in os.environ)
 
@@ -82,17 +90,27 @@ def settings(study: Study) -> pd.DataFrame:
 
 
 def comparison_table(comparison: pd.DataFrame) -> pd.DataFrame:
-    """Write a comparison for reading: one row a model and size, intervals in brackets."""
-    rows = comparison.sort_values(["model", "records"], ascending=[False, True])
+    """Write a comparison for reading: one row a network and size.
+
+    The power is that of finding a difference of `DETECTABLE`; the seeds for it are those at which
+    it would be `POWER`, if the variances are as they were found.
+    """
+    rows = comparison.sort_values(["target", "source", "model", "head", "records"])
     return pd.DataFrame(
         {
-            "model": rows["model"].map(lambda name: MODELS[name].title),
+            "network": [network(m, h) for m, h in zip(rows["model"], rows["head"], strict=True)],
             "records": rows["records"].map("{:,}".format),
             "difference": rows["difference"].map("{:+.3f}".format),
             f"{LEVEL:.0%} interval": [
                 f"{row.low:+.3f} to {row.high:+.3f}" for row in rows.itertuples()
             ],
             "verdict": rows["verdict"],
+            "p (Holm)": rows["p_holm"].map("{:.3f}".format),
+            f"power at {DETECTABLE:g}": rows["power"].map("{:.0%}".format),
+            f"seeds for {POWER:.0%}": rows["seeds_needed"]
+            .map("{:.0f}".format, na_action="ignore")
+            .astype(object)
+            .fillna("more patients"),
             "fine-tuned": rows["first"].map("{:.3f}".format),
             "from scratch": rows["second"].map("{:.3f}".format),
             "seeds": rows["seeds"],

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from ecgnb.charts import draw_gain
 from ecgnb.data import raw
 from ecgnb.data.catalog import CATALOG, DatasetCard
 from ecgnb.data.labels import LABEL_SETS
 from ecgnb.models import MODELS
-from ecgnb.plots import draw_gain
 from ecgnb.prose import answer, gain_alt, gain_caption
 from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import selection

@@ -1,4 +1,4 @@
-"""Figures: ECGs on paper, what two datasets have in common, and what runs have shown.
+"""Figures of ECGs and of datasets: ECGs on paper, and what two datasets have in common.
 
 Every function returns a `Figure` that pyplot does not know of: nothing is shown by itself.
 """
@@ -12,15 +12,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ecgnb.data.records import LEADS
-from ecgnb.models import MODELS
-from ecgnb.study.statistics import MARGIN
-from ecgnb.training.transfer import ARMS
 
 WIDTH = 5.2
 """Inches; a figure of this width can be read on a phone as well as on a page."""
@@ -209,86 +205,4 @@ def _dots(axes: Axes, shares: pd.DataFrame, styles: Sequence[tuple[str, str, str
     axes.set_xticks(ticks, [f"{100 * tick:g}%" for tick in ticks])
     axes.set(xlim=(low, 1.3), ylim=(len(rows) - 0.4, -0.6))
     axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def draw_gain(comparison: pd.DataFrame, margin: float = MARGIN) -> Figure:
-    """Draw differences between two arms, with intervals, over the number of training records.
-
-    Parameters
-    ----------
-    comparison : DataFrame
-        From `ecgnb.study.statistics.compare_arms`.
-    margin : float
-        Half-width of the band inside which a difference does not matter.
-    """
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
-    axes = figure.subplots()
-    axes.axhspan(-margin, margin, color="0.92", zorder=0)
-    axes.axhline(0, color=_GREY, linewidth=1, zorder=1)
-    models = list(dict.fromkeys(comparison["model"]))
-    for place, (model, (colour, line, mark)) in enumerate(zip(models, STYLES, strict=False)):
-        rows = comparison[comparison["model"] == model].sort_values("records")
-        # Side by side on a logarithmic axis, so that no interval hides another.
-        records = rows["records"] * 1.05 ** (2 * place - len(models) + 1)
-        errors = [rows["difference"] - rows["low"], rows["high"] - rows["difference"]]
-        axes.errorbar(
-            records,
-            rows["difference"],
-            yerr=errors,
-            color=colour,
-            linestyle=line,
-            marker=mark,
-            capsize=3,
-            label=MODELS[model].title,
-        )
-    axes.set_ylabel("gain in macro AUROC\n(fine-tuned less from scratch)")
-    _size_axis(axes, comparison["records"])
-    figure.legend(loc="outside upper left", ncols=len(models), frameon=False)
-    return figure
-
-
-def draw_size_curves(metrics: pd.DataFrame) -> Figure:
-    """Draw the macro AUROC of every arm over the number of training records, a panel a model.
-
-    Parameters
-    ----------
-    metrics : DataFrame
-        One row a run, with columns ``model``, ``arm``, ``records``, ``seed`` and ``auroc``.
-        Lines are means over seeds, dots single runs.
-    """
-    models = list(dict.fromkeys(metrics["model"]))
-    figure = Figure(figsize=(WIDTH, 2.8 * len(models) + 0.4), layout="constrained")
-    panels = figure.subplots(len(models), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    arms = [arm for arm in ARMS if arm in set(metrics["arm"])]
-    palette = {ARMS[arm].title: colour for arm, colour in zip(arms, COLOURS, strict=False)}
-    named = metrics.assign(arm=metrics["arm"].map(lambda arm: ARMS[arm].title))
-    for axes, model in zip(panels, models, strict=True):
-        shown = {
-            "data": named[named["model"] == model],
-            "x": "records",
-            "y": "auroc",
-            "hue": "arm",
-            "palette": palette,
-            "hue_order": list(palette),
-            "ax": axes,
-        }
-        styles = {"style": "arm", "style_order": list(palette), "markers": True}
-        seaborn.lineplot(**shown, **styles, errorbar=None)
-        handles, labels = axes.get_legend_handles_labels()
-        seaborn.scatterplot(**shown, s=9, alpha=0.5, legend=False)
-        axes.get_legend().remove()
-        axes.set_title(MODELS[model].title, loc="left", fontsize=11)
-        axes.set_ylabel("macro AUROC")
-        _size_axis(axes, metrics["records"])
-    figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False)
-    return figure
-
-
-def _size_axis(axes: Axes, records: pd.Series) -> None:
-    sizes = sorted(set(records))
-    axes.set_xscale("log")
-    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-    axes.minorticks_off()
-    axes.set_xlabel("training records of the target")
     axes.spines[["top", "right"]].set_visible(False)

@@ -37,7 +37,7 @@ def answer(comparison: pd.DataFrame) -> Markdown:
 
 def _evidence(comparison: pd.DataFrame) -> str:
     """Say in one sentence what the numbers of `answer` are and what they rest on."""
-    targets = _joined([card(name).short_title for name in dict.fromkeys(comparison["target"])])
+    targets = joined([card(name).short_title for name in dict.fromkeys(comparison["target"])])
     return (
         "In brackets stands the difference of macro AUROC, whose "
         f"{LEVEL:.0%} interval the figure shows, from "
@@ -56,10 +56,11 @@ _WORDS = {
 
 def _at_sizes(rows: pd.DataFrame) -> str:
     texts = [f"{row.records:,} ({row.difference:+.3f})" for row in rows.itertuples()]
-    return f"with {_joined(texts)} training records"
+    return f"with {joined(texts)} training records"
 
 
-def _joined(texts: Sequence[str]) -> str:
+def joined(texts: Sequence[str]) -> str:
+    """Write a list as a person would say it."""
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
@@ -119,12 +120,12 @@ def probe_answer(study: Study, results: Sequence[Result]) -> Markdown:
 
 def _span(rows: pd.DataFrame) -> str:
     texts = [f"{row.difference:+.3f} at {row.records:,}" for row in rows.itertuples()]
-    return f"{_joined(texts)} records"
+    return f"{joined(texts)} records"
 
 
 def _tally(rows: pd.DataFrame) -> str:
     counts = rows["verdict"].value_counts()
-    return _joined([f"*{name}* at {counts[name]} of {len(rows)} sizes" for name in counts.index])
+    return joined([f"*{name}* at {counts[name]} of {len(rows)} sizes" for name in counts.index])
 
 
 def limits(study: Study, results: Sequence[Result]) -> Markdown:

@@ -23,7 +23,16 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # Lower may not import higher. The exception class may be used everywhere.
 ORDER = {"errors": 0, "data": 1, "models": 2, "training": 3, "study": 4, "studies": 4}
-ORDER |= {"plots": 5, "display": 5, "prose": 5, "notebook": 6, "pages": 6, "cli": 7}
+ORDER |= {
+    "plots": 5,
+    "charts": 5,
+    "chapters": 5,
+    "display": 5,
+    "prose": 5,
+    "notebook": 6,
+    "pages": 6,
+    "cli": 7,
+}
 
 MAX_LINES = 300
 

@@ -89,7 +89,7 @@ def test_time_left_is_shown_and_warnings_of_a_process_once(study, capsys):
         def result(self):
             return runner._Done(2.0, ("something odd",))
 
-    bar = tqdm(total=3)
+    bar = tqdm(total=3, disable=False)
     state = open_progress(study)
     made = runner._Runner(state, 2, "auto", bar)
     for cell in list(study.cells())[:2]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ecgnb.errors import UserError
 from ecgnb.models import resnet1d, rnn
@@ -113,3 +115,23 @@ def build_model(name: str, head: str, classes: int, samples: int, seed: int) -> 
         torch.manual_seed(seed)
         encoder, features = entry.build(head, samples)
         return Model(encoder, features, classes)
+
+
+@cache
+def forward_gflop(name: str, head: str, classes: int, samples: int) -> float:
+    """Count the operations of a model on one record, in billions; a product and a sum are two.
+
+    Parameters
+    ----------
+    name, head : str
+        A model and its head.
+    classes, samples : int
+        Length of the output and of a record.
+    """
+    model = build_model(name, head, classes, samples, seed=0).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, rnn.LEADS, samples))
+    counted = counter.get_total_flops()
+    if isinstance(model.encoder, rnn.RecurrentEncoder):  # some of its kernels are not counted
+        counted = model.encoder.operations(samples) + 2 * model.head.weight.numel()
+    return counted / 1e9

@@ -13,7 +13,7 @@ from torch import nn
 
 from ecgnb.models.gru import gru
 
-_LEADS, _HIDDEN = 12, 100
+LEADS, _HIDDEN = 12, 100
 
 
 class RecurrentEncoder(nn.Module):
@@ -42,6 +42,11 @@ class RecurrentEncoder(nn.Module):
             last = torch.cat([last[:, :_HIDDEN], states[0, :, _HIDDEN:]], dim=1)
         return torch.cat([states.mean(dim=0), states.max(dim=0).values, last], dim=1)
 
+    def operations(self, samples: int) -> int:
+        """Count the operations on one record; a product and a sum are two."""
+        matrices = [weight for weight in self.layer.parameters() if weight.dim() == 2]
+        return 2 * samples * sum(weight.numel() for weight in matrices)
+
     def _states(self, inputs: torch.Tensor) -> torch.Tensor:
         plain = not (inputs.is_cuda or torch.is_autocast_enabled(inputs.device.type))
         if plain and isinstance(self.layer, nn.GRU):
@@ -51,17 +56,17 @@ class RecurrentEncoder(nn.Module):
 
 def build_gru(head: str, samples: int) -> tuple[nn.Module, int]:
     """Build the GRU encoder."""
-    return _encoder(nn.GRU(_LEADS, _HIDDEN), head, samples)
+    return _encoder(nn.GRU(LEADS, _HIDDEN), head, samples)
 
 
 def build_lstm(head: str, samples: int) -> tuple[nn.Module, int]:
     """Build the LSTM encoder."""
-    return _encoder(nn.LSTM(_LEADS, _HIDDEN), head, samples)
+    return _encoder(nn.LSTM(LEADS, _HIDDEN), head, samples)
 
 
 def build_bilstm(head: str, samples: int) -> tuple[nn.Module, int]:
     """Build the LSTM encoder that reads in both directions."""
-    return _encoder(nn.LSTM(_LEADS, _HIDDEN, bidirectional=True), head, samples)
+    return _encoder(nn.LSTM(LEADS, _HIDDEN, bidirectional=True), head, samples)
 
 
 def _encoder(layer: nn.RNNBase, head: str, samples: int) -> tuple[nn.Module, int]:

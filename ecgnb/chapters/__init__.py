@@ -1,0 +1,1 @@
+"""What each chapter says of its runs: sentences, captions and tables, all computed."""

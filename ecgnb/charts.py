@@ -1,0 +1,236 @@
+"""Figures of results: gains, learning curves, and how soon networks converge.
+
+Every function returns a `Figure` that pyplot does not know of: nothing is shown by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+
+from ecgnb.models import MODELS
+from ecgnb.plots import COLOURS, STYLES, WIDTH
+from ecgnb.study.curves import Worth
+from ecgnb.study.statistics import MARGIN
+from ecgnb.training.transfer import ARMS
+
+_GREY = "#b8b8b8"
+_LARGEST_MULTIPLE = 32
+
+
+def draw_gain(comparison: pd.DataFrame, margin: float = MARGIN) -> Figure:
+    """Draw differences between two arms, with intervals, over the number of training records.
+
+    Parameters
+    ----------
+    comparison : DataFrame
+        From `ecgnb.study.compare.compare_arms`, one head.
+    margin : float
+        Half-width of the band inside which a difference does not matter.
+    """
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.subplots()
+    _margin_band(axes, margin)
+    models = list(dict.fromkeys(comparison["model"]))
+    for place, (model, style) in enumerate(zip(models, _many_styles(), strict=False)):
+        rows = comparison[comparison["model"] == model]
+        bars = _errorbars(axes, rows, style, 1.05 ** (2 * place - len(models) + 1))
+        bars.set_label(MODELS[model].title)
+    axes.set_ylabel("gain in macro AUROC\n(fine-tuned less from scratch)")
+    _size_axis(axes, comparison["records"])
+    figure.legend(loc="outside upper left", ncols=len(models), frameon=False)
+    return figure
+
+
+def draw_size_curves(metrics: pd.DataFrame) -> Figure:
+    """Draw the macro AUROC of every arm over the number of training records, a panel a model.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        One row a run, with columns ``model``, ``arm``, ``records``, ``seed`` and ``auroc``.
+        Lines are means over seeds, dots single runs.
+    """
+    models = list(dict.fromkeys(metrics["model"]))
+    figure = Figure(figsize=(WIDTH, 2.8 * len(models) + 0.4), layout="constrained")
+    panels = figure.subplots(len(models), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    arms = [arm for arm in ARMS if arm in set(metrics["arm"])]
+    palette = {ARMS[arm].title: colour for arm, colour in zip(arms, COLOURS, strict=False)}
+    named = metrics.assign(arm=metrics["arm"].map(lambda arm: ARMS[arm].title))
+    for axes, model in zip(panels, models, strict=True):
+        shown = {
+            "data": named[named["model"] == model],
+            "x": "records",
+            "y": "auroc",
+            "hue": "arm",
+            "palette": palette,
+            "hue_order": list(palette),
+            "ax": axes,
+        }
+        styles = {"style": "arm", "style_order": list(palette), "markers": True}
+        seaborn.lineplot(**shown, **styles, errorbar=None)
+        handles, labels = axes.get_legend_handles_labels()
+        seaborn.scatterplot(**shown, s=9, alpha=0.5, legend=False)
+        axes.get_legend().remove()
+        axes.set_title(MODELS[model].title, loc="left", fontsize=11)
+        axes.set_ylabel("macro AUROC")
+        _size_axis(axes, metrics["records"])
+    figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+def _size_axis(axes: Axes, records: pd.Series) -> None:
+    sizes = sorted(set(records))
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("training records of the target")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_worth(found: Sequence[Worth]) -> Figure:
+    """Draw how many times as many records training from scratch needs, with intervals.
+
+    Parameters
+    ----------
+    found : sequence of Worth
+        From `ecgnb.study.curves.worth`, one target. What no number of records reaches is drawn at
+        the upper edge, with an arrow.
+    """
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(1, color=_GREY, linewidth=1, zorder=1)
+    finite = np.concatenate([one.multiples[np.isfinite(one.multiples)] for one in found])
+    top = float(min(max(finite.max() * 1.5, 4), _LARGEST_MULTIPLE))
+    for place, (one, (colour, line, mark)) in enumerate(zip(found, STYLES, strict=False)):
+        records = one.records * 1.05 ** (2 * place - len(found) + 1)
+        value, low, high = np.minimum(one.multiples, top)
+        axes.plot(records, value, color=colour, linestyle=line, marker=mark, label=_name(one))
+        axes.vlines(records, low, high, color=colour)
+        over = one.multiples[2] > top
+        axes.plot(records[over], np.full(over.sum(), top), "^", color=colour, clip_on=False)
+    axes.set_yscale("log")
+    ticks = [t for t in (0.25, 0.5, 1, 2, 4, 8, 16, 32) if t <= top]
+    axes.set_yticks(ticks, [f"{tick:g}×" for tick in ticks])
+    axes.set_ylim(top=top)
+    axes.set_ylabel("records that training from scratch\nneeds for the same error")
+    _size_axis(axes, pd.Series(found[0].records.round().astype(int)))
+    axes.minorticks_off()
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+def draw_times(times: pd.DataFrame, arm: str = "finetune") -> Figure:
+    """Draw when each run reaches the level of training from scratch, a panel a network.
+
+    Parameters
+    ----------
+    times : DataFrame
+        From `ecgnb.study.convergence.times_to_target`, one source and target. Lines join medians;
+        runs that never reach it are open marks at their last update.
+    """
+    networks = list(dict.fromkeys(zip(times["model"], times["head"], strict=True)))
+    figure = Figure(figsize=(WIDTH, 2.3 * len(networks) + 0.5), layout="constrained")
+    panels = figure.subplots(len(networks), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    # Fifths differ by a record or two: one place on the axis a size.
+    places = times.groupby("size")["records"].transform("mean").round().astype(int)
+    for axes, (model, head) in zip(panels, networks, strict=True):
+        chosen = (times["model"] == model) & (times["head"] == head)
+        for side, one in enumerate(("scratch", arm)):
+            colour, line, mark = STYLES[side]
+            rows = times[chosen & (times["arm"] == one)]
+            records = places[rows.index] * 1.04 ** (2 * side - 1)
+            medians = rows["updates"].groupby(records).median()
+            axes.plot(medians.index, medians, color=colour, linestyle=line, label=ARMS[one].title)
+            for reached, fill in ((True, colour), (False, "none")):
+                which = rows["reached"] == reached
+                axes.scatter(
+                    records[which],
+                    rows["updates"][which],
+                    s=18,
+                    marker=mark,
+                    edgecolors=colour,
+                    facecolors=fill,
+                    linewidths=1.0,
+                )
+        axes.set_title(_title(model, head), loc="left", fontsize=11)
+        axes.set_ylabel("updates")
+        axes.set_ylim(bottom=0)
+        _size_axis(axes, places)
+        axes.label_outer()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+def draw_heads(comparison: pd.DataFrame, margin: float = MARGIN) -> Figure:
+    """Draw the gains of all networks, a panel a head, so that only the head differs.
+
+    Parameters
+    ----------
+    comparison : DataFrame
+        From `ecgnb.study.compare.compare_arms`, one source and target.
+    """
+    heads = list(dict.fromkeys(comparison["head"]))
+    figure = Figure(figsize=(WIDTH, 2.9 * len(heads) + 0.5), layout="constrained")
+    panels = figure.subplots(len(heads), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    models = list(dict.fromkeys(comparison["model"]))
+    for axes, head in zip(panels, heads, strict=True):
+        _margin_band(axes, margin)
+        for place, (model, style) in enumerate(zip(models, _many_styles(), strict=False)):
+            rows = comparison[(comparison["model"] == model) & (comparison["head"] == head)]
+            if len(rows):
+                spread = 1.04 ** (2 * place - len(models) + 1)
+                _errorbars(axes, rows, style, spread).set_label(MODELS[model].title)
+        axes.set_title(f"{head} head", loc="left", fontsize=11)
+        axes.set_ylabel("gain in macro AUROC")
+        _size_axis(axes, comparison["records"])
+        axes.label_outer()
+    shown = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend([*shown.values()], [*shown], loc="outside upper left", ncols=3, frameon=False)
+    return figure
+
+
+def _errorbars(
+    axes: Axes, rows: pd.DataFrame, style: tuple[str, str, str], spread: float
+) -> ErrorbarContainer:
+    colour, line, mark = style
+    rows = rows.sort_values("records")
+    return axes.errorbar(
+        rows["records"] * spread,  # side by side, so that no interval hides another
+        rows["difference"],
+        yerr=[rows["difference"] - rows["low"], rows["high"] - rows["difference"]],
+        color=colour,
+        linestyle=line,
+        marker=mark,
+        capsize=3,
+    )
+
+
+def _many_styles() -> list[tuple[str, str, str]]:
+    extra = [("#56b4e9", "--", "v"), ("#e69f00", "-.", "P")]
+    return [*STYLES, *extra]
+
+
+def _title(model: str, head: str) -> str:
+    title = MODELS[model].title
+    return title if head == "pooled" else f"{title}, {head} head"
+
+
+def _name(one: Worth) -> str:
+    return _title(one.model, one.head)
+
+
+def _margin_band(axes: Axes, margin: float) -> None:
+    axes.axhspan(-margin, margin, color="0.92", zorder=0)
+    axes.axhline(0, color=_GREY, linewidth=1, zorder=1)

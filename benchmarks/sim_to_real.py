@@ -22,7 +22,8 @@ from ecgnb.data.prepare import Prepared, prepare
 from ecgnb.models import build_model
 from ecgnb.study.store import provenance
 from ecgnb.training.device import choose_device, choose_setting, share
-from ecgnb.training.fit import Data, Records, Schedule, fit, predict
+from ecgnb.training.fit import Schedule, fit
+from ecgnb.training.inputs import Data, Records, predict
 from ecgnb.training.metrics import auroc
 
 HOSPITALS = ("sim-north", "sim-south")

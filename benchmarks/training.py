@@ -19,7 +19,8 @@ import torch
 from ecgnb import models
 from ecgnb.models import MODELS, build_model
 from ecgnb.training.device import LARGE_PAGES, activate, choose_device, choose_setting, share
-from ecgnb.training.fit import Data, Records, Schedule, fit
+from ecgnb.training.fit import Schedule, fit
+from ecgnb.training.inputs import Data, Records
 
 BATCH = 64
 RECORDS = 1024

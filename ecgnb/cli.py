@@ -16,7 +16,13 @@ from ecgnb.data.prepare import prepare, summary
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
 from ecgnb.pages import datasets_page
-from ecgnb.study.data import fingerprints, open_dataset, record_dataset, recorded_runs
+from ecgnb.study.data import (
+    fingerprints,
+    missing_datasets,
+    open_dataset,
+    record_dataset,
+    recorded_runs,
+)
 from ecgnb.study.declare import Study, load_study, study_names
 from ecgnb.study.estimate import duration
 from ecgnb.study.plan import groups, inventory
@@ -93,7 +99,10 @@ def prepare_dataset(
     if study:
         declared = load_study(study)
         for name in declared.datasets:
-            typer.echo(summary(open_dataset(declared, name, progress=True)))
+            prepared = open_dataset(declared, name, progress=True)
+            typer.echo(summary(prepared))
+            if record:
+                typer.echo(f"  written: {record_dataset(prepared, declared.data)}")
         return
     options = Options(rate=rate, seconds=seconds, short=short)
     for name in names or _present():
@@ -102,7 +111,7 @@ def prepare_dataset(
         for drop in prepared.manifest["dropped"]:
             typer.echo(f"  dropped {drop['record']}: {drop['reason']}")
         if record:
-            typer.echo(f"  written: {record_dataset(prepared)}")
+            typer.echo(f"  written: {record_dataset(prepared, options)}")
 
 
 def _present() -> list[str]:
@@ -134,7 +143,14 @@ def plan(study: StudyName, workers: Workers = None, precision: Precision = "auto
 
 
 def _say_how(study: Study, workers: int, precision: str) -> None:
-    """Say what was chosen for this machine."""
+    """Say what was chosen for this machine, and which data are missing."""
+    if absent := missing_datasets(study):
+        sides = [{pair.source.dataset, pair.target.dataset} for pair in study.pairs]
+        waiting = sum(bool(both & {*absent}) for both in sides)
+        typer.echo(
+            f"not here: {', '.join(CATALOG[name].title for name in absent)}; {waiting} of "
+            f"{len(study.pairs)} pairs wait for them"
+        )
     device = choose_device()
     typer.echo(f"{describe_device(device)}, {workers} processes of one thread")
     for model in dict.fromkeys(model for pair in study.pairs for model in pair.models):

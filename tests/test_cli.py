@@ -28,8 +28,8 @@ def run(*arguments, **environment):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["status", "clinic"], "unknown study 'clinic'; choose one of clinical, demo"),
-        (["plan", "clinic"], "choose one of clinical, demo"),
+        (["status", "clinic"], "unknown study 'clinic'; choose one of clinical"),
+        (["plan", "clinic"], "choose one of clinical"),
         (["run", "demo", "--precision", "double"], "choose one of auto, float32, tf32, bf16"),
         (["run", "demo", "--precision", "tf32"], "tf32 is a precision of NVIDIA GPUs"),
         (["prepare", "ptb-xxl"], "Did you mean ptb-xl"),

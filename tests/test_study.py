@@ -298,7 +298,8 @@ def test_declared_studies_are_sound():
         ({"models": ["resnet"]}, "resnet1d18"),
         ({"heads": ["flat"]}, "pooled or flattened"),
         ({"arms": ["frozen"]}, "linear-probe"),
-        ({"protocol": "paper"}, "clean"),
+        ({"protocol": "draft"}, "clean, paper"),
+        ({"epochs": 3}, "either epochs, or evaluations"),
         ({"tuning_seed": 1}, "tuning seed"),
         ({"colour": "red"}, "colour"),
     ],
@@ -314,7 +315,7 @@ def test_a_size_larger_than_the_training_set(done):
 
 
 def test_unknown_study_and_dataset():
-    with pytest.raises(UserError, match="clinical, demo"):
+    with pytest.raises(UserError, match="choose one of clinical, "):
         load_study("clinic")
     wrong = copy.deepcopy(TINY)
     wrong["pairs"][0]["source"]["dataset"] = "sim-west"

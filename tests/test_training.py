@@ -9,7 +9,8 @@ from ecgnb.errors import UserError
 from ecgnb.models import MODELS, build_model
 from ecgnb.training import transfer
 from ecgnb.training.device import choose_setting
-from ecgnb.training.fit import Data, Records, Schedule, fit, normalise, predict
+from ecgnb.training.fit import Schedule, fit
+from ecgnb.training.inputs import Data, Records, normalise, predict
 from ecgnb.training.metrics import auroc, best_thresholds, eligible, evaluate, f1, macro_auroc
 from ecgnb.training.transfer import ARMS, encode, load_encoder, save_weights, train_arm
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,12 @@ class Options:
     short: str = "pad"
     antialias: bool = True
     simulated_records: int = SIMULATED_RECORDS
+
+    @property
+    def label(self) -> str:
+        """What differs from the defaults, as ``antialias=False``; empty if nothing does."""
+        changed = [f for f in fields(self) if getattr(self, f.name) != f.default]
+        return " ".join(f"{entry.name}={getattr(self, entry.name)}" for entry in changed)
 
     @property
     def samples(self) -> int:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 import ecgnb
 from ecgnb.data.arrays import SELECTION
-from ecgnb.data.catalog import card
+from ecgnb.data.catalog import card, data_root, find
+from ecgnb.data.convert import Options
 from ecgnb.data.labels import encode
 from ecgnb.data.prepare import Prepared, prepare
 from ecgnb.errors import UserError
 from ecgnb.study.declare import Study
 
+_AS_DEFAULT = "default options"
 _TEXT = dict.fromkeys(("record", "patient", "sex", "codes"), str)
 
 
@@ -49,7 +52,7 @@ def open_dataset(study: Study, dataset: str, *, progress: bool = False) -> Prepa
     """
     named = selection(study, dataset)
     prepared = prepare(dataset, study.data, selection=named, progress=progress)
-    expected = recorded_fingerprints().get(dataset) if named is not None else None
+    expected = recorded_fingerprints(study.data).get(dataset) if named is not None else None
     if expected and prepared.fingerprint != expected:
         counts = prepared.manifest["counts"]
         raise UserError(
@@ -74,24 +77,65 @@ def read_labels(
 
 
 def fingerprints(study: Study) -> dict[str, str]:
-    """Return the fingerprint of each dataset, recorded or prepared now."""
-    recorded = recorded_fingerprints()
+    """Return the fingerprint of each dataset that is here, recorded or prepared now."""
+    recorded = recorded_fingerprints(study.data)
     return {
-        name: recorded[name]
-        if selection(study, name) is not None and name in recorded
-        else open_dataset(study, name).fingerprint
+        name: recorded[name] if _recorded(study, name) else open_dataset(study, name).fingerprint
         for name in study.datasets
+        if name not in missing_datasets(study)
     }
 
 
-def recorded_fingerprints() -> dict[str, str]:
-    """Return the recorded fingerprints by dataset."""
+def _recorded(study: Study, dataset: str) -> bool:
+    return dataset in recorded_fingerprints(study.data) and selection(study, dataset) is not None
+
+
+def missing_datasets(study: Study) -> list[str]:
+    """List the datasets of a study that are neither recorded nor where ``ECGNB_DATA`` points."""
+    absent = [
+        name for name in study.datasets if not card(name).simulated and not _recorded(study, name)
+    ]
+    if not absent or not os.environ.get("ECGNB_DATA"):
+        return absent
+    root = data_root()
+    return [name for name in absent if find(card(name), root) is None]
+
+
+def with_what_is_here(study: Study) -> Study:
+    """Return a study without the pairs whose source or target is missing.
+
+    Raises
+    ------
+    UserError
+        If no pair is left.
+    """
+    absent = missing_datasets(study)
+    pairs = tuple(
+        pair for pair in study.pairs if not {pair.source.dataset, pair.target.dataset} & {*absent}
+    )
+    if not pairs:
+        names = ", ".join(card(name).title for name in absent)
+        raise UserError(
+            f"study {study.name} needs {names}, and {'they are' if absent[1:] else 'it is'} not "
+            "here; `ecgnb datasets` tells where they come from, and ECGNB_DATA where they are"
+        )
+    return replace(study, pairs=pairs)
+
+
+def recorded_fingerprints(options: Options) -> dict[str, str]:
+    """Return the recorded fingerprints by dataset, as these options prepare it."""
+    return _all_fingerprints().get(options.label or _AS_DEFAULT, {})
+
+
+def _all_fingerprints() -> dict[str, dict[str, str]]:
     path = results_root() / "records" / "fingerprints.json"
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
-def record_dataset(prepared: Prepared) -> Path:
+def record_dataset(prepared: Prepared, options: Options) -> Path:
     """Write down which records a dataset has, their labels and its fingerprint.
+
+    The records are written once; other options must find the same ones.
 
     Returns
     -------
@@ -101,8 +145,11 @@ def record_dataset(prepared: Prepared) -> Path:
     folder = results_root() / "records"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{prepared.card.name}.csv"
-    prepared.table[list(SELECTION)].to_csv(path, index=False, lineterminator="\n")
-    known = {**recorded_fingerprints(), prepared.card.name: prepared.fingerprint}
+    if not options.label:
+        prepared.table[list(SELECTION)].to_csv(path, index=False, lineterminator="\n")
+    known = _all_fingerprints()
+    of_options = known.setdefault(options.label or _AS_DEFAULT, {})
+    of_options[prepared.card.name] = prepared.fingerprint
     text = json.dumps(known, indent=1, sort_keys=True)
     (folder / "fingerprints.json").write_text(text + "\n")
     return path

@@ -17,17 +17,21 @@ from ecgnb.errors import UserError
 from ecgnb.models import MODELS, check_model
 from ecgnb.study.spec import RunSpec
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
+from ecgnb.training.protocol import check_protocol
 from ecgnb.training.transfer import check_arm
 
 
 @dataclass(frozen=True)
 class Side:
-    """The source or the target of a pair: a dataset, its label set, and how long to train on it."""
+    """The source or the target of a pair: a dataset, its label set, and how long to train on it.
+
+    In a study that counts epochs, `updates` is 0.
+    """
 
     dataset: str
     label_set: str
     min_positives: int
-    updates: int
+    updates: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,9 @@ class Study:
     learning_rates : tuple of (str, tuple of float)
         The grid of a model, of a family of models, or of all (an empty name); the same for every
         arm. With one value nothing is tuned.
-    batch_size, evaluations : int
+    batch_size : int
+    evaluations, epochs : int
+        How often validation is looked at, or for how many epochs to train, with a look each.
     data : Options
         How its datasets are prepared.
     pairs : tuple of Pair
@@ -85,8 +91,9 @@ class Study:
     tuning_seed: int
     learning_rates: tuple[tuple[str, tuple[float, ...]], ...]
     batch_size: int
-    evaluations: int
     pairs: tuple[Pair, ...]
+    evaluations: int = 0
+    epochs: int = 0
     data: Options = field(default_factory=Options)
 
     @property
@@ -148,6 +155,7 @@ class Study:
             updates=pair.target.updates,
             batch_size=self.batch_size,
             evaluations=self.evaluations,
+            epochs=self.epochs,
             source=source.dataset,
             source_label_set=source.label_set,
             source_min_positives=source.min_positives,
@@ -247,8 +255,13 @@ def _check(study: Study) -> None:
         card(pair.target.dataset)
         for model, head in product(pair.models, pair.heads[:1]):
             check_model(model, head)
-    if study.protocol != "clean":
-        raise UserError(f"unknown protocol {study.protocol!r}; choose clean")
+    check_protocol(study.protocol)
+    updates = [side.updates for pair in study.pairs for side in (pair.source, pair.target)]
+    if bool(study.epochs) == bool(study.evaluations) or bool(study.epochs) == any(updates):
+        raise UserError(
+            f"study {study.name} must give either epochs, or evaluations and the updates of every "
+            "source and target"
+        )
     grids = dict(study.learning_rates)
     for model in study.models:
         if not any(grids.get(name) for name in (model, MODELS[model].family, "")):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-from ecgnb.study.data import read_table
+from ecgnb.data.catalog import card
+from ecgnb.study.data import missing_datasets, read_table
 from ecgnb.study.declare import Study
 from ecgnb.study.spec import RunSpec
 from ecgnb.training.transfer import ARMS
@@ -26,7 +27,13 @@ class Estimate:
     def __init__(self, study: Study) -> None:
         self._study = study
         self._known: dict[tuple[str, ...], tuple[float, float]] = {}
-        self._count = lru_cache(maxsize=None)(lambda name: len(read_table(study, name)))
+        self._missing = missing_datasets(study)
+        self._count = lru_cache(maxsize=None)(self._records)
+
+    def _records(self, dataset: str) -> int:
+        if dataset in self._missing:
+            return card(dataset).records  # as published
+        return len(read_table(self._study, dataset))
 
     def work(self, spec: RunSpec) -> float:
         """Count the forward passes of a run: records times passes through the encoder."""
@@ -36,6 +43,8 @@ class Estimate:
         tested = 0 if spec.stage == "tune" else part
         if ARMS[spec.arm].frozen:
             return train + part + tested
+        if spec.epochs:  # each is looked at twice: on validation and on the test set
+            return UPDATE_PASSES * spec.epochs * train + 2 * (spec.epochs + 1) * part
         updates = (1 - ARMS[spec.arm].probing) * spec.updates
         trained = UPDATE_PASSES * updates * min(spec.batch_size, train)
         return trained + (spec.evaluations + 1) * part + tested

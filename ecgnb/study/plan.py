@@ -16,7 +16,8 @@ from ecgnb.study.declare import Study
 from ecgnb.study.estimate import RUN_S, UPDATE_PASSES, Estimate
 from ecgnb.study.spec import ALL, RunSpec
 from ecgnb.training.device import activate, choose_device, choose_setting
-from ecgnb.training.fit import Data, Records, Schedule, fit
+from ecgnb.training.fit import Schedule, fit
+from ecgnb.training.inputs import Data, Records
 
 Score = Callable[[RunSpec], float | None]
 """The validation AUROC of a run, or None if it has not been done."""

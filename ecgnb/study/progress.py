@@ -18,18 +18,22 @@ class Progress:
         self.study = study
         self.store = store
         self.fingerprints = fingerprints(study)
-        self._scores: dict[str, float] = {}
+        self._scores: dict[RunSpec, float] = {}
         self._key = lru_cache(maxsize=None)(lambda spec: spec.key(self.fingerprints))
 
     def score(self, spec: RunSpec) -> float | None:
         """Return the validation AUROC of a run, or None if it has not been done."""
-        key = self._key(spec)
-        if key not in self._scores:
-            result = self.store.load(key)
+        if spec not in self._scores:
+            result = self._load(spec)
             if result is None:
                 return None
-            self._scores[key] = float(result.facts["validation_auroc"])
-        return self._scores[key]
+            self._scores[spec] = float(result.facts["validation_auroc"])
+        return self._scores[spec]
+
+    def _load(self, spec: RunSpec) -> Result | None:
+        if not {spec.dataset, spec.source or spec.dataset} <= self.fingerprints.keys():
+            return None  # its data are not here
+        return self.store.load(self._key(spec))
 
     def has_encoder(self, spec: RunSpec) -> bool:
         """Tell whether the weights of a pre-training are in the cache."""
@@ -53,7 +57,7 @@ class Progress:
             for run in (*runs, known, tuned.pretraining()):
                 if run:
                     specs.setdefault(run)
-        found = (self.store.load(self._key(spec)) for spec in specs)
+        found = (self._load(spec) for spec in specs)
         return [result for result in found if result]
 
     def finished(self) -> list[Result]:
@@ -61,7 +65,7 @@ class Progress:
         found = []
         for cell in self.study.cells():
             spec = resolve(self.study, cell, self.score).run
-            result = self.store.load(self._key(spec)) if spec else None
+            result = self._load(spec) if spec else None
             if result:
                 found.append(result)
         return found

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ecgnb.data.splits import subset, target_split
 from ecgnb.errors import UserError
-from ecgnb.study.data import open_dataset, read_labels, read_table
+from ecgnb.study.data import open_dataset, read_labels, read_table, with_what_is_here
 from ecgnb.study.declare import Study
 from ecgnb.study.estimate import Estimate, duration
 from ecgnb.study.progress import Progress, open_progress
@@ -75,6 +75,7 @@ def run_study(
         Whether to show a progress bar.
     """
     check_precision(precision)
+    study = with_what_is_here(study)
     state = open_progress(study)
     if not state.open_runs():
         return state.finished()

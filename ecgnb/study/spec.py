@@ -38,8 +38,8 @@ class RunSpec:
     seed : int
         Decides the test fifth, the training subset, the initial weights and the order of records.
     protocol : str
-        ``clean``.
-    learning_rate, updates, batch_size, evaluations
+        A name of `ecgnb.training.protocol.PROTOCOLS`.
+    learning_rate, updates, batch_size, evaluations, epochs
         See `ecgnb.training.fit.Schedule`.
     """
 
@@ -63,6 +63,7 @@ class RunSpec:
     source_learning_rate: float = 0.0
     source_updates: int = 0
     min_test_positives: int = MIN_TEST_POSITIVES
+    epochs: int = 0
 
     def key(self, fingerprints: Mapping[str, str]) -> str:
         """Hash of the spec, of the data it reads and of `RESULTS_VERSION`.
@@ -98,4 +99,5 @@ class RunSpec:
             updates=self.source_updates,
             batch_size=self.batch_size,
             evaluations=self.evaluations,
+            epochs=self.epochs,
         )

@@ -20,8 +20,10 @@ from ecgnb.study.declare import Study
 from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Result, Store, provenance
 from ecgnb.training.device import Setting, activate, choose_device, choose_setting, share
-from ecgnb.training.fit import Data, Records, Schedule
+from ecgnb.training.fit import Schedule
+from ecgnb.training.inputs import Data, Records
 from ecgnb.training.metrics import best_thresholds, evaluate
+from ecgnb.training.protocol import check_protocol
 from ecgnb.training.transfer import ARMS, encode, load_encoder, save_weights, train_arm
 
 _ORDER_SEED = 2_000_000  # keeps the order of records apart from the initial weights
@@ -59,8 +61,9 @@ class Materials:
         return read_labels(self.prepared(dataset).table, dataset, label_set, min_positives)
 
     def records(self, dataset: str, rows: npt.NDArray[np.int64]) -> Records:
-        """Name some records of a dataset."""
-        return Records(self.signals(dataset), torch.from_numpy(rows).to(self.device))
+        """Name some records of a dataset, scaled as the study's protocol has it."""
+        ranged = check_protocol(self.study.protocol).ranged
+        return Records(self.signals(dataset), torch.from_numpy(rows).to(self.device), ranged)
 
     def split(self, spec: RunSpec) -> Split:
         """Return who trains, validates and tests in a run; `train` without its size."""
@@ -143,9 +146,12 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
             spec.batch_size,
             spec.evaluations,
             _ORDER_SEED + spec.seed,
+            spec.protocol,
+            spec.epochs,
         ),
         precision=setting.precision,
         features=materials.features(spec, model, setting.precision),
+        chosen_on=data(split.test) if check_protocol(spec.protocol).chosen_on_test else None,
     )
     facts: dict[str, object] = {
         "train_records": len(rows),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,65 +16,12 @@ from tqdm import tqdm
 
 from ecgnb.errors import UserError
 from ecgnb.training.device import autocast
-from ecgnb.training.metrics import macro_auroc
+from ecgnb.training.inputs import Data, predict
+from ecgnb.training.metrics import macro_auroc, weighted_f1
+from ecgnb.training.protocol import check_protocol
 
-_UNIT = 250.0  # microvolts: about the standard deviation of an ECG, so that inputs are near 1
-_WEIGHT_DECAY = 0.01
 _WARM_UP = 0.1  # share of the updates during which the learning rate rises
-_GRADIENT_NORM = 1.0
-_EVALUATION_BATCH = 128
 _MIN_VALIDATION_POSITIVES = 3
-
-
-@dataclass(frozen=True)
-class Records:
-    """Some records of a dataset, none of them copied: all parts of all runs share one array.
-
-    Attributes
-    ----------
-    values : Tensor
-        The whole dataset: int16 microvolts (all, 12, samples), or float features (all, features).
-        Memory-mapped on a CPU; on a GPU it lies there once.
-    rows : Tensor of int64, shape (records,)
-        Which of them, on the device of `values`.
-    """
-
-    values: torch.Tensor
-    rows: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, which: torch.Tensor) -> torch.Tensor:
-        """Return some of the records, ready to enter a model."""
-        found = self.values[self.rows[which]]
-        return normalise(found) if found.dtype == torch.int16 else found
-
-    def to(self, device: torch.device) -> Records:
-        """Move the array to a device."""
-        return Records(self.values.to(device), self.rows.to(device))
-
-    def batches(self) -> Iterator[torch.Tensor]:
-        """Go through all records in order, in batches for evaluation."""
-        for which in torch.arange(len(self), device=self.rows.device).split(_EVALUATION_BATCH):
-            yield self[which]
-
-
-@dataclass(frozen=True)
-class Data:
-    """Records and their labels.
-
-    Attributes
-    ----------
-    records : Records
-    labels : Tensor of float32, shape (records, classes)
-    """
-
-    records: Records
-    labels: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass(frozen=True)
@@ -92,6 +38,11 @@ class Schedule:
         How often validation is looked at, evenly over the updates.
     seed : int
         Order of the records.
+    protocol : str
+        A name of `PROTOCOLS`.
+    epochs : int
+        If not 0, so many passes over the records, each looked at, stand for `updates` and
+        `evaluations`; the last batch of a pass is what is left.
     """
 
     learning_rate: float
@@ -99,6 +50,8 @@ class Schedule:
     batch_size: int
     evaluations: int
     seed: int
+    protocol: str = "clean"
+    epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,7 +62,8 @@ class Fitted:
     ----------
     history : dict of list
         ``update``, ``train_loss``, ``validation_loss``, ``validation_auroc`` and ``seconds``, one
-        value an evaluation.
+        value an evaluation; ``validation_f1`` and ``test_f1``, weighted by prevalence, where the
+        protocol looks at the test set.
     best_update : int
         The update whose weights the model holds now.
     validation_auroc : float
@@ -127,28 +81,6 @@ class Fitted:
     evaluation_seconds: float
 
 
-def normalise(signals: torch.Tensor) -> torch.Tensor:
-    """Turn int16 microvolts into floats near 1, each lead without its mean.
-
-    Amplitudes between leads and records are kept, since hypertrophy and axis are read from them.
-    """
-    values = signals.float() / _UNIT
-    return values - values.mean(dim=2, keepdim=True)
-
-
-def predict(
-    model: nn.Module, records: Records, precision: str, sigmoid: bool = True
-) -> npt.NDArray[np.float32]:
-    """Return a model's output in evaluation mode, shape (records, outputs)."""
-    model.eval()
-    parts = []
-    with torch.inference_mode(), autocast(records.values.device, precision):
-        for batch in records.batches():
-            output = model(batch).float()
-            parts.append(torch.sigmoid(output) if sigmoid else output)
-    return torch.cat(parts).cpu().numpy()
-
-
 def fit(
     model: nn.Module,
     train: Data,
@@ -157,8 +89,9 @@ def fit(
     *,
     precision: str = "float32",
     progress: str = "",
+    test: Data | None = None,
 ) -> Fitted:
-    """Train a model, and leave it with the weights that did best on validation.
+    """Train a model, and leave it with the weights that did best.
 
     Parameters
     ----------
@@ -172,34 +105,40 @@ def fit(
         See `ecgnb.training.device.Setting`.
     progress : str
         Text before a progress bar; without it no bar is drawn.
+    test : Data, optional
+        Only for a protocol that chooses the checkpoint on it, as published.
 
     Returns
     -------
     Fitted
     """
+    protocol = check_protocol(schedule.protocol)
+    if protocol.chosen_on_test != (test is not None):
+        raise ValueError("test records are for a protocol that chooses on them, and for no other")
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
-        trained, lr=schedule.learning_rate, weight_decay=_WEIGHT_DECAY, fused=True
+        trained, lr=schedule.learning_rate, weight_decay=protocol.weight_decay, fused=True
     )
-    warm_up = max(1, round(_WARM_UP * schedule.updates))
-    rate = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda update: _rate_factor(update, warm_up, schedule.updates)
-    )
-    stops = _evaluation_updates(schedule)
-    device = train.labels.device
     # The order of all updates goes to the device at once, so that no update waits for it.
-    order = _order(len(train), schedule).to(device).split(min(schedule.batch_size, len(train)))
-    truth = validation.labels.cpu().numpy().astype(bool)
+    order, stops = _order(train, schedule)
+    warm_up = max(1, round(_WARM_UP * len(order)))
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        optimiser,
+        lambda update: _rate_factor(update, warm_up, len(order)) if protocol.scheduled else 1.0,
+    )
+    device = train.labels.device
+    truth = _truth(validation)
+    names = ["update", "train_loss", "validation_loss", "validation_auroc", "seconds"]
     history: dict[str, list[float]] = {
-        name: []
-        for name in ("update", "train_loss", "validation_loss", "validation_auroc", "seconds")
+        name: [] for name in names + ["validation_f1", "test_f1"] * (test is not None)
     }
     best, best_state, best_update = -math.inf, copy.deepcopy(model.state_dict()), 0
+    best_auroc = math.nan
     best_scores = np.empty((0, 0), dtype=np.float32)
     losses: list[torch.Tensor] = []
     evaluating = 0.0
     started = time.perf_counter()
-    bar = tqdm(total=schedule.updates, desc=progress, disable=not progress, leave=False)
+    bar = tqdm(total=len(order), desc=progress, disable=not progress, leave=False)
     model.train()
     for update, which in enumerate(order, start=1):
         with autocast(device, precision):
@@ -207,7 +146,8 @@ def fit(
         loss = F.binary_cross_entropy_with_logits(logits.float(), train.labels[which])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(trained, _GRADIENT_NORM)
+        if protocol.clipping:
+            nn.utils.clip_grad_norm_(trained, protocol.clipping)
         optimiser.step()
         rate.step()
         losses.append(loss.detach())  # read at the next evaluation: a GPU is not waited for
@@ -223,8 +163,14 @@ def fit(
         history["update"].append(update)
         history["validation_loss"].append(_cross_entropy(truth, scores))
         history["validation_auroc"].append(reached)
-        if reached > best:
-            best, best_update = reached, update
+        if test is not None:
+            seen = predict(model, test.records, precision)
+            model.train()
+            history["validation_f1"].append(weighted_f1(truth, scores))
+            history["test_f1"].append(weighted_f1(_truth(test), seen))
+        value = reached if test is None else history["test_f1"][-1]
+        if value > best:
+            best, best_update, best_auroc = value, update, reached
             best_state, best_scores = copy.deepcopy(model.state_dict()), scores
         evaluating += time.perf_counter() - begun
         history["seconds"].append(time.perf_counter() - started)
@@ -235,7 +181,11 @@ def fit(
             "no class has enough positives in the validation set to choose a checkpoint; use more "
             "records or a label set with more common classes"
         )
-    return Fitted(history, best_update, best, best_scores, evaluating)
+    return Fitted(history, best_update, best_auroc, best_scores, evaluating)
+
+
+def _truth(data: Data) -> npt.NDArray[np.bool_]:
+    return data.labels.cpu().numpy().astype(bool)
 
 
 def _rate_factor(update: int, warm_up: int, updates: int) -> float:
@@ -244,17 +194,24 @@ def _rate_factor(update: int, warm_up: int, updates: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (update - warm_up) / max(1, updates - warm_up)))
 
 
-def _evaluation_updates(schedule: Schedule) -> set[int]:
-    count = min(schedule.evaluations, schedule.updates)
-    return {round(schedule.updates * (index + 1) / count) for index in range(count)}
+def _order(train: Data, schedule: Schedule) -> tuple[list[torch.Tensor], set[int]]:
+    """Draw the records of all updates, and say after which of them validation is looked at.
 
-
-def _order(count: int, schedule: Schedule) -> torch.Tensor:
-    """Draw the records of all updates: one permutation of the records after another."""
-    generator = np.random.default_rng(schedule.seed)
-    wanted = schedule.updates * min(schedule.batch_size, count)
-    stream = np.concatenate([generator.permutation(count) for _ in range(-(-wanted // count))])
-    return torch.from_numpy(stream[:wanted])
+    One permutation of the records after another.
+    """
+    generator, count, device = np.random.default_rng(schedule.seed), len(train), train.labels.device
+    size = min(schedule.batch_size, count)
+    if schedule.epochs:
+        drawn = np.stack([generator.permutation(count) for _ in range(schedule.epochs)])
+        passes = torch.from_numpy(drawn).to(device)
+        batches = [batch for each in passes for batch in each.split(size)]
+        looks = schedule.epochs
+    else:
+        wanted = schedule.updates * size
+        stream = np.concatenate([generator.permutation(count) for _ in range(-(-wanted // count))])
+        batches = list(torch.from_numpy(stream[:wanted]).to(device).split(size))
+        looks = min(schedule.evaluations, schedule.updates)
+    return batches, {round(len(batches) * (index + 1) / looks) for index in range(looks)}
 
 
 def _cross_entropy(truth: npt.NDArray[np.bool_], scores: npt.NDArray[np.float32]) -> float:

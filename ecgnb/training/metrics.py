@@ -76,6 +76,12 @@ def f1(truth: Truth, predicted: Truth) -> npt.NDArray[np.float64]:
     return 2 * hits / np.maximum(truth.sum(axis=0) + predicted.sum(axis=0), 1)
 
 
+def weighted_f1(truth: Truth, scores: Scores) -> float:
+    """F1 at one half over all classes, weighted by prevalence, as Nguyen & Do reported it."""
+    positives = truth.sum(axis=0)
+    return float((f1(truth, scores >= 0.5) * positives).sum() / max(positives.sum(), 1))
+
+
 @dataclass(frozen=True)
 class TestMetrics:
     """What is reported of a test set.
@@ -87,7 +93,7 @@ class TestMetrics:
     f1 : float
         Macro F1 over the same classes, with thresholds chosen on validation.
     weighted_f1 : float
-        F1 at 0.5 over all classes, weighted by test prevalence, as Nguyen & Do reported it.
+        See the function of that name.
     classes : int
         How many classes the macro averages are over.
     """
@@ -119,8 +125,6 @@ def evaluate(
         Classes with fewer stand in no macro average.
     """
     use = eligible(truth, min_positives)
-    positives = truth.sum(axis=0)
-    at_half = f1(truth, scores >= 0.5)
     nothing = float("nan")
     return TestMetrics(
         auroc=macro_auroc(truth, scores, min_positives),
@@ -130,6 +134,6 @@ def evaluate(
         f1=float(f1(truth[:, use], (scores >= thresholds)[:, use]).mean())
         if use.any()
         else nothing,
-        weighted_f1=float((at_half * positives).sum() / max(positives.sum(), 1)),
+        weighted_f1=weighted_f1(truth, scores),
         classes=int(use.sum()),
     )

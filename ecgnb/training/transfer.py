@@ -17,7 +17,8 @@ from torch import nn
 from ecgnb.errors import UserError
 from ecgnb.models import Model
 from ecgnb.training.device import autocast
-from ecgnb.training.fit import Data, Fitted, Records, Schedule, fit, predict
+from ecgnb.training.fit import Fitted, Schedule, fit
+from ecgnb.training.inputs import Data, Records, predict
 
 _NOTHING = np.empty((0, 0), dtype=np.float32)
 
@@ -93,6 +94,7 @@ def train_arm(
     *,
     precision: str = "float32",
     features: torch.Tensor | None = None,
+    chosen_on: Data | None = None,
 ) -> Trained:
     """Train a model in one arm and predict the test records.
 
@@ -113,6 +115,8 @@ def train_arm(
     features : Tensor, optional
         What a frozen pre-trained encoder says of every record of the dataset (see `encode`),
         where that is known already.
+    chosen_on : Data, optional
+        The test records with their labels, for a protocol that chooses the checkpoint on them.
     """
     kind = check_arm(arm)
     started = time.perf_counter()
@@ -145,6 +149,7 @@ def train_arm(
         Data(parts[1], validation.labels),
         schedule,
         precision=precision,
+        test=chosen_on,
     )
     if probed:
         fitted = _joined(probed, fitted)

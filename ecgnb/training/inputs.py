@@ -1,0 +1,102 @@
+"""What enters a model, and what it says of it: records that all runs share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ecgnb.training.device import autocast
+
+_UNIT = 250.0  # microvolts: about the standard deviation of an ECG, so that inputs are near 1
+_EVALUATION_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Records:
+    """Some records of a dataset, none of them copied: all parts of all runs share one array.
+
+    Attributes
+    ----------
+    values : Tensor
+        The whole dataset: int16 microvolts (all, 12, samples), or float features (all, features).
+        Memory-mapped on a CPU; on a GPU it lies there once.
+    rows : Tensor of int64, shape (records,)
+        Which of them, on the device of `values`.
+    ranged : bool
+        Whether each lead of each record is scaled to the range from -1 to 1, as in the protocol
+        ``paper``, instead of keeping its amplitude.
+    """
+
+    values: torch.Tensor
+    rows: torch.Tensor
+    ranged: bool = False
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, which: torch.Tensor) -> torch.Tensor:
+        """Return some of the records, ready to enter a model."""
+        found = self.values[self.rows[which]]
+        if found.dtype != torch.int16:
+            return found
+        return to_range(found) if self.ranged else normalise(found)
+
+    def to(self, device: torch.device) -> Records:
+        """Move the array to a device."""
+        return replace(self, values=self.values.to(device), rows=self.rows.to(device))
+
+    def batches(self) -> Iterator[torch.Tensor]:
+        """Go through all records in order, in batches for evaluation."""
+        for which in torch.arange(len(self), device=self.rows.device).split(_EVALUATION_BATCH):
+            yield self[which]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Records and their labels.
+
+    Attributes
+    ----------
+    records : Records
+    labels : Tensor of float32, shape (records, classes)
+    """
+
+    records: Records
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def normalise(signals: torch.Tensor) -> torch.Tensor:
+    """Turn int16 microvolts into floats near 1, each lead without its mean.
+
+    Amplitudes between leads and records are kept, since hypertrophy and axis are read from them.
+    """
+    values = signals.float() / _UNIT
+    return values - values.mean(dim=2, keepdim=True)
+
+
+def to_range(signals: torch.Tensor) -> torch.Tensor:
+    """Scale each lead of each record to the range from -1 to 1; a lead that never moves gets 0."""
+    values = signals.float()
+    low, high = values.amin(dim=2, keepdim=True), values.amax(dim=2, keepdim=True)
+    return (2 * values - low - high) / (high - low).clamp(min=1.0)
+
+
+def predict(
+    model: nn.Module, records: Records, precision: str, sigmoid: bool = True
+) -> npt.NDArray[np.float32]:
+    """Return a model's output in evaluation mode, shape (records, outputs)."""
+    model.eval()
+    parts = []
+    with torch.inference_mode(), autocast(records.values.device, precision):
+        for batch in records.batches():
+            output = model(batch).float()
+            parts.append(torch.sigmoid(output) if sigmoid else output)
+    return torch.cat(parts).cpu().numpy()

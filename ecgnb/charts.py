@@ -38,7 +38,7 @@ def draw_gain(comparison: pd.DataFrame, margin: float = MARGIN) -> Figure:
     axes = figure.subplots()
     _margin_band(axes, margin)
     models = list(dict.fromkeys(comparison["model"]))
-    for place, (model, style) in enumerate(zip(models, _many_styles(), strict=False)):
+    for place, (model, style) in enumerate(zip(models, STYLES, strict=False)):
         rows = comparison[comparison["model"] == model]
         bars = _errorbars(axes, rows, style, 1.05 ** (2 * place - len(models) + 1))
         bars.set_label(MODELS[model].title)
@@ -183,7 +183,7 @@ def draw_heads(comparison: pd.DataFrame, margin: float = MARGIN) -> Figure:
     models = list(dict.fromkeys(comparison["model"]))
     for axes, head in zip(panels, heads, strict=True):
         _margin_band(axes, margin)
-        for place, (model, style) in enumerate(zip(models, _many_styles(), strict=False)):
+        for place, (model, style) in enumerate(zip(models, STYLES, strict=False)):
             rows = comparison[(comparison["model"] == model) & (comparison["head"] == head)]
             if len(rows):
                 spread = 1.04 ** (2 * place - len(models) + 1)
@@ -215,11 +215,6 @@ def _errorbars(
         marker=mark,
         capsize=3,
     )
-
-
-def _many_styles() -> list[tuple[str, str, str]]:
-    extra = [("#56b4e9", "--", "v"), ("#e69f00", "-.", "P")]
-    return [*STYLES, *extra]
 
 
 def _title(model: str, head: str) -> str:

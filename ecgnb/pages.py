@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from ecgnb.chapters.common import main_pair
 from ecgnb.charts import draw_gain
 from ecgnb.data import raw
 from ecgnb.data.catalog import CATALOG, DatasetCard
@@ -20,7 +21,7 @@ from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import selection
 from ecgnb.study.declare import Pair, Side, Study, load_study, study_names
 from ecgnb.study.plan import size_label
-from ecgnb.study.run import run_study
+from ecgnb.study.progress import open_progress
 from ecgnb.study.statistics import LEVEL, MARGIN
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
 
@@ -147,7 +148,7 @@ def _label_sets() -> Iterator[str]:
 def write_answer(folder: Path) -> None:
     """Write ``answer.md`` and ``answer.png`` for the front page, from recorded runs."""
     study = load_study(_ANSWERED_BY)
-    results = run_study(study, progress=False)
+    results = main_pair(study, open_progress(study).finished(), head="pooled")
     comparison = compare_arms(study, results)
     figure = draw_gain(comparison)
     figure.savefig(folder / "answer.png", dpi=150, bbox_inches="tight")

@@ -21,11 +21,12 @@ from ecgnb.data.records import LEADS
 WIDTH = 5.2
 """Inches; a figure of this width can be read on a phone as well as on a page."""
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 """Of Okabe and Ito, safe for colour blindness."""
 
 # With a line and a mark of its own, each can be told from the others in grey as well.
-STYLES = tuple(zip(COLOURS, ("-", "--", "-.", ":"), ("o", "D", "s", "^"), strict=True))
+_LINES, _MARKS = ("-", "--", "-.", ":", "--", "-."), "oDs^vP"
+STYLES = tuple(zip(COLOURS, _LINES, _MARKS, strict=True))
 _GREY, _INK, _PAPER = "#b8b8b8", "#1a1a1a", "#fffaf9"
 _GRIDS = ((1, "#f7dcd9", 0.5), (5, "#eab3ad", 0.7))  # every so many millimetres: colour, width
 

@@ -743,12 +743,14 @@ def test_the_corrupt_header_of_chapman_is_reported_and_the_rest_is_prepared() ->
 
 @pytest.mark.data
 @pytest.mark.parametrize("dataset", ["ptb-xl", "chapman-shaoxing"])
-def test_the_fingerprint_of_real_data_is_the_recorded_one(dataset: str) -> None:
+@pytest.mark.parametrize("name", ["clinical", "clinical-paper"])
+def test_the_fingerprint_of_real_data_is_the_recorded_one(name: str, dataset: str) -> None:
     from ecgnb.study.data import open_dataset, recorded_fingerprints
     from ecgnb.study.declare import load_study
 
-    prepared = open_dataset(load_study("clinical"), dataset)
-    assert prepared.fingerprint == recorded_fingerprints()[dataset]
+    study = load_study(name)
+    prepared = open_dataset(study, dataset)
+    assert prepared.fingerprint == recorded_fingerprints(study.data)[dataset]
     assert prepared.manifest["dropped"] == []
 
 

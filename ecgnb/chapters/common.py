@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
 from ecgnb.data.catalog import card
 from ecgnb.models import MODELS
-from ecgnb.study.compare import Cell, Scores, compare_arms
 from ecgnb.study.declare import Study
 from ecgnb.study.statistics import LEVEL, MARGIN
 from ecgnb.study.store import Result
@@ -30,15 +28,26 @@ def named(models: pd.Series, heads: pd.Series) -> list[str]:
     return [network(model, head) for model, head in zip(models, heads, strict=True)]
 
 
-def main_pair(study: Study, results: Sequence[Result]) -> list[Result]:
-    """Return the runs on the first source and target of a study."""
+def main_pair(study: Study, results: Sequence[Result], head: str = "") -> list[Result]:
+    """Return the runs on the first source and target of a study, with one head or with all."""
     first = study.pairs[0]
     sources = ("", first.source.dataset)
     return [
         run
         for run in results
-        if run.spec.dataset == first.target.dataset and run.spec.source in sources
+        if run.spec.dataset == first.target.dataset
+        and run.spec.source in sources
+        and head in ("", run.spec.head)
     ]
+
+
+def other_pairs(study: Study, comparison: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a comparison that are not of the first source and target."""
+    first = study.pairs[0]
+    main = (comparison["source"] == first.source.dataset) & (
+        comparison["target"] == first.target.dataset
+    )
+    return comparison[~main]
 
 
 def places(study: Study) -> str:
@@ -82,32 +91,3 @@ def limits(study: Study, results: Sequence[Result]) -> list[str]:
         if target.patients_known
         else f"{target.short_title} does not say which records share a patient.",
     ]
-
-
-def published_view(study: Study, results: Sequence[Result]) -> Markdown:
-    """Say what the published way of reading would have concluded from the same runs.
-
-    One run of each arm, the first seed; F1 at one half, weighted by prevalence; whichever is
-    larger wins.
-    """
-    by_rule = compare_arms(study, results)
-    scores = Scores(study, results)
-    rows = []
-    for row in by_rule.to_dict("records"):
-        cell = Cell(**{name: row[name] for name in Cell.__dataclass_fields__})
-        runs = [scores.of(cell, arm) for arm in ("finetune", "scratch")]
-        seed = min(runs[0].keys() & runs[1].keys())
-        rows.append(runs[0][seed].facts["weighted_f1"] - runs[1][seed].facts["weighted_f1"])
-    ahead = np.array(rows) > 0
-    verdicts = by_rule["verdict"]
-    agree = (ahead & (verdicts == "helps")) | (~ahead & (verdicts == "harms"))
-    open_ = verdicts.isin(["undecided", "equivalent"])
-    wrong = len(rows) - int(agree.sum()) - int(open_.sum())
-    return Markdown(
-        f"Read as published (one run of each arm, F1 at one half weighted by prevalence, whichever "
-        f"is larger), the same runs say that fine-tuning wins in {int(ahead.sum())} of {len(rows)} "
-        f"comparisons. By the rule of this study {int((verdicts == 'helps').sum())} of them "
-        f"*help*, {int((verdicts == 'harms').sum())} *harm* and {int(open_.sum())} are "
-        f"*equivalent* or *undecided*: a winner was named there by chance, or one that does not "
-        f"matter. In {wrong} the published reading names the other arm."
-    )

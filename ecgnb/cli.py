@@ -25,10 +25,11 @@ from ecgnb.study.data import (
 )
 from ecgnb.study.declare import Study, load_study, study_names
 from ecgnb.study.estimate import duration
-from ecgnb.study.plan import groups, inventory
+from ecgnb.study.plan import groups, inventory, size_label
 from ecgnb.study.progress import open_progress
 from ecgnb.study.run import WORKER_BYTES, default_workers, run_study
 from ecgnb.study.store import write_table
+from ecgnb.study.verify import TOLERANCE, verify
 from ecgnb.training.device import choose_device, choose_setting, describe_device
 
 app = typer.Typer(
@@ -197,6 +198,30 @@ def status(study: StudyName) -> None:
     typer.echo(f"cache: {cache_root()}")
     for name, value in fingerprints(declared).items():
         typer.echo(f"data: {name} {value[:12]}")
+
+
+@app.command("verify")
+def verify_runs(
+    study: StudyName,
+    sample: Annotated[int, typer.Option(min=1, help="How many runs to train again.")] = 5,
+) -> None:
+    """Train some recorded runs again, and see whether they come out as recorded."""
+    failed = 0
+    for check in verify(load_study(study), sample):
+        spec = check.recorded.spec
+        failed += not check.passed
+        verdict = "identical" if check.identical else f"AUROC {check.difference:+.4f}"
+        machine = "same kind of machine" if check.same_machine else "another kind of machine"
+        typer.echo(
+            f"{'ok' if check.passed else 'DIFFERS':8} {spec.source or '-'} to {spec.dataset}, "
+            f"{spec.model} {spec.head}, {spec.arm}, {size_label(spec.size)} records, seed "
+            f"{spec.seed}: {verdict} ({machine})"
+        )
+    if failed:
+        raise UserError(
+            f"{failed} runs do not agree with what is recorded: to the bit on the same kind of "
+            f"machine, within {TOLERANCE:g} of AUROC elsewhere; was the code of training changed?"
+        )
 
 
 def main() -> None:

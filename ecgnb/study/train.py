@@ -19,7 +19,14 @@ from ecgnb.study.data import fingerprints, open_dataset, read_labels
 from ecgnb.study.declare import Study
 from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Result, Store, provenance
-from ecgnb.training.device import Setting, activate, choose_device, choose_setting, share
+from ecgnb.training.device import (
+    Setting,
+    activate,
+    choose_device,
+    choose_setting,
+    describe_device,
+    share,
+)
 from ecgnb.training.fit import Schedule
 from ecgnb.training.inputs import Data, Records
 from ecgnb.training.metrics import best_thresholds, evaluate
@@ -179,9 +186,8 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
 
 
 def _made_by(setting: Setting) -> dict[str, str]:
-    device = setting.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {"precision": setting.precision, "device": name, **provenance()}
+    device = describe_device(setting.device)
+    return {"precision": setting.precision, "device": device, **provenance()}
 
 
 def _write_weights(model: torch.nn.Module, spec: RunSpec, path: Path) -> None:

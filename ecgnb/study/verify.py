@@ -1,0 +1,107 @@
+"""Training recorded runs again, to see that they come out as they were recorded."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ecgnb.data.catalog import cache_root
+from ecgnb.errors import UserError
+from ecgnb.study.data import recorded_runs
+from ecgnb.study.declare import Study
+from ecgnb.study.progress import Progress
+from ecgnb.study.store import Result, Store, provenance
+from ecgnb.study.train import Materials, execute
+from ecgnb.training.device import describe_device
+
+TOLERANCE = 0.05
+"""How far the AUROC of a single run may move on another machine: about as far as between seeds."""
+
+_MACHINE = ("torch", "numpy")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A recorded run beside the same run trained again.
+
+    Attributes
+    ----------
+    recorded, again : Result
+    same_machine : bool
+        Whether processor, precision and versions are those of the recorded run.
+    """
+
+    recorded: Result
+    again: Result
+    same_machine: bool
+
+    @property
+    def identical(self) -> bool:
+        """Whether all test predictions are equal."""
+        return np.array_equal(self.recorded.predictions, self.again.predictions)
+
+    @property
+    def difference(self) -> float:
+        """Test AUROC of the new run less that of the recorded one."""
+        return float(self.again.facts["auroc"] - self.recorded.facts["auroc"])
+
+    @property
+    def passed(self) -> bool:
+        """Whether it agrees: to the bit on the same kind of machine, else within `TOLERANCE`."""
+        return self.identical if self.same_machine else abs(self.difference) <= TOLERANCE
+
+
+def verify(study: Study, sample: int, seed: int = 0) -> Iterator[Check]:
+    """Train a random sample of the recorded final runs again, pre-training and all.
+
+    Parameters
+    ----------
+    study : Study
+    sample : int
+        How many runs.
+    seed : int
+        Which ones.
+
+    Raises
+    ------
+    UserError
+        If nothing is recorded, or the data are not here.
+    """
+    path = recorded_runs(study)
+    if not study.recorded or not path.exists():
+        raise UserError(f"study {study.name} has no recorded runs; `ecgnb run` trains them")
+    with tempfile.TemporaryDirectory(dir=_made(cache_root()), prefix=".verify-") as folder:
+        runs = Progress(study, Store(Path(folder) / "none", path)).finished()
+        chosen = np.random.default_rng(seed).permutation(len(runs))[:sample]
+        store = Store(Path(folder))
+        materials = Materials(study, store)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for run in (runs[place] for place in sorted(chosen)):
+                yield _again(materials, run)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _again(materials: Materials, run: Result) -> Check:
+    precision = run.facts["precision"]
+    if (pretraining := run.spec.pretraining()) and not materials.store.has_weights(
+        pretraining.key(materials.fingerprints)
+    ):
+        execute(materials, pretraining, precision)
+    again = materials.store.load(execute(materials, run.spec, precision))
+    assert again is not None
+    here = {**provenance(), "device": describe_device(materials.device)}
+    same = all(run.facts[name] == here[name] for name in ("device", *_MACHINE))
+    return Check(run, again, same)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,94 @@
+"""Recorded runs, trained again."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ecgnb.errors import UserError
+from ecgnb.study import verify as room
+from ecgnb.study.data import recorded_runs
+from ecgnb.study.declare import build_study
+from ecgnb.study.progress import open_progress
+from ecgnb.study.run import run_study
+from ecgnb.study.store import write_table
+from ecgnb.study.verify import verify
+
+STUDY = {
+    "title": "Small",
+    "description": "",
+    "recorded": True,
+    "protocol": "clean",
+    "seeds": [0, 1],
+    "tuning_seed": 9,
+    "arms": ["scratch", "finetune", "linear-probe"],
+    "learning_rates": [0.01],
+    "batch_size": 8,
+    "evaluations": 2,
+    "data": {"rate": 50.0, "seconds": 4.0, "simulated_records": 300},
+    "pairs": [
+        {
+            "models": ["gru"],
+            "heads": ["pooled"],
+            "sizes": [30],
+            "source": {
+                "dataset": "sim-north",
+                "label_set": "snomed-all",
+                "min_positives": 12,
+                "updates": 6,
+            },
+            "target": {
+                "dataset": "sim-south",
+                "label_set": "snomed-all",
+                "min_positives": 12,
+                "updates": 4,
+            },
+        }
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study whose runs are recorded, with a cache that knows nothing of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECGNB_RESULTS", str(tmp_path_factory.mktemp("results")))
+        patch.setenv("ECGNB_CACHE", str(tmp_path_factory.mktemp("trained")))
+        small = build_study("small", STUDY)
+        run_study(small, workers=1, progress=False)
+        write_table(open_progress(small).all_done(), recorded_runs(small))
+        patch.setenv("ECGNB_CACHE", str(tmp_path_factory.mktemp("empty")))
+        yield small
+
+
+def test_runs_come_out_as_recorded_on_the_same_machine(study):
+    checks = list(verify(study, sample=4))
+    assert len(checks) == 4
+    assert all(check.same_machine and check.identical and check.passed for check in checks)
+    assert {check.recorded.spec.arm for check in checks} > {"scratch"}
+
+
+def test_what_differs_is_seen(study, monkeypatch):
+    """To the bit on the same kind of machine; elsewhere a single run may move a little."""
+    check = next(verify(study, sample=1))
+    predictions = check.again.predictions.copy()
+    predictions[0, 0] += np.float16(0.01)
+    other = dataclasses.replace(check.again, predictions=predictions)
+    assert not dataclasses.replace(check, again=other).passed
+    assert dataclasses.replace(check, again=other, same_machine=False).passed
+    far = dataclasses.replace(other, facts={**other.facts, "auroc": other.facts["auroc"] - 0.2})
+    assert not dataclasses.replace(check, again=far, same_machine=False).passed
+    monkeypatch.setattr(room, "describe_device", lambda device: "another processor")
+    assert not next(verify(study, sample=1)).same_machine
+
+
+def test_nothing_recorded_is_one_sentence():
+    with pytest.raises(UserError, match="study other has no recorded runs"):
+        list(verify(build_study("other", STUDY), 1))
+
+
+def test_nothing_is_left_behind(study, tmp_path, monkeypatch):
+    monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "cache"))
+    list(verify(study, sample=1))
+    assert not list((tmp_path / "cache").glob(".verify-*"))
+    assert not (tmp_path / "cache" / "runs").exists()

@@ -170,7 +170,10 @@ class _Runner:
             return
         now = time.monotonic()
         running = [(spec, now - begun) for spec, begun in self.running.values()]
-        left = self.estimate.left(self.state.missing(), running)
+        missing = self.state.missing()
+        # A choice of learning rate may fall on runs that are done already.
+        self.bar.total = self.bar.n + len(missing)
+        left = self.estimate.left(missing, running)
         if left is not None:
             self.bar.set_postfix_str(f"about {duration(left / self.workers)} left")
 

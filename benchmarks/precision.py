@@ -42,7 +42,7 @@ def main() -> None:
     final = [run.spec for run in recorded]
     sources = dict.fromkeys(source for spec in final if (source := spec.pretraining()))
     context = multiprocessing.get_context("spawn")
-    workers = default_workers()
+    workers = default_workers(study)
     with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
         for specs in (list(sources), final):
             work = pool.map(partial(_train, again), specs)

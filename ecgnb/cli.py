@@ -27,7 +27,7 @@ from ecgnb.study.declare import Study, load_study, study_names
 from ecgnb.study.estimate import duration
 from ecgnb.study.plan import groups, inventory, size_label
 from ecgnb.study.progress import open_progress
-from ecgnb.study.run import WORKER_BYTES, default_workers, run_study
+from ecgnb.study.run import default_workers, run_study, worker_bytes
 from ecgnb.study.store import write_table
 from ecgnb.study.verify import TOLERANCE, verify
 from ecgnb.training.device import choose_device, choose_setting, describe_device
@@ -125,7 +125,7 @@ def plan(study: StudyName, workers: Workers = None, precision: Precision = "auto
     """Say how many runs a study has, how long they take here and how much memory."""
     declared = load_study(study)
     progress = open_progress(declared)
-    count = workers or default_workers()
+    count = workers or default_workers(declared)
     typer.echo(f"{declared.title}: {declared.description}")
     typer.echo(f"{'stage':9} {'model':12} {'arm':14} {'runs':>5} {'done':>5} {'seconds a run':>14}")
     left = 0.0
@@ -139,7 +139,7 @@ def plan(study: StudyName, workers: Workers = None, precision: Precision = "auto
     _say_how(declared, count, precision)
     typer.echo(
         f"left: about {duration(left / count)} with {count} processes, "
-        f"{count * WORKER_BYTES / 1e9:.1f} GB of memory"
+        f"{count * worker_bytes(declared) / 1e9:.1f} GB of memory"
     )
 
 
@@ -169,7 +169,7 @@ def run(
 ) -> None:
     """Do the runs of a study that are missing; finished runs are never repeated."""
     declared = load_study(study)
-    _say_how(declared, workers or default_workers(), precision)
+    _say_how(declared, workers or default_workers(declared), precision)
     results = run_study(declared, workers=workers, precision=precision, progress=True)
     typer.echo(f"{declared.name}: {len(results)} runs are there to compare")
     if record:

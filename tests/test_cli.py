@@ -7,12 +7,10 @@ import papermill
 import pytest
 from typer.testing import CliRunner
 
-from ecgnb import cli, notebook, pages, prose
+from ecgnb import cli, notebook, pages
 from ecgnb.errors import UserError
-from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study
-from ecgnb.study.progress import open_progress
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
@@ -76,24 +74,6 @@ def test_plan_and_status_of_recorded_runs():
     plan = run("plan", "clinical", ECGNB_DATA="")
     assert plan.exit_code == 0
     assert "left: about 0 s" in plan.output
-
-
-@recorded
-def test_recorded_runs_answer_without_data_or_training(monkeypatch):
-    """The clinical study is whole in results/: every run that its page needs, and no more."""
-    monkeypatch.delenv("ECGNB_DATA", raising=False)
-    study = load_study("clinical")
-    progress = open_progress(study)
-    assert not progress.open_runs()
-    results = progress.finished()
-    assert len(results) == len(list(study.cells()))
-    tested = {record for result in results for record in result.records}
-    assert len(tested) == sum(len(set(r.records)) for r in results[:: len(results) // 5])
-    gain = compare_arms(study, results)
-    assert set(gain["seeds"]) == {len(study.seeds)}
-    text = prose.answer(gain).data
-    for row in gain.itertuples():
-        assert f"{row.records:,} ({row.difference:+.3f})" in text
 
 
 @recorded

@@ -12,6 +12,7 @@ from tqdm import tqdm
 import ecgnb.study.run as runner
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS, build_model
+from ecgnb.study.declare import load_study
 from ecgnb.study.estimate import Estimate, duration
 from ecgnb.study.progress import open_progress
 from ecgnb.study.run import default_workers, in_order, run_study
@@ -112,17 +113,23 @@ def test_process_reports_warnings_instead_of_printing(study, cache, monkeypatch,
     assert capsys.readouterr().err == ""
 
 
-def test_workers_follow_cores_and_memory(monkeypatch):
+def test_workers_follow_cores_and_memory(study, monkeypatch):
     monkeypatch.setattr(runner.joblib, "cpu_count", lambda: 8)
     monkeypatch.setattr(runner, "_free_memory", lambda: 64e9)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert default_workers() == 8
-    monkeypatch.setattr(runner, "_free_memory", lambda: 2.5 * runner.WORKER_BYTES)
-    assert default_workers() == 2
+    assert default_workers(study) == 8
+    monkeypatch.setattr(runner, "_free_memory", lambda: 2.5 * runner.worker_bytes(study))
+    assert default_workers(study) == 2
     monkeypatch.setattr(runner, "_free_memory", lambda: 0.0)
-    assert default_workers() == 1
+    assert default_workers(study) == 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert default_workers() == 1
+    assert default_workers(study) == 1
+
+
+def test_deeper_networks_and_larger_batches_take_more_memory():
+    small, large = (runner.worker_bytes(load_study(name)) for name in ("demo", "nguyen2025"))
+    assert 0.7e9 < small < 1e9
+    assert large > 7e9  # 101 layers with batches of 256: 7.2 GB were seen
 
 
 def test_memory_limit_of_a_container(monkeypatch, tmp_path):

@@ -14,6 +14,7 @@ from torch import nn
 from ecgnb.models.gru import gru
 
 LEADS, _HIDDEN = 12, 100
+_GATES = 4  # of an LSTM, the larger of the two
 
 
 class RecurrentEncoder(nn.Module):
@@ -46,6 +47,11 @@ class RecurrentEncoder(nn.Module):
         """Count the operations on one record; a product and a sum are two."""
         matrices = [weight for weight in self.layer.parameters() if weight.dim() == 2]
         return 2 * samples * sum(weight.numel() for weight in matrices)
+
+    def kept(self, samples: int) -> int:
+        """Count the values that a record leaves for the way back: states, and gates of each."""
+        width = _HIDDEN * (2 if self.layer.bidirectional else 1)
+        return samples * width * (_GATES + 3)
 
     def _states(self, inputs: torch.Tensor) -> torch.Tensor:
         plain = not (inputs.is_cuda or torch.is_autocast_enabled(inputs.device.type))

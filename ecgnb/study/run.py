@@ -10,6 +10,7 @@ import warnings
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import joblib
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from ecgnb.data.splits import subset, target_split
 from ecgnb.errors import UserError
+from ecgnb.models import MODELS, training_bytes
 from ecgnb.study.data import open_dataset, read_labels, read_table, with_what_is_here
 from ecgnb.study.declare import Study
 from ecgnb.study.estimate import Estimate, duration
@@ -28,20 +30,29 @@ from ecgnb.study.store import Result, Store
 from ecgnb.study.train import Materials, execute
 from ecgnb.training.device import LARGE_PAGES, check_precision
 
-WORKER_BYTES = 1e9
-"""What a training process was seen to take at most, most of it torch; the data are shared."""
-
+_PROCESS_BYTES = 0.7e9  # of a training process without its network, most of it torch
 _MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of the container or job, where there is one
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt} runs, {elapsed} so far{postfix}"
 _REFRESH_S = 5.0
 
 
-def default_workers() -> int:
+def worker_bytes(study: Study) -> float:
+    """Estimate what a training process takes at most; the data are shared by all."""
+    most = 0.0
+    for pair in study.pairs:
+        for model, head in product(pair.models, pair.heads):
+            if head in MODELS[model].heads:
+                weights, record = training_bytes(model, head, study.data.samples)
+                most = max(most, weights + study.batch_size * record)
+    return _PROCESS_BYTES + most
+
+
+def default_workers(study: Study) -> int:
     """Return how many runs go side by side: as cores and memory allow, or one if there is a GPU."""
     if torch.cuda.is_available():
         return 1
     # Both as far as this process may use them: a container or a cluster's job may grant less.
-    return max(1, min(joblib.cpu_count(), int(_free_memory() / WORKER_BYTES)))
+    return max(1, min(joblib.cpu_count(), int(_free_memory() / worker_bytes(study))))
 
 
 def _free_memory() -> float:
@@ -83,7 +94,7 @@ def run_study(
         open_dataset(study, dataset, progress=progress)
     _check_sizes(study)
     missing = state.missing()
-    count = min(workers or default_workers(), len(missing))
+    count = min(workers or default_workers(study), len(missing))
     with tqdm(
         total=len(missing), desc=f"study {study.name}", disable=not progress, bar_format=_BAR
     ) as bar:

@@ -32,18 +32,19 @@ def families(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     """
     cells = {(c.model, c.head, c.size): c for c in Scores(study, results).cells if c.source}
     reference = next(model for model in study.models if MODELS[model].family == "CNN")
-    pairs, questions = [], []
+    pairs = []
     for (model, head, size), cell in cells.items():
         if MODELS[model].family != "RNN":
             continue
         if head == "pooled" and (reference, "pooled", size) in cells:
             pairs.append((cells[reference, "pooled", size], cell))
-            questions.append("architecture")
         if head == "flattened" and (model, "pooled", size) in cells:
             pairs.append((cells[model, "pooled", size], cell))
-            questions.append("head")
     table = compare_gains(study, results, pairs)
-    return table.assign(question=questions) if len(table) else table
+    if not len(table):
+        return table
+    same = table["model"] == table["other_model"]
+    return table.assign(question=same.map({True: "head", False: "architecture"}))
 
 
 def families_answer(study: Study, table: pd.DataFrame) -> Markdown:

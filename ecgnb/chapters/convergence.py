@@ -54,6 +54,12 @@ def convergence_table(summary: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFram
             "records": summary["records"].map("{:,}".format),
             "from scratch": summary["scratch"].map(_updates),
             "fine-tuned": summary["other"].map(_updates),
+            "seconds": [
+                f"{one:.0f} and {other:.0f}"
+                for one, other in zip(
+                    summary["scratch_seconds"], summary["other_seconds"], strict=True
+                )
+            ],
             "saved": summary["saved"].map("{:+.0%}".format),
             "never reached": [
                 f"{never} of {seeds}"

@@ -76,7 +76,8 @@ def summarise_times(times: pd.DataFrame, arm: str = "finetune") -> pd.DataFrame:
     DataFrame
         One row a cell: ``scratch`` and ``other``, the median updates until the target (of
         Kaplan & Meier, so that runs which never reach it count as later than all they saw; missing
-        where fewer than half reach it), ``never`` (how many runs of the other arm do not reach
+        where fewer than half reach it), ``scratch_seconds`` and ``other_seconds`` (the mean time
+        of that, on one core or on the GPU), ``never`` (how many runs of the other arm do not reach
         it), ``seeds``, ``p`` (log-rank test), and ``saved``, the mean share of the updates from
         scratch that the other arm saves, seed by seed.
     """
@@ -92,6 +93,8 @@ def summarise_times(times: pd.DataFrame, arm: str = "finetune") -> pd.DataFrame:
                 "records": round(cell["records"].mean()),
                 "scratch": _median(censored[0]),
                 "other": _median(censored[1]),
+                "scratch_seconds": float(sides["scratch"]["seconds"].mean()),
+                "other_seconds": float(sides[arm]["seconds"].mean()),
                 "never": int((~sides[arm]["reached"]).sum()),
                 "seeds": len(sides[arm]),
                 "p": float(stats.logrank(*censored).pvalue),

@@ -755,6 +755,25 @@ def test_the_fingerprint_of_real_data_is_the_recorded_one(name: str, dataset: st
 
 
 @pytest.mark.data
+def test_filtered_records_extend_those_that_were_not() -> None:
+    """Both come out alike, as far as their spectra tell; no record and no patient is lost."""
+    whole = prepare("ptb-xl-extended", Options(band=True))
+    parts = [prepare(name) for name in ("ptb-xl", "ptb-xl-filtered")]
+    assert set(whole.table["record"]) == set().union(*(part.table["record"] for part in parts))
+    assert len(whole.signals) == sum(len(part.signals) for part in parts)
+    published = whole.table["record"].isin(parts[1].table["record"]).to_numpy()
+    power = [
+        (np.abs(np.fft.rfft(whole.signals[rows][:400], axis=2)) ** 2).mean(axis=(0, 1))
+        for rows in (~published, published)
+    ]
+    shares = [each / each.sum() for each in power]
+    for low, high in ((0.0, 0.5), (0.5, 5), (5, 20), (20, 40), (40, 50)):
+        band = slice(round(10 * low), round(10 * high))  # 0.1 Hz a bin
+        assert shares[0][band].sum() == pytest.approx(shares[1][band].sum(), abs=0.03)
+    assert whole.signals.std(axis=2).mean() == pytest.approx(1000, rel=0.001)
+
+
+@pytest.mark.data
 @pytest.mark.parametrize(("dataset", "patients"), [("cpsc2018", "assumed"), ("brugada-huca", "k")])
 def test_records_of_other_lengths_and_layouts(dataset: str, patients: str) -> None:
     prepared = prepare(dataset)

@@ -55,6 +55,8 @@ class DatasetCard:
         Whether records of one patient can be told: a patient id, or one record a patient.
     amplitude : str
         ``mV`` if amplitude was kept, ``z-score`` if each lead was standardised.
+    also : tuple of str
+        Other datasets of the catalog whose records are added; it is here only if they are.
     simulated : bool
         Whether the ECGs come from `ecgnb.data.simulate`.
     notes : str
@@ -80,6 +82,7 @@ class DatasetCard:
     amplitude: str
     notes: str
     record_range: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     simulated: bool = False
 
     @property
@@ -229,5 +232,7 @@ def cache_root() -> Path:
 
 def find(card: DatasetCard, root: Path) -> Path | None:
     """Return the first of the usual folders of a dataset that exists under `root`, else None."""
+    if not all(find(CATALOG[name], root) for name in card.also):
+        return None
     folders = (root / folder for folder in card.folders)
     return next((folder for folder in folders if folder.is_dir()), None)

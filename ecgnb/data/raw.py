@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ecgnb.data.catalog import DatasetCard
+from ecgnb.data.catalog import CATALOG, DatasetCard, data_root, find
 from ecgnb.errors import UserError
 
 COLUMNS = ("record", "path", "patient", "fold", "age", "sex", "codes")
@@ -80,9 +80,27 @@ def list_records(card: DatasetCard, folder: Path) -> Listing:
             table=listing.table[inside].reset_index(drop=True),
             absent=tuple(p for p in listing.absent if first <= p.rpartition("/")[2] <= last),
         )
+    for name in card.also:
+        listing = _joined(listing, folder, CATALOG[name])
     if listing.table.empty:
         raise UserError(f"{folder} holds no record of {card.name}; look at `ecgnb datasets`")
     return listing
+
+
+def _joined(listing: Listing, folder: Path, other: DatasetCard) -> Listing:
+    """Add the records of another dataset, under paths that lead to them from `folder`."""
+    there = find(other, data_root())
+    assert there is not None  # else `find` would not have found the first
+    added = list_records(other, there)
+    way = posixpath.relpath(there.as_posix(), folder.as_posix())
+    table = added.table.assign(path=[f"{way}/{path}" for path in added.table["path"]])
+    # What one of them has and the other lacks is not absent.
+    present = set(table["record"]) | set(listing.table["record"])
+    absent = tuple(
+        path for path in listing.absent if posixpath.basename(path).partition("_")[0] not in present
+    )
+    whole = pd.concat([listing.table, table], ignore_index=True).sort_values("record")
+    return Listing(whole.reset_index(drop=True), absent, listing.in_headers)
 
 
 def _ptb_xl(folder: Path) -> Listing:

@@ -145,7 +145,7 @@ def record_dataset(prepared: Prepared, options: Options) -> Path:
     folder = results_root() / "records"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{prepared.card.name}.csv"
-    if not options.label:
+    if not options.label or not path.exists():
         prepared.table[list(SELECTION)].to_csv(path, index=False, lineterminator="\n")
     known = _all_fingerprints()
     of_options = known.setdefault(options.label or _AS_DEFAULT, {})

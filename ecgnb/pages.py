@@ -101,6 +101,9 @@ def _section(card: DatasetCard, studies: list[Study]) -> str:
 def _records(card: DatasetCard) -> str:
     if card.simulated:
         return "as many as a study asks for"
+    if card.also:
+        own = f"what is there of `{card.folders[0]}`"
+        return f"{own} and of {', '.join(f'`{name}`' for name in card.also)}"
     patients = f" of {card.patients:,} patients" if card.patients else ""
     unknown = "" if card.patients_known else "; which records share a patient is not known"
     return f"{card.records:,}{patients}{unknown}"

@@ -155,8 +155,8 @@ def test_networks_that_gain_more_are_said_to(study, results):
     by_head = table[table["question"] == "head"]
     assert by_head["difference"].to_numpy() == pytest.approx(RECURRENT, abs=0.004)
     text = architecture.families_answer(study, table).data
-    assert f"it profits **less** at {len(SIZES)}" in text
-    assert f"it profits **more** at {len(SIZES)}" in text
+    assert f"profits **less** at {len(SIZES)} of" in text
+    assert f"profits **more** at {len(SIZES)} of" in text
     replaced = architecture.replaced_table(study, results).set_index("network")
     assert float(replaced.loc["GRU (flattened head)", "replaced at transfer"][:-1]) > 80
     assert float(replaced.loc["ResNet1d18", "replaced at transfer"][:-1]) < 1

@@ -19,6 +19,9 @@ from ecgnb.study.declare import Study
 from ecgnb.study.statistics import LEVEL
 from ecgnb.study.store import Result
 
+# A gain that is larger than another's profits more.
+_WORDS = {"helps": "more", "harms": "less", "equivalent": "as much", "undecided": "undecided"}
+
 
 def families(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     """Compare gains between a convolutional and the recurrent networks, and between heads.
@@ -49,21 +52,19 @@ def families(study: Study, results: Sequence[Result]) -> pd.DataFrame:
 
 def families_answer(study: Study, table: pd.DataFrame) -> Markdown:
     """State whether convolutional networks profit more, and what the head has to do with it."""
-    words = {"helps": "more", "harms": "less", "equivalent": "as much", "undecided": "undecided"}
     lines = []
     for (model, head, other, other_head), rows in table.groupby(
         ["model", "head", "other_model", "other_head"], sort=False
     ):
         counts = [
-            f"**{word}** at {(rows['verdict'] == name).sum()}"
-            for name, word in words.items()
-            if (rows["verdict"] == name).any()
+            f"{'profits ' * (name != 'undecided')}**{_WORDS[str(name)]}** at {count}"
+            for name, count in rows["verdict"].value_counts(sort=False).items()
         ]
         span = [f"{row.difference:+.3f}" for row in rows.itertuples()]
         lines.append(
-            f"**{network(str(model), str(head))} against {network(str(other), str(other_head))}.** "
-            f"Of {len(rows)} sizes, it profits {joined(counts)}. Its gain less the other's, from "
-            f"the smallest training set to the largest: {joined(span)}."
+            f"**{network(str(model), str(head))} against {network(str(other), str(other_head))}:** "
+            f"{joined(counts)} of {len(rows)} sizes. Its gain less the other's, from the smallest "
+            f"training set to the largest: {joined(span)}."
         )
     return Markdown("\n\n".join(lines))
 
@@ -80,7 +81,7 @@ def families_table(table: pd.DataFrame, gain: pd.DataFrame) -> pd.DataFrame:
             f"{LEVEL:.0%} interval": [
                 f"{row.low:+.3f} to {row.high:+.3f}" for row in table.itertuples()
             ],
-            "verdict": table["verdict"],
+            "profits": table["verdict"].map(_WORDS),
             "p (Holm)": table["p_holm"].map("{:.3f}".format),
             "seeds": table["seeds"],
         }

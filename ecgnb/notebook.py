@@ -96,8 +96,14 @@ def comparison_table(comparison: pd.DataFrame) -> pd.DataFrame:
     it would be `POWER`, if the variances are as they were found.
     """
     rows = comparison.sort_values(["target", "source", "model", "head", "records"])
+    pairs = {
+        "from": rows["source"].map(lambda name: card(name).short_title),
+        "to": rows["target"].map(lambda name: card(name).short_title),
+    }
+    several = len(rows[["source", "target"]].drop_duplicates()) > 1
     return pd.DataFrame(
         {
+            **(pairs if several else {}),
             "network": [network(m, h) for m, h in zip(rows["model"], rows["head"], strict=True)],
             "records": rows["records"].map("{:,}".format),
             "difference": rows["difference"].map("{:+.3f}".format),

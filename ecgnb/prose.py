@@ -37,14 +37,21 @@ def answer(comparison: pd.DataFrame) -> Markdown:
 
 def _evidence(comparison: pd.DataFrame) -> str:
     """Say in one sentence what the numbers of `answer` are and what they rest on."""
-    targets = joined([card(name).short_title for name in dict.fromkeys(comparison["target"])])
+    tested = comparison.groupby("target", sort=False)["tested"].max()
+    records = joined(
+        [f"{count:,} records of {card(str(name)).short_title}" for name, count in tested.items()]
+    )
     return (
-        "In brackets stands the difference of macro AUROC, whose "
-        f"{LEVEL:.0%} interval the figure shows, from "
-        f"{comparison['seeds'].min()} seeds that together test on {comparison['tested'].max():,} "
-        f"records of {targets}; inside ±{MARGIN:g} a difference does not matter. "
+        "In brackets stands the difference of macro AUROC, from "
+        f"{seeds_of(comparison)} seeds that together test on {records}. Verdicts rest on "
+        f"{LEVEL:.0%} intervals, and inside ±{MARGIN:g} a difference does not matter. "
         f"{_standing(comparison)}"
     )
+
+
+def seeds_of(comparison: pd.DataFrame) -> str:
+    """Say how many seeds there are, or from how many to how many."""
+    return _range(comparison["seeds"].tolist())
 
 
 def _standing(comparison: pd.DataFrame) -> str:
@@ -101,10 +108,10 @@ def joined(texts: Sequence[str]) -> str:
 
 def gain_caption(study: Study, comparison: pd.DataFrame) -> str:
     """Compute the caption of the main figure."""
-    seeds = int(comparison["seeds"].min())
     return (
         "Macro AUROC of the fine-tuned network less that of the network trained from scratch, by "
-        f"number of training records, with {LEVEL:.0%} intervals ({seeds} seeds, each tested on "
+        f"number of training records, with {LEVEL:.0%} intervals ({seeds_of(comparison)} seeds, "
+        "each tested on "
         f"its own fifth of {card(study.pairs[0].target.dataset).short_title}; "
         f"{comparison['tested'].max():,} test records in all). The band is the margin of "
         f"±{MARGIN:g}, inside which a difference does not matter."

@@ -12,6 +12,7 @@ from IPython.display import Markdown
 
 from ecgnb.data.catalog import card
 from ecgnb.models import MODELS
+from ecgnb.prose import seeds_of
 from ecgnb.study.declare import Study
 from ecgnb.study.statistics import LEVEL, MARGIN
 from ecgnb.study.store import Result
@@ -58,11 +59,9 @@ def places(study: Study) -> str:
 
 def gains_text(study: Study, comparison: pd.DataFrame) -> tuple[str, str]:
     """Compute the caption and the alternative text of the figure of gains by head."""
-    seeds = comparison["seeds"]
-    count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     caption = (
         f"{places(study)}. Macro AUROC of the fine-tuned network less that of the network trained "
-        f"from scratch, with {LEVEL:.0%} intervals ({count} seeds; "
+        f"from scratch, with {LEVEL:.0%} intervals ({seeds_of(comparison)} seeds; "
         f"{comparison['tested'].max():,} test records in all). The band is the margin of "
         f"±{MARGIN:g}, inside which a difference does not matter."
     )

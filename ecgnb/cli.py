@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -163,18 +164,31 @@ def run(
     study: StudyName,
     workers: Workers = None,
     precision: Precision = "auto",
+    shard: Annotated[
+        str, typer.Option(help="Do only a share of the runs: 2/5 is the second of five.")
+    ] = "1/1",
     record: Annotated[
         bool, typer.Option("--record", help="Write the finished runs into results/.")
     ] = False,
 ) -> None:
-    """Do the runs of a study that are missing; finished runs are never repeated."""
-    declared = load_study(study)
+    """Do the runs of a study that are missing; finished runs are never repeated.
+
+    Several of these, on one computer or on several that share ECGNB_CACHE, do each run once.
+    """
+    declared = replace(load_study(study), shard=_shard(shard))
     _say_how(declared, workers or default_workers(declared), precision)
     results = run_study(declared, workers=workers, precision=precision, progress=True)
     typer.echo(f"{declared.name}: {len(results)} runs are there to compare")
     if record:
-        path = record_runs(declared)
+        path = record_runs(load_study(study))  # also what other shards did
         typer.echo(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, _, shards = text.partition("/")
+    if not (number.isdigit() and shards.isdigit() and 1 <= int(number) <= int(shards)):
+        raise UserError(f"--shard {text} is not a share; write 2/5 for the second of five")
+    return int(number), int(shards)
 
 
 def record_runs(study: Study) -> Path:

@@ -1,7 +1,11 @@
 """The runner: order, estimates, processes, and what runs share."""
 
+import os
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,7 +109,8 @@ def test_time_left_is_shown_and_warnings_of_a_process_once(study, capsys):
 
 
 def test_process_reports_warnings_instead_of_printing(study, cache, monkeypatch, capsys):
-    monkeypatch.setattr(runner, "_materials", None, raising=False)
+    materials = Materials(study, Store(cache / "runs"))
+    monkeypatch.setattr(runner, "_materials", materials, raising=False)
     monkeypatch.setattr(runner, "execute", lambda *_: warnings.warn("odd", stacklevel=1))
     done = runner._work(next(study.cells()), "auto")
     assert done.warnings == ("odd",)
@@ -209,3 +214,55 @@ def test_setting_follows_the_processor(model, monkeypatch):
 )
 def test_durations_as_a_person_says_them(seconds, text):
     assert duration(seconds) == text
+
+
+def test_shards_are_all_runs_once(study):
+    whole = list(study.cells())
+    shards = [list(replace(study, shard=(number, 3)).cells()) for number in (1, 2, 3)]
+    assert sorted(map(str, (cell for shard in shards for cell in shard))) == sorted(map(str, whole))
+    assert all(len(shard) > len(whole) / 6 for shard in shards)
+    assert {cell.arm for cell in shards[0]} == {cell.arm for cell in whole}
+
+
+def test_a_claimed_run_is_left_to_whoever_has_it(tmp_path):
+    store = Store(tmp_path)
+    with store.claim("ab1") as mine, Store(tmp_path).claim("ab1") as other:
+        assert (mine, other) == (True, False)
+    with Store(tmp_path).claim("ab1") as mine:
+        assert mine
+    assert not list(tmp_path.rglob("*.claim"))
+
+
+def test_two_runners_on_one_folder_do_each_run_once(cache, tmp_path):
+    """Two programs, begun together: every run is trained by one of them, and both see all."""
+    script = (
+        "import sys\n"
+        "from test_study import tiny\n"
+        "import ecgnb.study.run as runner\n"
+        "runner._REFRESH_S = 0.2\n"
+        "if __name__ == '__main__':\n"
+        "    finish = runner._Runner._finish\n"
+        "    def watched(self, future):\n"
+        "        spec = self.running[future][0]\n"
+        "        finish(self, future)\n"
+        "        if spec not in self.taken:\n"
+        "            print(spec.key(self.state.fingerprints), flush=True)\n"
+        "    runner._Runner._finish = watched\n"
+        "    done = runner.run_study(tiny(sizes=[30]), workers=1, progress=False)\n"
+        "    print('all', len(done), flush=True)\n"
+    )
+    path = tmp_path / "both.py"
+    path.write_text(script)
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{os.getcwd()}"}
+    run_study(tiny(sizes=[30], seeds=[0], arms=["random-probe"]), progress=False)  # the data
+    programs = [
+        subprocess.Popen(
+            [sys.executable, str(path)], stdout=subprocess.PIPE, text=True, env=environment
+        )
+        for _ in range(2)
+    ]
+    outputs = [program.communicate(timeout=200)[0].split("\n") for program in programs]
+    keys = [line for output in outputs for line in output if len(line) == 20]
+    assert len(keys) == len(set(keys)) > 10
+    assert all(any(line == "all 8" for line in output) for output in outputs)
+    assert not list(cache.rglob("*.claim"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -81,6 +82,8 @@ class Study:
     data : Options
         How its datasets are prepared.
     pairs : tuple of Pair
+    shard : tuple of int
+        Which share of the final runs to do, such as (2, 5) for the second of five.
     """
 
     name: str
@@ -95,6 +98,7 @@ class Study:
     evaluations: int = 0
     epochs: int = 0
     data: Options = field(default_factory=Options)
+    shard: tuple[int, int] = (1, 1)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -121,22 +125,28 @@ class Study:
     @property
     def digest(self) -> str:
         """Hash of the declaration, to tell one version of a study from another."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
+        declared = {**asdict(self), "shard": None}
+        return hashlib.sha256(json.dumps(declared).encode()).hexdigest()[:8]
 
     def cells(self) -> Iterator[RunSpec]:
         """Go through all final runs, seeds outermost, learning rates still open (0).
 
         An arm that starts at random is the same run beside every source of its target.
         """
-        seen = set()
+        number, shards = self.shard
+        # Drawn, so that every shard has long runs and short ones.
+        draw = random.Random(0)
+        for cell in dict.fromkeys(self._all_cells()):
+            if draw.randrange(shards) == number - 1:
+                yield cell
+
+    def _all_cells(self) -> Iterator[RunSpec]:
         for seed, pair in product(self.seeds, self.pairs):
             if seed not in pair.seeds:
                 continue
             for size, model, head, arm in product(pair.sizes, pair.models, pair.heads, pair.arms):
-                cell = self._cell(pair, model, head, arm, size, seed)
-                if head in MODELS[model].heads and cell not in seen:
-                    seen.add(cell)
-                    yield cell
+                if head in MODELS[model].heads:
+                    yield self._cell(pair, model, head, arm, size, seed)
 
     def _cell(self, pair: Pair, model: str, head: str, arm: str, size: int, seed: int) -> RunSpec:
         source = pair.source if check_arm(arm).pretrained else Side("", "", 0, 0)

@@ -119,6 +119,7 @@ class _Done:
 
     seconds: float
     warnings: tuple[str, ...]
+    elsewhere: bool = False  # another runner on the same folder has taken the run, or done it
 
 
 class _Runner:
@@ -132,6 +133,7 @@ class _Runner:
         self.estimate = Estimate(state.study)
         self.running: dict[Future[_Done], tuple[RunSpec, float]] = {}
         self.told: set[str] = set()
+        self.taken: dict[RunSpec, float] = {}
 
     def run(self) -> None:
         os.environ.setdefault(*LARGE_PAGES)
@@ -143,10 +145,13 @@ class _Runner:
         )
         with pool:
             try:
-                while self._submit(pool):
-                    done, _ = wait(self.running, _REFRESH_S, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        self._finish(future)
+                while self._submit(pool) or self.taken:
+                    if self.running:
+                        done, _ = wait(self.running, _REFRESH_S, return_when=FIRST_COMPLETED)
+                        for future in done:
+                            self._finish(future)
+                    else:
+                        time.sleep(_REFRESH_S)
                     self._show_time_left()
             except BrokenProcessPool as error:
                 raise UserError(
@@ -160,15 +165,29 @@ class _Runner:
         """Start what can start; tell whether anything runs."""
         running = [spec for spec, _ in self.running.values()]
         free = self.workers - len(running)
-        waiting = [spec for spec in self.state.open_runs() if spec not in running] if free else []
+        waiting = self._waiting(running) if free else []
         for spec in in_order(waiting, running, self.estimate)[:free]:
             future = pool.submit(_work, spec, self.precision)
             self.running[future] = spec, time.monotonic()
         return bool(self.running)
 
+    def _waiting(self, running: list[RunSpec]) -> list[RunSpec]:
+        """List what can start here; what another runner took is asked for again after a while."""
+        open_ = self.state.open_runs()
+        now = time.monotonic()
+        self.taken = {
+            spec: then
+            for spec, then in self.taken.items()
+            if spec in open_ and now - then < _REFRESH_S
+        }
+        return [spec for spec in open_ if spec not in running and spec not in self.taken]
+
     def _finish(self, future: Future[_Done]) -> None:
         spec, _ = self.running.pop(future)
         done = future.result()
+        if done.elsewhere:
+            self.taken[spec] = time.monotonic()
+            return
         self.estimate.learn(spec, done.seconds)
         self.bar.update()
         for text in done.warnings:
@@ -219,7 +238,11 @@ def _begin(study: Study, store: Store) -> None:
 
 def _work(spec: RunSpec, precision: str) -> _Done:
     started = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught:
+    store, key = _materials.store, spec.key(_materials.fingerprints)
+    there = store.has_weights if spec.stage == "pretrain" else store.has
+    with store.claim(key) as mine, warnings.catch_warnings(record=True) as caught:
+        if not mine or there(key):
+            return _Done(0.0, (), elsewhere=True)
         execute(_materials, spec, precision)
     texts = dict.fromkeys(str(entry.message) for entry in caught)
     return _Done(time.perf_counter() - started, tuple(texts))

@@ -14,7 +14,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pyarrow import parquet
 
 import ecgnb
@@ -109,6 +109,10 @@ class Store:
         """Return where the weights of a pre-training stand in the cache."""
         return self.folder / key[:2] / f"{key}.safetensors"
 
+    def has(self, key: str) -> bool:
+        """Tell whether the result of a run is in the cache."""
+        return self.path(key).exists()
+
     def has_weights(self, key: str) -> bool:
         """Tell whether a pre-training can be used: its result and its weights are there."""
         return self.path(key).exists() and self.weights(key).exists()
@@ -131,6 +135,31 @@ class Store:
                     values = compute()
                     _put(path, lambda place: _write_array(place, values))
         return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """Take a run, so that no other process on this folder does it too; False if one does.
+
+        Whoever has taken it must see whether it has been done meanwhile. A process that dies lets
+        go of what it took.
+
+        Raises
+        ------
+        UserError
+            If the folder cannot be written.
+        """
+        path = self.folder / key[:2] / f".{key}.claim"
+        lock = FileLock(path)
+        with self._writable():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(Timeout):
+                lock.acquire(timeout=0)
+        try:
+            yield lock.is_locked
+        finally:
+            if lock.is_locked:
+                path.unlink(missing_ok=True)
+                lock.release()
 
     def load(self, key: str) -> Result | None:
         """Return the result of a run, or None if it has not been done."""

@@ -28,8 +28,8 @@ from ecgnb.study.declare import Study, load_study, study_names
 from ecgnb.study.estimate import duration
 from ecgnb.study.plan import groups, inventory, size_label
 from ecgnb.study.progress import open_progress
+from ecgnb.study.recorded import write_table
 from ecgnb.study.run import default_workers, run_study, worker_bytes
-from ecgnb.study.store import write_table
 from ecgnb.study.verify import TOLERANCE, verify
 from ecgnb.training.device import choose_device, choose_setting, describe_device
 

@@ -18,9 +18,9 @@ from ecgnb.study.data import fingerprints, recorded_runs
 from ecgnb.study.declare import Study, load_study
 from ecgnb.study.plan import size_label
 from ecgnb.study.progress import open_progress
+from ecgnb.study.result import Result, provenance
 from ecgnb.study.run import run_study
 from ecgnb.study.statistics import DETECTABLE, LEVEL, POWER
-from ecgnb.study.store import Result, provenance
 from ecgnb.training.transfer import ARMS
 
 

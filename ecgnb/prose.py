@@ -14,8 +14,8 @@ from ecgnb.data.catalog import card
 from ecgnb.models import MODELS
 from ecgnb.study.compare import compare_arms
 from ecgnb.study.declare import Study
+from ecgnb.study.result import Result
 from ecgnb.study.statistics import DETECTABLE, LEVEL, MARGIN, POWER, VERDICTS
-from ecgnb.study.store import Result
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
 from ecgnb.training.transfer import ARMS
 

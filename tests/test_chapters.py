@@ -13,7 +13,7 @@ from ecgnb.study.compare import compare_arms
 from ecgnb.study.convergence import break_even, summarise_times, times_to_target
 from ecgnb.study.curves import Curve, fit_curve, worth
 from ecgnb.study.declare import load_study
-from ecgnb.study.store import Result
+from ecgnb.study.result import Result
 from ecgnb.training.transfer import ARMS
 
 SIZES, SEEDS = (50, 100, 200, 400, 800), range(10)

@@ -20,9 +20,10 @@ from ecgnb.study.data import fingerprints, read_labels, read_table
 from ecgnb.study.declare import build_study, load_study, study_names
 from ecgnb.study.plan import inventory, open_runs, resolve
 from ecgnb.study.progress import open_progress
+from ecgnb.study.recorded import write_table
 from ecgnb.study.run import run_study
 from ecgnb.study.spec import RunSpec
-from ecgnb.study.store import Store, open_store, write_table
+from ecgnb.study.store import Store, open_store
 from ecgnb.study.train import Materials, execute
 
 TINY = {

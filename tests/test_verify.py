@@ -10,8 +10,8 @@ from ecgnb.study import verify as room
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import build_study
 from ecgnb.study.progress import open_progress
+from ecgnb.study.recorded import write_table
 from ecgnb.study.run import run_study
-from ecgnb.study.store import write_table
 from ecgnb.study.verify import verify
 
 STUDY = {

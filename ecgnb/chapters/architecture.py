@@ -16,8 +16,8 @@ from ecgnb.models import MODELS, build_model
 from ecgnb.prose import joined
 from ecgnb.study.compare import Scores, compare_gains
 from ecgnb.study.declare import Study
+from ecgnb.study.result import Result
 from ecgnb.study.statistics import LEVEL
-from ecgnb.study.store import Result
 
 # A gain that is larger than another's profits more.
 _WORDS = {"helps": "more", "harms": "less", "equivalent": "as much", "undecided": "undecided"}

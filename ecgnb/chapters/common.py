@@ -14,8 +14,8 @@ from ecgnb.data.catalog import card
 from ecgnb.models import MODELS
 from ecgnb.prose import seeds_of
 from ecgnb.study.declare import Study
+from ecgnb.study.result import Result
 from ecgnb.study.statistics import LEVEL, MARGIN
-from ecgnb.study.store import Result
 
 
 def network(model: str, head: str) -> str:

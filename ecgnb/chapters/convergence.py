@@ -15,8 +15,8 @@ from ecgnb.chapters import common
 from ecgnb.chapters.common import network, places
 from ecgnb.prose import joined
 from ecgnb.study.declare import Study
+from ecgnb.study.result import Result
 from ecgnb.study.statistics import LEVEL, MARGIN
-from ecgnb.study.store import Result
 from ecgnb.training.transfer import ARMS
 
 

@@ -17,8 +17,8 @@ from ecgnb.prose import joined
 from ecgnb.study.compare import Cell, Scores, compare_gains
 from ecgnb.study.curves import Worth
 from ecgnb.study.declare import Study
+from ecgnb.study.result import Result
 from ecgnb.study.statistics import LEVEL, MARGIN
-from ecgnb.study.store import Result
 
 
 def shrinking(study: Study, results: Sequence[Result]) -> pd.DataFrame:

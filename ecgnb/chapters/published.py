@@ -13,8 +13,8 @@ from ecgnb.study.compare import Cell, Scores, compare_arms
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import Study, load_study, study_names
 from ecgnb.study.progress import open_progress
+from ecgnb.study.result import Result
 from ecgnb.study.run import run_study
-from ecgnb.study.store import Result
 from ecgnb.training.transfer import ARMS
 
 

@@ -12,6 +12,7 @@ from statsmodels.stats.multitest import multipletests
 
 from ecgnb.study.data import read_labels, read_table
 from ecgnb.study.declare import Study
+from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec
 from ecgnb.study.statistics import (
     LEVEL,
@@ -23,7 +24,6 @@ from ecgnb.study.statistics import (
     power,
     seeds_needed,
 )
-from ecgnb.study.store import Result
 from ecgnb.training.metrics import auroc, eligible
 from ecgnb.training.transfer import ARMS
 

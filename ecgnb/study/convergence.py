@@ -14,8 +14,8 @@ from ecgnb.models import forward_gflop
 from ecgnb.study.compare import Cell, Scores, cell_of
 from ecgnb.study.declare import Study
 from ecgnb.study.estimate import UPDATE_PASSES
+from ecgnb.study.result import Result
 from ecgnb.study.statistics import MARGIN
-from ecgnb.study.store import Result
 
 
 def times_to_target(study: Study, results: Sequence[Result], arm: str = "finetune") -> pd.DataFrame:

@@ -11,8 +11,8 @@ from scipy.optimize import least_squares
 
 from ecgnb.study.compare import Scores
 from ecgnb.study.declare import Study
+from ecgnb.study.result import Result
 from ecgnb.study.statistics import LEVEL, MARGIN, Floats
-from ecgnb.study.store import Result
 
 _REPLICATES = 500
 _FEWEST = 3  # sizes for a curve of three parameters

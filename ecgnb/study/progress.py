@@ -7,8 +7,9 @@ from functools import lru_cache
 from ecgnb.study.data import fingerprints, recorded_runs
 from ecgnb.study.declare import Study
 from ecgnb.study.plan import inventory, open_runs, resolve
+from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec
-from ecgnb.study.store import Result, Store, open_store
+from ecgnb.study.store import Store, open_store
 
 
 class Progress:

@@ -25,8 +25,9 @@ from ecgnb.study.data import open_dataset, read_labels, read_table, with_what_is
 from ecgnb.study.declare import Study
 from ecgnb.study.estimate import Estimate, duration
 from ecgnb.study.progress import Progress, open_progress
+from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec
-from ecgnb.study.store import Result, Store
+from ecgnb.study.store import Store
 from ecgnb.study.train import Materials, execute
 from ecgnb.training.device import LARGE_PAGES, check_precision
 

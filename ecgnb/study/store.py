@@ -7,83 +7,22 @@ one `os.replace`. Runs of a published study are also recorded in one parquet tab
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
-import os
-import platform
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import torch
 from filelock import FileLock, Timeout
-from pyarrow import parquet
 
-import ecgnb
 from ecgnb.data.catalog import cache_root
 from ecgnb.errors import UserError
+from ecgnb.study.files import put
+from ecgnb.study.recorded import read_recorded
+from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished run leaves.
-
-    Attributes
-    ----------
-    key : str
-    spec : RunSpec
-    classes : tuple of str
-        Columns of `predictions`.
-    records : tuple of str
-        Test records, the rows of `predictions`; empty for runs that saw no test set.
-    predictions : ndarray of float16, shape (records, classes)
-        Test probabilities.
-    history : dict of list
-        See `ecgnb.training.fit.Fitted`.
-    facts : dict
-        ``train_records``, ``validation_records``, ``validation_auroc``, ``best_update``, the test
-        metrics (``auroc``, ``auprc``, ``f1``, ``weighted_f1``, ``classes``), and where it was made
-        (``seconds``, of which ``training_seconds`` in training itself, ``device``, ``precision``,
-        ``torch``, ``package``, ``code``).
-    """
-
-    key: str
-    spec: RunSpec
-    classes: tuple[str, ...]
-    records: tuple[str, ...]
-    predictions: npt.NDArray[np.float16]
-    history: dict[str, list[float]]
-    facts: dict[str, Any]
-
-
-@functools.cache
-def provenance() -> dict[str, str]:
-    """Return the versions and the machine that make a result."""
-    return {
-        "package": ecgnb.__version__,
-        "code": code_digest(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-@functools.cache
-def code_digest() -> str:
-    """Hash of the package's source, to tell which code made a result."""
-    digest = hashlib.sha256()
-    root = Path(ecgnb.__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -133,7 +72,7 @@ class Store:
             with FileLock(path.with_suffix(".lock")):  # let go of when its process dies
                 if not path.exists():
                     values = compute()
-                    _put(path, lambda place: _write_array(place, values))
+                    put(path, lambda place: _write_array(place, values))
         return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
 
     @contextmanager
@@ -166,8 +105,7 @@ class Store:
         path = self.path(key)
         if path.exists():
             return _read(path)
-        row = _recorded(self.recorded).get(key)
-        return None if row is None else _from_row(row)
+        return read_recorded(self.recorded, key)
 
     def save(self, result: Result, write_weights: Callable[[Path], None] | None = None) -> None:
         """Make a result visible, its weights first.
@@ -179,8 +117,8 @@ class Store:
         """
         with self._writable():
             if write_weights:
-                _put(self.weights(result.key), write_weights)
-            _put(self.path(result.key), lambda path: _write(path, result))
+                put(self.weights(result.key), write_weights)
+            put(self.path(result.key), lambda path: _write(path, result))
 
     @contextmanager
     def _writable(self) -> Iterator[None]:
@@ -196,21 +134,6 @@ class Store:
 def open_store(recorded: Path | None = None) -> Store:
     """Open the store of this computer's cache, beside a recorded table."""
     return Store(cache_root() / "runs", recorded if recorded and recorded.exists() else None)
-
-
-def _put(path: Path, write: Callable[[Path], None]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The temporary name has no suffix that any reader looks for.
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(handle)
-    try:
-        write(Path(name))
-        with open(name, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # a temporary file is its owner's alone; results are for all
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _write(path: Path, result: Result) -> None:
@@ -245,65 +168,3 @@ def _read(path: Path) -> Result:
         history=text["history"],
         facts=text["facts"],
     )
-
-
-def write_table(results: Iterable[Result], path: Path) -> None:
-    """Record results in one parquet table.
-
-    One row a run, sorted by key: the fields of the spec and of the facts as columns, the history
-    as lists, ``classes`` and ``records`` as lists of names, and ``predictions`` as the bytes of a
-    float16 array of shape (records, classes).
-    """
-    rows = [_to_row(result) for result in sorted(results, key=lambda result: result.key)]
-    # Runs of different stages have different facts; a fact that a run lacks stays empty.
-    names = dict.fromkeys(name for row in rows for name in row)
-    table = pa.table({name: [row.get(name) for row in rows] for name in names})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _put(path, lambda name: parquet.write_table(table, name, compression="zstd"))
-
-
-def _to_row(result: Result) -> dict[str, Any]:
-    return {
-        "key": result.key,
-        **asdict(result.spec),
-        **{f"fact_{name}": value for name, value in result.facts.items()},
-        **{f"history_{name}": values for name, values in result.history.items()},
-        "classes": list(result.classes),
-        "records": list(result.records),
-        "predictions": result.predictions.astype("<f2").tobytes(),
-    }
-
-
-def _from_row(row: Mapping[str, Any]) -> Result:
-    classes, records = tuple(row["classes"]), tuple(row["records"])
-    # What was recorded before a field was added has its default.
-    names = [entry.name for entry in fields(RunSpec) if entry.name in row]
-    values = np.frombuffer(row["predictions"], dtype="<f2")
-    return Result(
-        key=row["key"],
-        spec=RunSpec(**{name: row[name] for name in names}),
-        classes=classes,
-        records=records,
-        predictions=values.reshape(len(records), len(classes) if records else 0),
-        history=_with_prefix(row, "history_"),
-        facts=_with_prefix(row, "fact_"),
-    )
-
-
-def _with_prefix(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in row.items()
-        if name.startswith(prefix) and value is not None
-    }
-
-
-def _recorded(path: Path | None) -> dict[str, dict[str, Any]]:
-    if path is None or not path.exists():
-        return {}
-    return _recorded_at(path, path.stat().st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=4)
-def _recorded_at(path: Path, changed: int) -> dict[str, dict[str, Any]]:
-    return {row["key"]: row for row in parquet.read_table(path).to_pylist()}

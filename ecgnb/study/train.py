@@ -17,8 +17,9 @@ from ecgnb.data.splits import Split, source_split, subset, target_split
 from ecgnb.models import Model, build_model
 from ecgnb.study.data import fingerprints, open_dataset, read_labels
 from ecgnb.study.declare import Study
+from ecgnb.study.result import Result, provenance
 from ecgnb.study.spec import RunSpec
-from ecgnb.study.store import Result, Store, provenance
+from ecgnb.study.store import Store
 from ecgnb.training.device import (
     Setting,
     activate,

@@ -15,7 +15,8 @@ from ecgnb.errors import UserError
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import Study
 from ecgnb.study.progress import Progress
-from ecgnb.study.store import Result, Store, provenance
+from ecgnb.study.result import Result, provenance
+from ecgnb.study.store import Store
 from ecgnb.study.train import Materials, execute
 from ecgnb.training.device import describe_device
 

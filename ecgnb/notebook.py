@@ -166,19 +166,22 @@ def footer(study: Study, results: Sequence[Result] = ()) -> Markdown:
     """Say which study, data, seeds and versions made a page."""
     prints = fingerprints(study)
     data = ", ".join(f"{card(name).short_title} `{value[:12]}`" for name, value in prints.items())
-    seeds = ", ".join(str(seed) for seed in study.seeds)
+    seeds = sorted({result.spec.seed for result in results} or study.seeds)
     here = provenance()
     lines = [
         f"- study `{study.name}`, version `{study.digest}`, protocol `{study.protocol}`",
         f"- data (fingerprint of the prepared arrays): {data}",
-        f"- seeds {seeds}",
+        f"- seeds {seeds[0]} to {seeds[-1]}, as far as they have been run",
         f"- page made with ecgnb {here['package']}, Python {here['python']}, torch "
         f"{here['torch']}, numpy {here['numpy']}",
     ]
     if results:
         made = _makers(results)
         total = sum(result.facts["seconds"] for result in results)
-        where = "recorded" if study.recorded and recorded_runs(study).exists() else "trained here"
+        where = "trained here"
+        if study.recorded and recorded_runs(study).exists():
+            done, declared = len(open_progress(study).finished()), len(list(study.cells()))
+            where = f"recorded; of the whole study {done:,} of {declared:,}"
         lines.insert(
             3,
             f"- {len(results)} runs ({where}), {total / 3600:.1f} hours of one core in all, made "

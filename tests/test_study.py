@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
 import ecgnb.study.train as trainer
@@ -25,6 +27,7 @@ from ecgnb.study.run import run_study
 from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Store, open_store
 from ecgnb.study.train import Materials, execute
+from ecgnb.training import checkpoint as checkpoints
 
 TINY = {
     "title": "Tiny",
@@ -109,6 +112,37 @@ def test_every_seed_tests_its_own_records(done):
     )
     assert first
     assert not first & second
+
+
+def test_a_stopped_run_goes_on_from_its_checkpoint(done, cache, monkeypatch):
+    study = tiny()
+    old = next(result for result in done if result.spec.arm == "scratch")
+    monkeypatch.setenv("ECGNB_CACHE", str(cache))
+    materials = Materials(study, open_store())
+    monkeypatch.setattr(checkpoints, "_EVERY_S", 0.0)
+    monkeypatch.setattr(checkpoints, "save_file", saved := Mock(side_effect=_saves_twice()))
+    with pytest.raises(KeyboardInterrupt):
+        execute(materials, old.spec)
+    path = materials.store.checkpoint(old.key)
+    assert path.exists()
+    saved.side_effect = save_file
+    execute(materials, old.spec)
+    again = materials.store.load(old.key)
+    assert np.array_equal(old.predictions, again.predictions)
+    assert saved.call_count == old.spec.updates + 1
+    assert not path.exists()
+
+
+def _saves_twice():
+    calls = []
+
+    def save(*given, **named):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        save_file(*given, **named)
+
+    return save
 
 
 def test_same_spec_same_numbers_bit_for_bit(done, cache, monkeypatch):

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from ecgnb.study.files import put
+from ecgnb.data.files import put
 from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec
 

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from ecgnb.data.catalog import cache_root
+from ecgnb.data.files import put
 from ecgnb.errors import UserError
-from ecgnb.study.files import put
 from ecgnb.study.recorded import read_recorded
 from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec
@@ -47,6 +47,10 @@ class Store:
     def weights(self, key: str) -> Path:
         """Return where the weights of a pre-training stand in the cache."""
         return self.folder / key[:2] / f"{key}.safetensors"
+
+    def checkpoint(self, key: str) -> Path:
+        """Return where a training that is not finished keeps what it has come to."""
+        return self.folder / key[:2] / f"{key}.checkpoint"
 
     def has(self, key: str) -> bool:
         """Tell whether the result of a run is in the cache."""
@@ -119,6 +123,7 @@ class Store:
             if write_weights:
                 put(self.weights(result.key), write_weights)
             put(self.path(result.key), lambda path: _write(path, result))
+            self.checkpoint(result.key).unlink(missing_ok=True)
 
     @contextmanager
     def _writable(self) -> Iterator[None]:

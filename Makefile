@@ -77,13 +77,8 @@ book/editions/$(1)/%.ipynb: notebooks/%.ipynb $$(SOURCES) $$(STAMP)
 endef
 $(foreach e,$(EDITIONS),$(eval $(call execute,$(e))))
 
-book/generated/datasets.md: $(SOURCES) $(STAMP)
-	@mkdir -p $(@D)
-	@$(BIN)/ecgnb datasets --markdown > $@.tmp
-	@mv $@.tmp $@
-
-# answer.md with its figure answer.png, and studies.md: each command writes into the folder it is given.
-book/generated/answer.md book/generated/studies.md: book/generated/%.md: $(SOURCES) $(STAMP)
+# answer.md comes with its figure answer.png: each command writes into the folder it is given.
+book/generated/answer.md book/generated/datasets.md book/generated/studies.md: book/generated/%.md: $(SOURCES) $(STAMP)
 	@mkdir -p $(@D)
 	@$(BIN)/python -m ecgnb.pages $* $(@D)
 	@touch $@

@@ -16,7 +16,6 @@ from ecgnb.data.convert import Options
 from ecgnb.data.prepare import prepare, summary
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
-from ecgnb.pages import datasets_page
 from ecgnb.study.data import (
     fingerprints,
     missing_datasets,
@@ -65,13 +64,8 @@ def _main(
 
 
 @app.command()
-def datasets(
-    markdown: Annotated[bool, typer.Option("--markdown", help="Write the book's page.")] = False,
-) -> None:
+def datasets() -> None:
     """List the datasets of the catalog, and which of them are here."""
-    if markdown:
-        typer.echo(datasets_page())
-        return
     root = data_root() if os.environ.get("ECGNB_DATA") else None
     for facts in CATALOG.values():
         here = "simulated" if facts.simulated else "-"

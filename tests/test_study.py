@@ -20,7 +20,7 @@ from ecgnb.errors import UserError
 from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import fingerprints, read_labels, read_table
 from ecgnb.study.declare import build_study, load_study, study_names
-from ecgnb.study.plan import inventory, open_runs, resolve
+from ecgnb.study.plan import inventory, open_runs, resolver
 from ecgnb.study.progress import open_progress
 from ecgnb.study.recorded import write_table
 from ecgnb.study.run import run_study
@@ -188,7 +188,7 @@ def test_tuning_never_predicts_a_test_set(done):
 def test_learning_rate_is_the_best_on_validation(done):
     study, progress = tiny(), open_progress(tiny())
     for cell in study.cells():
-        chosen = resolve(study, cell, progress.score).run
+        chosen = resolver(study, progress.score)(cell).run
         known = replace(cell, source_learning_rate=chosen.source_learning_rate)
         scores = {run.learning_rate: progress.score(run) for run in study.candidates(known)}
         assert scores[chosen.learning_rate] == max(scores.values())

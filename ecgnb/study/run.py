@@ -89,6 +89,7 @@ def run_study(
     check_precision(precision)
     study = with_what_is_here(study)
     state = open_progress(study)
+    state.store.tidy()
     if not state.open_runs():
         return state.finished()
     for dataset in study.datasets:

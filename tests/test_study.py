@@ -2,7 +2,6 @@
 
 import copy
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -271,7 +270,6 @@ def test_failed_write_is_one_sentence_and_leaves_nothing(done, tmp_path, monkeyp
 
 
 RUN_TINY = """
-import copy
 from test_study import tiny
 from ecgnb.study.run import run_study
 if __name__ == "__main__":
@@ -279,30 +277,41 @@ if __name__ == "__main__":
 """
 
 
-def test_kill_9_repeats_no_finished_run(ran, cache, tmp_path):
-    """Killed as soon as some runs are done, three times over: nothing is lost or done twice."""
+def test_kill_9_loses_nothing_and_repeats_nothing(ran, cache, tmp_path):
+    """The runner alone is killed, at moments that are spread over its work."""
     script = tmp_path / "run_tiny.py"
     script.write_text(RUN_TINY)
     paths = [os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    seen: dict = {}
-    for kills in range(4):
-        process = subprocess.Popen(
-            [sys.executable, script], env=environment, start_new_session=True
-        )
+    seen = {}
+    for kill_at in (1, 4, 9, 99):
+        process = subprocess.Popen([sys.executable, script], env=environment)
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
-            files = {path: path.stat().st_mtime_ns for path in cache.glob("runs/??/*.npz")}
-            if kills < 3 and len(files) >= len(seen) + 3:
-                os.killpg(process.pid, signal.SIGKILL)
+            if len(list(cache.glob("runs/??/*.npz"))) >= kill_at:
+                process.kill()
             time.sleep(0.02)
         process.wait()
-        files = {path: path.stat().st_mtime_ns for path in cache.glob("runs/??/*.npz")}
-        assert seen.items() <= files.items()
-        seen = files
+        found = {path: path.stat().st_mtime_ns for path in cache.glob("runs/??/*.npz")}
+        assert seen.items() <= found.items()
+        seen = found
     assert process.returncode == 0
     expected = {path.name for path in (ran[0] / "runs").glob("??/*.npz")}
     assert {path.name for path in seen} == expected
+    assert not list(cache.rglob(".*"))
+    whole, mine = ({r.key: r for r in ran[1]}, {r.key: r for r in open_progress(tiny()).finished()})
+    assert whole.keys() == mine.keys()
+    assert all(np.array_equal(whole[key].predictions, mine[key].predictions) for key in whole)
+
+
+def test_a_process_ends_with_its_parent():
+    child = "import time; from ecgnb.data.processes import end_with_parent; end_with_parent(); "
+    child += "print('begun', flush=True); time.sleep(60)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    begun = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
+    assert begun.stdout.readline() == b"begun\n"
+    begun.kill()
+    assert begun.stdout.read() == b""  # comes when the child, which holds it too, has ended
 
 
 def test_what_stands_over_the_pairs_holds_for_those_that_say_nothing_else():

@@ -18,6 +18,7 @@ import psutil
 import torch
 from tqdm import tqdm
 
+from ecgnb.data.processes import end_with_parent
 from ecgnb.data.splits import subset, target_split
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS, training_bytes
@@ -234,6 +235,7 @@ _materials: Materials
 
 def _begin(study: Study, store: Store) -> None:
     global _materials
+    end_with_parent()
     torch.set_num_threads(1)
     _materials = Materials(study, store)
 

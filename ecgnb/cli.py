@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ecgnb import __version__
-from ecgnb.data.catalog import CATALOG, cache_root, data_root, find
+from ecgnb.data.catalog import CATALOG, cache_root, data_root, find, own_cards
 from ecgnb.data.convert import Options
 from ecgnb.data.prepare import prepare, summary
 from ecgnb.errors import UserError
@@ -23,8 +23,9 @@ from ecgnb.study.data import (
     record_dataset,
     recorded_runs,
 )
-from ecgnb.study.declare import Study, load_study, study_names
+from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.estimate import duration
+from ecgnb.study.grid import Study
 from ecgnb.study.plan import groups, inventory, size_label
 from ecgnb.study.progress import open_progress
 from ecgnb.study.recorded import write_table
@@ -39,7 +40,12 @@ app = typer.Typer(
     help="When does transfer learning help ECG diagnosis? Run and re-run the study.",
 )
 
-StudyName = Annotated[str, typer.Argument(help=f"One of: {', '.join(study_names())}.")]
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        help=f"One of: {', '.join(study_names())}; STUDY:DATASET for another target; a TOML file."
+    ),
+]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes side by side; by default one a core.")
 ]
@@ -67,7 +73,7 @@ def _main(
 def datasets() -> None:
     """List the datasets of the catalog, and which of them are here."""
     root = data_root() if os.environ.get("ECGNB_DATA") else None
-    for facts in CATALOG.values():
+    for facts in (*CATALOG.values(), *own_cards().values()):
         here = "simulated" if facts.simulated else "-"
         if root and (folder := find(facts, root)):
             here = str(folder)
@@ -95,14 +101,14 @@ def prepare_dataset(
     if study:
         declared = load_study(study)
         for name in declared.datasets:
-            prepared = open_dataset(declared, name, progress=True)
+            prepared = open_dataset(declared, name, progress=_shown())
             typer.echo(summary(prepared))
             if record:
                 typer.echo(f"  written: {record_dataset(prepared, declared.data)}")
         return
     options = Options(rate=rate, seconds=seconds, short=short)
     for name in names or _present():
-        prepared = prepare(name, options, progress=True)
+        prepared = prepare(name, options, progress=_shown())
         typer.echo(summary(prepared))
         for drop in prepared.manifest["dropped"]:
             typer.echo(f"  dropped {drop['record']}: {drop['reason']}")
@@ -110,9 +116,14 @@ def prepare_dataset(
             typer.echo(f"  written: {record_dataset(prepared, options)}")
 
 
+def _shown() -> bool:
+    return "TQDM_DISABLE" not in os.environ
+
+
 def _present() -> list[str]:
     root = data_root()
-    return [facts.name for facts in CATALOG.values() if facts.simulated or find(facts, root)]
+    known = (*CATALOG.values(), *own_cards().values())
+    return [facts.name for facts in known if facts.simulated or find(facts, root)]
 
 
 @app.command()
@@ -171,7 +182,7 @@ def run(
     """
     declared = replace(load_study(study), shard=_shard(shard))
     _say_how(declared, workers or default_workers(declared), precision)
-    results = run_study(declared, workers=workers, precision=precision, progress=True)
+    results = run_study(declared, workers=workers, precision=precision, progress=_shown())
     typer.echo(f"{declared.name}: {len(results)} runs are there to compare")
     if record:
         path = record_runs(load_study(study))  # also what other shards did

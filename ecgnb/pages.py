@@ -12,14 +12,14 @@ from pathlib import Path
 
 from ecgnb.chapters.common import main_pair
 from ecgnb.charts import draw_gain
-from ecgnb.data import raw
 from ecgnb.data.catalog import CATALOG, DatasetCard
 from ecgnb.data.labels import LABEL_SETS
 from ecgnb.models import MODELS
 from ecgnb.prose import answer, gain_alt, gain_caption
 from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import selection
-from ecgnb.study.declare import Pair, Side, Study, load_study, study_names
+from ecgnb.study.declare import load_study, study_names
+from ecgnb.study.grid import Pair, Side, Study
 from ecgnb.study.plan import size_label
 from ecgnb.study.progress import open_progress
 from ecgnb.study.statistics import LEVEL, MARGIN
@@ -129,8 +129,6 @@ def _used(card: DatasetCard, studies: list[Study]) -> str:
         named = selection(next(study for study in studies if study.name == name), card.name)
         count = f", {len(named):,} records" if named is not None else ""
         texts.append(f"`{name}` ({role}{count})")
-    if not texts and card.layout not in raw._LAYOUTS:
-        return "no study; its layout of files cannot be read yet"
     return "; ".join(texts) or "no study yet"
 
 

@@ -19,11 +19,12 @@ import pandas as pd
 import pytest
 from conftest import HOSPITAL_RECORDS, WriteRecord
 
-from ecgnb.data import convert, processes, raw, records
+from ecgnb.data import convert, processes, records
 from ecgnb.data import prepare as room
 from ecgnb.data.arrays import SELECTION
 from ecgnb.data.catalog import DatasetCard
 from ecgnb.data.convert import Options
+from ecgnb.data.layouts import COLUMNS
 from ecgnb.data.prepare import Prepared, prepare, summary
 from ecgnb.errors import UserError
 
@@ -516,9 +517,6 @@ def test_datasets_that_are_not_there_are_one_sentence(
         prepare("ptb-xl")
     with pytest.raises(UserError, match=r"no dataset 'ptb-xk'\. Did you mean ptb-xl"):
         prepare("ptb-xk")
-    (raw_root / "ptb").mkdir()
-    with pytest.raises(UserError, match="layout 'ptb', which ecgnb cannot read yet"):
-        prepare(replace(made_card, layout="ptb"))
     monkeypatch.setenv("ECGNB_DATA", str(raw_root / "nowhere"))
     with pytest.raises(UserError, match="which is not a folder"):
         prepare(made_card)
@@ -780,4 +778,4 @@ def test_records_of_other_lengths_and_layouts(dataset: str, patients: str) -> No
     assert prepared.manifest["counts"]["dropped"] == 0
     assert prepared.table["fold"].between(1, 10).all()
     assert patients in prepared.manifest["patients"]
-    assert set(raw.COLUMNS) - set(prepared.table) == {"path"}
+    assert set(COLUMNS) - set(prepared.table) == {"path"}

@@ -26,6 +26,7 @@ from ecgnb.data.arrays import PREPARED_VERSION, SELECTION, canonical, write_arra
 from ecgnb.data.catalog import DatasetCard, cache_root, card, data_root, find
 from ecgnb.data.convert import Options
 from ecgnb.data.files import locked
+from ecgnb.data.layouts import Listing
 from ecgnb.errors import UserError
 
 
@@ -212,11 +213,14 @@ def _digest(options: Options, selection: pd.DataFrame | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _files_fingerprint(facts: DatasetCard, source: Path, listing: raw.Listing) -> str:
+def _files_fingerprint(facts: DatasetCard, source: Path, listing: Listing) -> str:
     """Hash names and sizes of the raw files, which tell whether they are still the same."""
     # The folder of a simulated hospital is named by its code; a real one may lie anywhere.
     digest = hashlib.sha256(source.name.encode() if facts.simulated else b"")
-    for path in listing.table["path"]:
+    if listing.tensor is not None:
+        array = os.stat(listing.tensor.path)
+        digest.update(f"{listing.tensor.rate} {array.st_size} {array.st_mtime_ns}\n".encode())
+    for path in listing.table["path"] if listing.tensor is None else ():
         stem = f"{source}/{path[:-4]}"
         # The signal file has the header's name; a download may bring it long after the header.
         sizes = [_size(f"{stem}{suffix}") for suffix in (".hea", ".dat", ".mat")]

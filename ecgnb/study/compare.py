@@ -11,7 +11,7 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from ecgnb.study.data import read_labels, read_table
-from ecgnb.study.declare import Study
+from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec
 from ecgnb.study.statistics import (

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from ecgnb.models import build_model
-from ecgnb.study.declare import Study
 from ecgnb.study.estimate import RUN_S, UPDATE_PASSES, Estimate
+from ecgnb.study.grid import Study
 from ecgnb.study.spec import ALL, RunSpec
 from ecgnb.training.device import activate, choose_device, choose_setting
 from ecgnb.training.fit import Schedule, fit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from ecgnb.study.data import fingerprints, recorded_runs
-from ecgnb.study.declare import Study
+from ecgnb.study.grid import Study
 from ecgnb.study.plan import inventory, open_runs, resolver
 from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec

@@ -23,8 +23,8 @@ from ecgnb.data.splits import subset, target_split
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS, training_bytes
 from ecgnb.study.data import open_dataset, read_labels, read_table, with_what_is_here
-from ecgnb.study.declare import Study
 from ecgnb.study.estimate import Estimate, duration
+from ecgnb.study.grid import Study
 from ecgnb.study.progress import Progress, open_progress
 from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec

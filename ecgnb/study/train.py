@@ -17,7 +17,7 @@ from ecgnb.data.prepare import Prepared
 from ecgnb.data.splits import Split, source_split, subset, target_split
 from ecgnb.models import Model, build_model
 from ecgnb.study.data import fingerprints, open_dataset, read_labels
-from ecgnb.study.declare import Study
+from ecgnb.study.grid import Study
 from ecgnb.study.result import Result, provenance
 from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Store

@@ -157,6 +157,7 @@ def _catalog() -> dict[str, DatasetCard]:
 
 
 CATALOG: Mapping[str, DatasetCard] = MappingProxyType(_catalog())
+"""The known datasets by name; the page on datasets lists them."""
 
 
 def card(name: str) -> DatasetCard:

@@ -162,6 +162,7 @@ def _catalog() -> dict[str, DatasetCard]:
 
 
 CATALOG: Mapping[str, DatasetCard] = MappingProxyType(_catalog())
+"""The known datasets by name; the page on datasets lists them."""
 
 
 def own_cards() -> dict[str, DatasetCard]:

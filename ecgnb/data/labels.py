@@ -89,6 +89,7 @@ def _label_set(name: str, table: dict) -> LabelSet:
 LABEL_SETS: Mapping[str, LabelSet] = MappingProxyType(
     {name: _label_set(name, table) for name, table in _TABLES["label-sets"].items()}
 )
+"""The label sets by name; the page on datasets lists them."""
 
 scp_to_snomed: Mapping[str, str] = MappingProxyType(_TABLES["to-snomed"]["scp"])
 cpsc_to_snomed: Mapping[str, str] = MappingProxyType(_TABLES["to-snomed"]["cpsc"])

@@ -123,6 +123,14 @@ def compare_arms(
 ) -> pd.DataFrame:
     """Compare two arms in every cell of a study that has both.
 
+    Parameters
+    ----------
+    study : Study
+    results : sequence of Result
+        Final runs.
+    first, second : str
+        Names of `ARMS`; a difference is the first less the second.
+
     Returns
     -------
     DataFrame

@@ -53,7 +53,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether it agrees: to the bit on the same kind of machine, else within `TOLERANCE`."""
+        """Whether it agrees, to the bit on the same kind of machine, else within `TOLERANCE`."""
         return self.identical if self.same_machine else abs(self.difference) <= TOLERANCE
 
 

@@ -56,6 +56,7 @@ ARMS = {
         "probed, then fine-tuned", pretrained=True, frozen=False, probing=1 / 3
     ),
 }
+"""The arms by name, with what each starts from and trains."""
 
 
 def check_arm(name: str) -> Arm:

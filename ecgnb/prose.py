@@ -22,6 +22,8 @@ from ecgnb.training.transfer import ARMS
 
 def answer(comparison: pd.DataFrame) -> Markdown:
     """State in words, model by model, what a comparison of fine-tuning with scratch shows."""
+    if comparison.empty:
+        return Markdown("The study has no other source and target.")
     sentences = []
     for cell, rows in comparison.groupby(["source", "target", "model"], sort=False):
         source, target, model = map(str, cell)  # type: ignore[call-overload]

@@ -8,7 +8,15 @@ import pandas as pd
 import pytest
 
 from ecgnb.data import labels
-from ecgnb.data.labels import LABEL_SETS, VOCABULARIES, encode, full_name, label_set, unknown_codes
+from ecgnb.data.labels import (
+    LABEL_SETS,
+    VOCABULARIES,
+    default_label_set,
+    encode,
+    full_name,
+    label_set,
+    unknown_codes,
+)
 from ecgnb.errors import UserError
 
 
@@ -187,3 +195,15 @@ def test_ptb_xl_counts_are_those_of_the_challenge(ptb_xl):
     assert {label: counts[label] for label in published} == published
     assert counts["PAC"] == 398 + 157  # PAC and SVPB, scored as one; no record has both
     assert counts["PVC"] == 1146  # ours: the Challenge scores no PVC on PTB-XL
+
+
+def test_codes_of_ones_own_are_read_by_their_names():
+    codes = pd.Series(["AF mine", "", "RBBB AF"])
+    common = encode(codes, "own", "challenge-2021")
+    assert common["AF"].tolist() == [True, False, True]
+    assert common.sum().sum() == 3
+    assert list(encode(codes, "own", default_label_set("own"))) == ["AF", "RBBB", "mine"]
+    assert default_label_set("snomed") == "snomed-all"
+    assert default_label_set("brugada") == "brugada"
+    with pytest.raises(UserError, match="No label set reads the vocabulary 'text'"):
+        default_label_set("text")

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from ecgnb import display, pages, plots
+from ecgnb.chapters import data as chapter
 from ecgnb.data import records
 from ecgnb.data.catalog import CATALOG, card
 from ecgnb.data.labels import LABEL_SETS, encode, full_name
@@ -121,24 +122,24 @@ def test_show_attaches_caption_and_alternative_text(monkeypatch):
 
 def test_texts_come_from_the_numbers(clinical):
     study, source, target = clinical
-    text = display.in_short(source, target).data
+    text = chapter.in_short(source, target).data
     assert f"{len(source.table):,} records" in text
     assert f"{len(target.table):,} records" in text
     assert f"The target has {target.labels.shape[1]} labels" in text
     common = shares(source, target)
     assert common.diff(axis=1).iloc[:, 1].abs().idxmax() in text
     smaller = source.__class__(**{**vars(source), "table": source.table.iloc[:50]})
-    assert "50 records" in display.in_short(smaller, target).data
+    assert "50 records" in chapter.in_short(smaller, target).data
     for caption, alt in (
-        display.ages_text(source, target),
-        display.prevalence_text(source, target),
-        display.overlap_text(source, target),
+        chapter.ages_text(source, target),
+        chapter.prevalence_text(source, target),
+        chapter.overlap_text(source, target),
     ):
         assert caption.endswith(".")
         assert alt.endswith(".")
         assert source.name in alt
         assert target.name in alt
-    assert "are scored" in display.awkward(study, source, target).data
+    assert "are scored" in chapter.awkward(study, source, target).data
 
 
 def test_counterparts_are_found_through_the_common_labels(clinical):
@@ -159,7 +160,7 @@ def test_an_example_is_what_the_labels_say(clinical):
             assert example.signals.shape == (12, study.data.samples)
             row = side.table["record"] == example.record
             assert side.common.loc[row, label].all()
-            caption, alt = display.example_text(side, example)
+            caption, alt = chapter.example_text(side, example)
             assert example.record in caption
             assert all(name in caption and name in alt for name in example.findings)
     with pytest.raises(UserError, match="choose one of"):

@@ -271,6 +271,8 @@ def _tokens(codes: pd.Series) -> pd.DataFrame:
 
 def _classes_of(codes: pd.Series, vocabulary: str, chosen: LabelSet) -> pd.Series:
     """Map each native code to its class; missing where it has none."""
+    if vocabulary == "own" and chosen.classes:  # a code of one's own that has the class's name
+        return codes.where(codes.isin(chosen.classes))
     if chosen.codes == "snomed" and vocabulary != "snomed":
         codes = codes.map(_TABLES["to-snomed"][vocabulary])
     if chosen.members:

@@ -19,6 +19,8 @@ from ecgnb.study.grid import Side, Study
 COMMON = "challenge-2021"
 """The label set in which datasets of different vocabularies are compared."""
 
+_EXAMPLES = ("AF", "LBBB")
+
 
 @dataclass(frozen=True)
 class Described:
@@ -62,6 +64,11 @@ def _described(study: Study, side: Side) -> Described:
         labels=read_labels(table, side.dataset, side.label_set, side.min_positives),
         common=read_labels(table, side.dataset, COMMON, 0),
     )
+
+
+def comparable(source: Described, target: Described) -> bool:
+    """Tell whether both datasets have any label of the common label set `COMMON`."""
+    return all(bool(side.common.to_numpy().any()) for side in (source, target))
 
 
 def shares(source: Described, target: Described) -> pd.DataFrame:
@@ -128,8 +135,26 @@ class Example:
     findings: tuple[str, ...]
 
 
+def find_examples(
+    study: Study, source: Described, target: Described
+) -> list[tuple[Described, Example]]:
+    """Find two ECGs of each dataset: of atrial fibrillation and left bundle branch block.
+
+    Where a dataset lacks one of them, it is the findings that both have most, or its own.
+    """
+    table = pd.DataFrame({side.name: side.common.sum() for side in (source, target)})
+    shared = table.min(axis=1).sort_values(ascending=False, kind="stable")
+    labels = [*(name for name in _EXAMPLES if shared[name]), *shared[shared > 0].index]
+    return [
+        (side, find_example(study, side, label))
+        for number in range(len(_EXAMPLES))
+        for side in (source, target)
+        for label in [*dict.fromkeys(labels), *side.labels.sum().nlargest(2).index][number:][:1]
+    ]
+
+
 def find_example(study: Study, side: Described, label: str) -> Example:
-    """Find a record with one of the common labels, and as few other findings as possible.
+    """Find a record with a common label, or one of its own, and as few others as possible.
 
     A recorded study takes it from ``results/examples``, where raw files of a few records are.
 
@@ -138,13 +163,12 @@ def find_example(study: Study, side: Described, label: str) -> Example:
     UserError
         If no record has the label.
     """
-    if label not in side.common:
-        raise UserError(
-            f"{label} is not in {COMMON}; choose one of {', '.join(map(str, side.common))}"
-        )
+    both = side.labels.combine_first(side.common)
+    if label not in both:
+        raise UserError(f"{label} is not a label here; choose one of {', '.join(map(str, both))}")
     folder = results_root() / "examples" / side.card.name
     stored = study.recorded and folder.is_dir()
-    candidates = side.common[label].to_numpy().copy()
+    candidates = both[label].to_numpy(dtype=bool).copy()
     if stored:
         names = [path.stem.split("_")[0] for path in folder.glob("*.hea")]
         candidates &= side.table["record"].isin(names).to_numpy()

@@ -43,6 +43,7 @@ def noise(size, seed=0):
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 20
+    disable_nagle_algorithm = True  # else each small file waits for an acknowledgement
 
     def log_message(self, *_):
         pass

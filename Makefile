@@ -16,7 +16,7 @@ BIN       := .venv/bin
 STAMP     := .venv/.installed
 NOTEBOOKS := $(sort $(notdir $(wildcard notebooks/*.ipynb)))
 EXECUTED  := $(foreach e,$(EDITIONS),$(addprefix book/editions/$(e)/,$(NOTEBOOKS)))
-GENERATED := $(addprefix book/generated/,answer.md studies.md datasets.md speed.md)
+GENERATED := $(addprefix book/generated/,answer.md studies.md datasets.md speed.md cli.md)
 
 # What a result depends on besides its notebook: the package and the recorded runs.
 SOURCES := $(shell find ecgnb -name '*.py' -o -name '*.toml') \
@@ -77,16 +77,17 @@ book/editions/$(1)/%.ipynb: notebooks/%.ipynb $$(SOURCES) $$(STAMP)
 endef
 $(foreach e,$(EDITIONS),$(eval $(call execute,$(e))))
 
-book/generated/datasets.md: $(SOURCES) $(STAMP)
-	@mkdir -p $(@D)
-	@$(BIN)/ecgnb datasets --markdown > $@.tmp
-	@mv $@.tmp $@
-
-# answer.md with its figure answer.png, and studies.md: each command writes into the folder it is given.
-book/generated/answer.md book/generated/studies.md: book/generated/%.md: $(SOURCES) $(STAMP)
+# answer.md comes with its figure answer.png: each command writes into the folder it is given.
+book/generated/answer.md book/generated/datasets.md book/generated/studies.md: book/generated/%.md: $(SOURCES) $(STAMP)
 	@mkdir -p $(@D)
 	@$(BIN)/python -m ecgnb.pages $* $(@D)
 	@touch $@
+
+# What every command says of itself, for the page on the package.
+book/generated/cli.md: $(SOURCES) $(STAMP)
+	@mkdir -p $(@D)
+	@$(BIN)/typer ecgnb.cli utils docs --name ecgnb | sed -n 's/^## /### /; /^### /,$$p' > $@.tmp
+	@mv $@.tmp $@
 
 # speed.md and precision.md.
 book/generated/speed.md: $(wildcard benchmarks/results/*.json) benchmarks/tables.py $(STAMP)
@@ -94,8 +95,9 @@ book/generated/speed.md: $(wildcard benchmarks/results/*.json) benchmarks/tables
 	@$(BIN)/python benchmarks/bench.py --page $(@D)
 
 # Built from nothing each time: a partial build would not repeat the warnings of the one before.
+# The remote in .git/config is the repository that the book links to.
 HTML  := _build/html/index.html
-PAGES := $(wildcard book/*.md book/*.bib book/_static/*) _config.yml _toc.yml
+PAGES := $(wildcard book/*.md book/*.bib book/_static/* .git/config) _config.yml _toc.yml
 
 $(HTML): $(EXECUTED) $(GENERATED) $(PAGES)
 	@rm -rf _build/html _build/.doctrees

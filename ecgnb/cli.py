@@ -11,13 +11,12 @@ from typing import Annotated
 import typer
 
 from ecgnb import __version__
-from ecgnb.data.catalog import CATALOG, cache_root, card, data_root, find, load_card
+from ecgnb.data.catalog import CATALOG, cache_root, card, data_root, find, own_cards
 from ecgnb.data.convert import Options
-from ecgnb.data.fetch import describe, fetch, no_home
+from ecgnb.data.fetch import describe, fetch, joined_of, no_home
 from ecgnb.data.prepare import prepare, summary
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
-from ecgnb.pages import datasets_page
 from ecgnb.study.data import (
     fingerprints,
     missing_datasets,
@@ -25,8 +24,9 @@ from ecgnb.study.data import (
     record_dataset,
     recorded_runs,
 )
-from ecgnb.study.declare import Study, load_study, study_names
+from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.estimate import duration
+from ecgnb.study.grid import Study
 from ecgnb.study.plan import groups, inventory, size_label
 from ecgnb.study.progress import open_progress
 from ecgnb.study.recorded import write_table
@@ -41,7 +41,12 @@ app = typer.Typer(
     help="When does transfer learning help ECG diagnosis? Run and re-run the study.",
 )
 
-StudyName = Annotated[str, typer.Argument(help=f"One of: {', '.join(study_names())}.")]
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        help=f"One of: {', '.join(study_names())}; STUDY:DATASET for another target; a TOML file."
+    ),
+]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes side by side; by default one a core.")
 ]
@@ -66,15 +71,10 @@ def _main(
 
 
 @app.command()
-def datasets(
-    markdown: Annotated[bool, typer.Option("--markdown", help="Write the book's page.")] = False,
-) -> None:
+def datasets() -> None:
     """List the datasets of the catalog, and which of them are here."""
-    if markdown:
-        typer.echo(datasets_page())
-        return
     root = data_root() if os.environ.get("ECGNB_DATA") else None
-    for facts in CATALOG.values():
+    for facts in (*CATALOG.values(), *own_cards().values()):
         here = "simulated" if facts.simulated else "-"
         if root and (folder := find(facts, root)):
             here = str(folder)
@@ -86,9 +86,7 @@ def datasets(
 
 @app.command("fetch")
 def fetch_datasets(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Datasets, or files with cards of your own: x.toml.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Datasets, by their names.")] = None,
     study: Annotated[str, typer.Option(help="Fetch the datasets of this study.")] = "",
     everything: Annotated[
         bool, typer.Option("--all", help="Also what ecgnb does not read, such as 500 Hz records.")
@@ -98,15 +96,15 @@ def fetch_datasets(
     ] = False,
 ) -> None:
     """Download public datasets to where ECGNB_DATA points; stop it whenever you like."""
-    wanted = [load_card(name) if name.endswith(".toml") else card(name) for name in names or []]
+    wanted = [card(name) for name in names or []]
     if study:
-        facts = [card(name) for name in load_study(study).datasets]
-        for reason in filter(None, map(no_home, facts)):
+        needed = [part for name in load_study(study).datasets for part in joined_of(card(name))]
+        for reason in filter(None, map(no_home, dict.fromkeys(needed))):
             typer.echo(reason)
-        wanted += [one for one in facts if one.homes]
+        wanted += [one for one in needed if one.homes]
     elif not wanted:
         raise UserError("name a dataset, or a study with --study; `ecgnb datasets` lists them")
-    for one in wanted:
+    for one in dict.fromkeys(wanted):
         if dry_run:
             typer.echo(describe(one, everything=everything))
         else:
@@ -131,14 +129,14 @@ def prepare_dataset(
     if study:
         declared = load_study(study)
         for name in declared.datasets:
-            prepared = open_dataset(declared, name, progress=True)
+            prepared = open_dataset(declared, name, progress=_shown())
             typer.echo(summary(prepared))
             if record:
                 typer.echo(f"  written: {record_dataset(prepared, declared.data)}")
         return
     options = Options(rate=rate, seconds=seconds, short=short)
     for name in names or _present():
-        prepared = prepare(name, options, progress=True)
+        prepared = prepare(name, options, progress=_shown())
         typer.echo(summary(prepared))
         for drop in prepared.manifest["dropped"]:
             typer.echo(f"  dropped {drop['record']}: {drop['reason']}")
@@ -146,9 +144,14 @@ def prepare_dataset(
             typer.echo(f"  written: {record_dataset(prepared, options)}")
 
 
+def _shown() -> bool:
+    return "TQDM_DISABLE" not in os.environ
+
+
 def _present() -> list[str]:
     root = data_root()
-    return [facts.name for facts in CATALOG.values() if facts.simulated or find(facts, root)]
+    known = (*CATALOG.values(), *own_cards().values())
+    return [facts.name for facts in known if facts.simulated or find(facts, root)]
 
 
 @app.command()
@@ -207,7 +210,7 @@ def run(
     """
     declared = replace(load_study(study), shard=_shard(shard))
     _say_how(declared, workers or default_workers(declared), precision)
-    results = run_study(declared, workers=workers, precision=precision, progress=True)
+    results = run_study(declared, workers=workers, precision=precision, progress=_shown())
     typer.echo(f"{declared.name}: {len(results)} runs are there to compare")
     if record:
         path = record_runs(load_study(study))  # also what other shards did

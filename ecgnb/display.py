@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from ecgnb.data.labels import full_name, unknown_codes
 from ecgnb.data.records import LEADS
 from ecgnb.data.splits import target_split
-from ecgnb.study.declare import Study
 from ecgnb.study.describe import COMMON, Described, Example, counterparts, shares
+from ecgnb.study.grid import Study
 from ecgnb.training.metrics import MIN_TEST_POSITIVES, eligible
 
 _PHONE = "(max-width: 600px)"

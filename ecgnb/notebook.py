@@ -15,7 +15,8 @@ from ecgnb.data.catalog import card
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
 from ecgnb.study.data import fingerprints, recorded_runs
-from ecgnb.study.declare import Study, load_study
+from ecgnb.study.declare import load_study
+from ecgnb.study.grid import Study
 from ecgnb.study.plan import size_label
 from ecgnb.study.progress import open_progress
 from ecgnb.study.result import Result, provenance

@@ -1,7 +1,7 @@
 """Pages of the book that are written by the build.
 
-``python -m ecgnb.pages answer DIR`` and ``... studies DIR`` write the parts of hand-written pages
-that are computed: the answer so far, and the numbers of the protocol.
+``python -m ecgnb.pages datasets DIR`` writes the page of datasets; ``answer`` and ``studies`` write
+what is computed of pages written by hand: the answer so far, and the numbers of the protocol.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 
 from ecgnb.chapters.common import main_pair
 from ecgnb.charts import draw_gain
-from ecgnb.data import raw
 from ecgnb.data.catalog import CATALOG, DatasetCard
 from ecgnb.data.labels import LABEL_SETS
 from ecgnb.models import MODELS
 from ecgnb.prose import answer, gain_alt, gain_caption
 from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import selection
-from ecgnb.study.declare import Pair, Side, Study, load_study, study_names
+from ecgnb.study.declare import load_study, study_names
+from ecgnb.study.grid import Pair, Side, Study
 from ecgnb.study.plan import size_label
 from ecgnb.study.progress import open_progress
 from ecgnb.study.statistics import LEVEL, MARGIN
@@ -38,8 +38,8 @@ _VOCABULARIES = {
 }
 
 
-def datasets_page() -> str:
-    """Write the page of datasets, in Markdown, from the catalog."""
+def write_datasets(folder: Path) -> None:
+    """Write ``datasets.md`` from the catalog."""
     studies = [load_study(name) for name in study_names()]
     used = sum(not card.simulated for card in CATALOG.values() if _roles(card, studies))
     public = sum(not card.simulated for card in CATALOG.values())
@@ -56,7 +56,7 @@ def datasets_page() -> str:
         "every code that occurs often enough becomes a class.",
         "\n".join(_label_sets()),
     ]
-    return "\n\n".join(parts) + "\n"
+    (folder / "datasets.md").write_text("\n\n".join(parts) + "\n")
 
 
 def _table(studies: list[Study]) -> Iterator[str]:
@@ -129,8 +129,6 @@ def _used(card: DatasetCard, studies: list[Study]) -> str:
         named = selection(next(study for study in studies if study.name == name), card.name)
         count = f", {len(named):,} records" if named is not None else ""
         texts.append(f"`{name}` ({role}{count})")
-    if not texts and card.layout not in raw._LAYOUTS:
-        return "no study; its layout of files cannot be read yet"
     return "; ".join(texts) or "no study yet"
 
 
@@ -212,4 +210,5 @@ def _side(side: Side) -> str:
 
 
 if __name__ == "__main__":
-    {"answer": write_answer, "studies": write_studies}[sys.argv[1]](Path(sys.argv[2]))
+    pages = {"answer": write_answer, "datasets": write_datasets, "studies": write_studies}
+    pages[sys.argv[1]](Path(sys.argv[2]))

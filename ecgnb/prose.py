@@ -13,7 +13,7 @@ from IPython.display import Markdown
 from ecgnb.data.catalog import card
 from ecgnb.models import MODELS
 from ecgnb.study.compare import compare_arms
-from ecgnb.study.declare import Study
+from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.statistics import DETECTABLE, LEVEL, MARGIN, POWER, VERDICTS
 from ecgnb.training.metrics import MIN_TEST_POSITIVES

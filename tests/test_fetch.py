@@ -614,12 +614,12 @@ def wait_for(condition, seconds=20):
         time.sleep(0.02)
 
 
-def test_killed_and_resumed(server, root, tmp_path):
+def test_killed_and_resumed(server, root):
     big = a_zip({"a.hea": noise(2_000_000)})
     server.files["/x.zip"] = big
     server.piece, server.pause = 20_000, 0.05
-    made = card_file(tmp_path / "made.toml", a_card(f"{server.url}/x.zip"))
-    command = [sys.executable, "-m", "ecgnb.cli", "fetch", str(made)]
+    card_file(root / "made.toml", a_card(f"{server.url}/x.zip"))
+    command = [sys.executable, "-m", "ecgnb.cli", "fetch", "made"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         parts = root / ".ecgnb-fetch" / "made-1" / "parts"
@@ -690,7 +690,7 @@ def test_progress_in_bytes(server, root, monkeypatch, capsys):
     [
         ("sim-north", "is simulated by ecgnb: nothing has to be fetched"),
         ("ptb-xl-filtered", "has no public home known to ecgnb"),
-        ("ptb-xl-extended", "no download of its own but ptb-xl with ptb-xl-filtered"),
+        ("ptb-xl-extended", "is no download of its own but joined of ptb-xl and ptb-xl-filtered"),
     ],
 )
 def test_what_cannot_be_fetched(root, name, sentence):
@@ -712,8 +712,10 @@ def test_command_line(root, monkeypatch):
     assert result.output.count("nothing has to be fetched") == 2
     fetched = []
     monkeypatch.setattr(cli, "fetch", lambda one, **_: fetched.append(one.name))
-    assert run("--study", "clinical").exit_code == 0
-    assert "ptb-xl" in fetched
+    result = run("--study", "clinical-filtered")  # which has ptb-xl-extended
+    assert result.exit_code == 0
+    assert fetched.count("ptb-xl") == 1
+    assert result.output.count("has no public home") == 1
     assert "name a dataset" in str(run().exception)
     assert "no dataset 'ptb_xl'" in str(run("ptb_xl").exception)
     monkeypatch.delenv("ECGNB_DATA")

@@ -202,8 +202,9 @@ def test_one_example_has_a_flat_lead():
     assert [records.LEADS[k] for k in np.flatnonzero(np.ptp(signals, axis=0) == 0)] == ["V6"]
 
 
-def test_the_page_of_datasets_names_everything():
-    page = pages.datasets_page()
+def test_the_page_of_datasets_names_everything(tmp_path):
+    pages.write_datasets(tmp_path)
+    page = (tmp_path / "datasets.md").read_text()
     assert page.startswith("# Datasets\n")
     for facts in CATALOG.values():
         assert f"\n## {facts.title}\n" in page

@@ -18,7 +18,9 @@ from ecgnb.errors import UserError
 from ecgnb.models import MODELS, build_model
 from ecgnb.study.declare import load_study
 from ecgnb.study.estimate import Estimate, duration
+from ecgnb.study.plan import inventory, resolver
 from ecgnb.study.progress import open_progress
+from ecgnb.study.result import Result
 from ecgnb.study.run import default_workers, in_order, run_study
 from ecgnb.study.store import Store
 from ecgnb.study.train import Materials
@@ -231,6 +233,93 @@ def test_a_claimed_run_is_left_to_whoever_has_it(tmp_path):
     with Store(tmp_path).claim("ab1") as mine:
         assert mine
     assert not list(tmp_path.rglob("*.claim"))
+
+
+def test_what_a_killed_program_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    store = Store(tmp_path)
+    folder = tmp_path / "ab"
+    folder.mkdir()
+    (folder / "ab1.npz").touch()
+    left = [
+        ".ab1.npz-x1",
+        ".ab1.claim",
+        ".ab2.checkpoint-x",
+        ".ab3-features.npy-x",
+        "ab1.checkpoint",
+    ]
+    kept = ["ab1.npz", "ab4.checkpoint", "ab5.safetensors"]
+    for name in [*left, *kept]:
+        (folder / name).touch()
+    writing = [".ab6.npz-x", ".ab6.claim"]
+    with Store(tmp_path).claim("ab6"):
+        (folder / ".ab6.npz-x").touch()
+        store.tidy()
+        assert sorted(path.name for path in folder.iterdir()) == sorted([*kept, *writing])
+
+
+def test_the_index_may_lack_runs_and_name_lost_ones_but_never_err(tmp_path, ran_run):
+    """A cut line, and one that begins in it, are passed over."""
+    store = Store(tmp_path)
+    store.save(ran_run)
+    score = ran_run.facts["validation_auroc"]
+    assert store.scores() == {ran_run.key: score}
+    index = tmp_path / "scores.txt"
+    index.write_text(f"{'a' * 20} 0.5\n{ran_run.key} 0.1{'b' * 20} 0.75\n{ran_run.key} 0.")
+    assert store.scores() == {}
+    assert store.score(ran_run.key) == score
+    index.unlink()
+    assert store.scores() == {}
+    assert store.score(ran_run.key) == score
+    assert store.scores() == {ran_run.key: score}
+    store.path(ran_run.key).unlink()
+    assert store.scores() == {}
+    assert store.score(ran_run.key) is None
+
+
+@pytest.fixture
+def ran_run(study):
+    spec = next(study.cells())
+    facts = {"validation_auroc": 0.8125, "seconds": 1.0}
+    history = {"update": list(range(10)), "validation_auroc": [0.8] * 10}
+    records = tuple(f"S{number:05d}" for number in range(240))
+    values = np.random.default_rng(0).random((240, 22)).astype(np.float16)
+    classes = tuple(f"C{number}" for number in range(22))
+    return Result("0" * 20, spec, classes, records, values, history, facts)
+
+
+@pytest.mark.slow
+def test_ten_thousand_runs_are_looked_through_at_once(cache, tmp_path, ran_run):
+    """As `ecgnb status` does, in a program of its own whose memory can be seen."""
+    study = tiny(seeds=list(range(1250)), tuning_seed=9999, learning_rates=[0.01])
+    progress = open_progress(study)
+    planned = [run.spec for run in inventory(study, progress.score)]
+    assert len(planned) >= 10_000
+    Store(tmp_path).save(ran_run)
+    whole = Store(tmp_path).path(ran_run.key)
+    resolve = resolver(study, progress.score)
+    for cell in study.cells():
+        path = progress.store.path(resolve(cell).run.key(progress.fingerprints))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(whole, path)
+    script = (
+        "import resource, time\n"
+        "from test_study import tiny\n"
+        "from ecgnb.study.plan import inventory\n"
+        "from ecgnb.study.progress import open_progress\n"
+        "study = tiny(seeds=list(range(1250)), tuning_seed=9999, learning_rates=[0.01])\n"
+        "for _ in range(2):\n"
+        "    started = time.process_time()\n"
+        "    done = sum(run.done for run in inventory(study, open_progress(study).score))\n"
+        "    seconds = time.process_time() - started\n"
+        "print(done, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{os.getcwd()}"}
+    command = [sys.executable, "-c", script]
+    printed = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    done, seconds, gigabytes = map(float, printed.stdout.split())
+    assert done == 10_000
+    assert seconds < 2
+    assert gigabytes < 0.5
 
 
 def test_two_runners_on_one_folder_do_each_run_once(cache, tmp_path):

@@ -2,15 +2,16 @@
 
 import copy
 import os
-import signal
 import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
 import ecgnb.study.train as trainer
@@ -18,13 +19,14 @@ from ecgnb.errors import UserError
 from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import fingerprints, read_labels, read_table
 from ecgnb.study.declare import build_study, load_study, study_names
-from ecgnb.study.plan import inventory, open_runs, resolve
+from ecgnb.study.plan import inventory, open_runs, resolver
 from ecgnb.study.progress import open_progress
 from ecgnb.study.recorded import write_table
 from ecgnb.study.run import run_study
 from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Store, open_store
 from ecgnb.study.train import Materials, execute
+from ecgnb.training import checkpoint as checkpoints
 
 TINY = {
     "title": "Tiny",
@@ -111,6 +113,37 @@ def test_every_seed_tests_its_own_records(done):
     assert not first & second
 
 
+def test_a_stopped_run_goes_on_from_its_checkpoint(done, cache, monkeypatch):
+    study = tiny()
+    old = next(result for result in done if result.spec.arm == "scratch")
+    monkeypatch.setenv("ECGNB_CACHE", str(cache))
+    materials = Materials(study, open_store())
+    monkeypatch.setattr(checkpoints, "_EVERY_S", 0.0)
+    monkeypatch.setattr(checkpoints, "save_file", saved := Mock(side_effect=_saves_twice()))
+    with pytest.raises(KeyboardInterrupt):
+        execute(materials, old.spec)
+    path = materials.store.checkpoint(old.key)
+    assert path.exists()
+    saved.side_effect = save_file
+    execute(materials, old.spec)
+    again = materials.store.load(old.key)
+    assert np.array_equal(old.predictions, again.predictions)
+    assert saved.call_count == old.spec.updates + 1
+    assert not path.exists()
+
+
+def _saves_twice():
+    calls = []
+
+    def save(*given, **named):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        save_file(*given, **named)
+
+    return save
+
+
 def test_same_spec_same_numbers_bit_for_bit(done, cache, monkeypatch):
     """A fine-tuning run and its pre-training, trained again in another cache and process."""
     study = tiny()
@@ -154,7 +187,7 @@ def test_tuning_never_predicts_a_test_set(done):
 def test_learning_rate_is_the_best_on_validation(done):
     study, progress = tiny(), open_progress(tiny())
     for cell in study.cells():
-        chosen = resolve(study, cell, progress.score).run
+        chosen = resolver(study, progress.score)(cell).run
         known = replace(cell, source_learning_rate=chosen.source_learning_rate)
         scores = {run.learning_rate: progress.score(run) for run in study.candidates(known)}
         assert scores[chosen.learning_rate] == max(scores.values())
@@ -237,7 +270,6 @@ def test_failed_write_is_one_sentence_and_leaves_nothing(done, tmp_path, monkeyp
 
 
 RUN_TINY = """
-import copy
 from test_study import tiny
 from ecgnb.study.run import run_study
 if __name__ == "__main__":
@@ -245,30 +277,41 @@ if __name__ == "__main__":
 """
 
 
-def test_kill_9_repeats_no_finished_run(ran, cache, tmp_path):
-    """Killed as soon as some runs are done, three times over: nothing is lost or done twice."""
+def test_kill_9_loses_nothing_and_repeats_nothing(ran, cache, tmp_path):
+    """The runner alone is killed, at moments that are spread over its work."""
     script = tmp_path / "run_tiny.py"
     script.write_text(RUN_TINY)
     paths = [os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    seen: dict = {}
-    for kills in range(4):
-        process = subprocess.Popen(
-            [sys.executable, script], env=environment, start_new_session=True
-        )
+    seen = {}
+    for kill_at in (1, 4, 9, 99):
+        process = subprocess.Popen([sys.executable, script], env=environment)
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
-            files = {path: path.stat().st_mtime_ns for path in cache.glob("runs/??/*.npz")}
-            if kills < 3 and len(files) >= len(seen) + 3:
-                os.killpg(process.pid, signal.SIGKILL)
+            if len(list(cache.glob("runs/??/*.npz"))) >= kill_at:
+                process.kill()
             time.sleep(0.02)
         process.wait()
-        files = {path: path.stat().st_mtime_ns for path in cache.glob("runs/??/*.npz")}
-        assert seen.items() <= files.items()
-        seen = files
+        found = {path: path.stat().st_mtime_ns for path in cache.glob("runs/??/*.npz")}
+        assert seen.items() <= found.items()
+        seen = found
     assert process.returncode == 0
     expected = {path.name for path in (ran[0] / "runs").glob("??/*.npz")}
     assert {path.name for path in seen} == expected
+    assert not list(cache.rglob(".*"))
+    whole, mine = ({r.key: r for r in ran[1]}, {r.key: r for r in open_progress(tiny()).finished()})
+    assert whole.keys() == mine.keys()
+    assert all(np.array_equal(whole[key].predictions, mine[key].predictions) for key in whole)
+
+
+def test_a_process_ends_with_its_parent():
+    child = "import time; from ecgnb.data.processes import end_with_parent; end_with_parent(); "
+    child += "print('begun', flush=True); time.sleep(60)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    begun = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
+    assert begun.stdout.readline() == b"begun\n"
+    begun.kill()
+    assert begun.stdout.read() == b""  # comes when the child, which holds it too, has ended
 
 
 def test_what_stands_over_the_pairs_holds_for_those_that_say_nothing_else():

@@ -1,5 +1,7 @@
 """Training: the models, the loop and the arms, on tiny sizes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,9 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS, build_model
+from ecgnb.training import checkpoint as checkpoints
 from ecgnb.training import transfer
+from ecgnb.training.checkpoint import Checkpoint
 from ecgnb.training.device import choose_setting
 from ecgnb.training.fit import Schedule, fit
 from ecgnb.training.inputs import Data, Records, normalise, predict
@@ -194,3 +198,105 @@ def test_thresholds_maximise_f1():
         reached = f1(truth, scores >= best)[column]
         others = [f1(truth, scores >= value)[column] for value in scores[:, column]]
         assert reached == pytest.approx(max(others))
+
+
+class _StopError(Exception):
+    pass
+
+
+class _StopsAt(Checkpoint):
+    """Saves after every update, and ends the training after one of them, as a kill would."""
+
+    def __init__(self, path, last, made_by="this"):
+        super().__init__(path, made_by)
+        self.last, self.trained = last, 0
+
+    def due(self):
+        return True
+
+    def save(self, state, model, optimiser):
+        self.trained += 1
+        super().save(state, model, optimiser)
+        if state.update == self.last:
+            raise _StopError
+
+
+def _train(name, head, path=None, last=0, precision="float32", **changes):
+    model = build_model(name, head, CLASSES, SAMPLES, 0)
+    checkpoint = _StopsAt(path, last) if path else None
+    schedule = replace(SCHEDULE, **changes)
+    test = _data(seed=3) if schedule.protocol == "paper" else None
+    fitted = fit(
+        model,
+        _data(),
+        _data(seed=1),
+        schedule,
+        precision=precision,
+        test=test,
+        checkpoint=checkpoint,
+    )
+    return model, fitted, checkpoint
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "protocol"),
+    [*((*each, "clean") for each in EVERY_MODEL), ("gru", "pooled", "paper")],
+)
+def test_a_stopped_training_ends_with_the_same_bits(name, head, protocol, tmp_path):
+    """Whether it is stopped between two looks at validation (5) or right after one (8)."""
+    precision = choose_setting(name, "auto", torch.device("cpu")).precision
+    changes = {"protocol": protocol, "precision": precision}
+    whole, fitted, _ = _train(name, head, **changes)
+    path = tmp_path / "one.checkpoint"
+    for last in (5, 8):
+        with pytest.raises(_StopError):
+            _train(name, head, path, last, **changes)
+    stopped, resumed, checkpoint = _train(name, head, path, **changes)
+    assert checkpoint.trained == SCHEDULE.updates - 8  # the others were not done again
+    assert _equal(whole.state_dict(), stopped.state_dict())
+    assert np.array_equal(fitted.validation, resumed.validation)
+    assert (fitted.best_update, fitted.validation_auroc) == (
+        resumed.best_update,
+        resumed.validation_auroc,
+    )
+    for series in fitted.history.keys() - {"seconds"}:
+        assert fitted.history[series] == resumed.history[series]
+    assert 0 < resumed.earlier_seconds < resumed.history["seconds"][-1]
+
+
+@pytest.mark.parametrize("spoil", ["another", "torn", "absent"])
+def test_a_checkpoint_that_does_not_fit_is_left(spoil, tmp_path):
+    path = tmp_path / "one.checkpoint"
+    with pytest.raises(_StopError):
+        _train("gru", "pooled", path, 5)
+    if spoil == "torn":
+        path.write_bytes(path.read_bytes()[:1000])
+    if spoil == "absent":
+        path.unlink()
+    checkpoint = _StopsAt(path, 0, "another" if spoil == "another" else "this")
+    fit(
+        build_model("gru", "pooled", CLASSES, SAMPLES, 0),
+        _data(),
+        _data(seed=1),
+        SCHEDULE,
+        checkpoint=checkpoint,
+    )
+    assert checkpoint.trained == SCHEDULE.updates
+
+
+def test_a_checkpoint_is_due_once_a_minute(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
+    checkpoint = Checkpoint(tmp_path / "one.checkpoint", "this")
+    assert not checkpoint.due()
+    now[0] = 60.0
+    assert checkpoint.due()
+    fit(
+        build_model("gru", "pooled", CLASSES, SAMPLES, 0),
+        _data(),
+        _data(seed=1),
+        SCHEDULE,
+        checkpoint=checkpoint,
+    )
+    assert checkpoint.path.exists()
+    assert not checkpoint.due()

@@ -15,7 +15,7 @@ from ecgnb.chapters.common import named, network
 from ecgnb.models import MODELS, build_model
 from ecgnb.prose import joined
 from ecgnb.study.compare import Scores, compare_gains
-from ecgnb.study.declare import Study
+from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.statistics import LEVEL
 

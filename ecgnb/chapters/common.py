@@ -13,7 +13,7 @@ from IPython.display import Markdown
 from ecgnb.data.catalog import card
 from ecgnb.models import MODELS
 from ecgnb.prose import seeds_of
-from ecgnb.study.declare import Study
+from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.statistics import LEVEL, MARGIN
 

@@ -14,7 +14,7 @@ from IPython.display import Markdown
 from ecgnb.chapters import common
 from ecgnb.chapters.common import network, places
 from ecgnb.prose import joined
-from ecgnb.study.declare import Study
+from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.statistics import LEVEL, MARGIN
 from ecgnb.training.transfer import ARMS

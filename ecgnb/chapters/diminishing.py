@@ -16,7 +16,7 @@ from ecgnb.chapters.common import network, places
 from ecgnb.prose import joined
 from ecgnb.study.compare import Cell, Scores, compare_gains
 from ecgnb.study.curves import Worth
-from ecgnb.study.declare import Study
+from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.statistics import LEVEL, MARGIN
 

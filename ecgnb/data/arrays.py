@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ecgnb.data import raw, records, splits
+from ecgnb.data import records, splits
 from ecgnb.data.catalog import DatasetCard
 from ecgnb.data.convert import Options, convert
 from ecgnb.data.labels import unknown_codes
+from ecgnb.data.layouts import Listing
 from ecgnb.errors import UserError
 
 SELECTION = ("record", "patient", "fold", "age", "sex", "codes")
@@ -47,7 +48,7 @@ def _plain(value: object) -> str:
 def write_arrays(
     facts: DatasetCard,
     source: Path,
-    listing: raw.Listing,
+    listing: Listing,
     options: Options,
     selection: pd.DataFrame | None,
     partial: Path,
@@ -84,7 +85,7 @@ def write_arrays(
         file.flush()
         begin = file.tell()
         outcomes = convert(
-            [row["path"] for row in rows], source, listing.in_headers, options, file.name, begin
+            [row["path"] for row in rows], source, listing, options, file.name, begin
         )
         bar = tqdm(
             rows, desc=f"prepare {facts.name}", disable=not progress, leave=False, unit="record"
@@ -134,7 +135,7 @@ def write_arrays(
 
 
 def _rows(
-    listing: raw.Listing, selection: pd.DataFrame | None
+    listing: Listing, selection: pd.DataFrame | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Join what is listed with what is selected; the rest is dropped with its reason."""
     table = listing.table

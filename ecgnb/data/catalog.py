@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import os
 import re
 import tomllib
@@ -48,7 +49,8 @@ class DatasetCard:
         What the native codes are, see `ecgnb.data.labels`; ``text`` is read by no label set.
     folders : tuple of str
         Where it usually lies under the data root, tried in this order: a folder of the version
-        (``ptb-xl/1.0.3``) before the folder that holds it.
+        (``ptb-xl/1.0.3``) before the folder that holds it. A card of one's own need not say it if
+        the folder has the dataset's name.
     record_range : tuple of str
         First and last record name, where one download holds two datasets; () for all.
     patients_known : bool
@@ -70,21 +72,21 @@ class DatasetCard:
 
     name: str
     title: str
-    version: str
-    url: str
-    licence: str
-    citation: str
-    description: str
-    records: int
-    patients: int
-    sampling_rates: tuple[int, ...]
-    seconds: tuple[float, ...]
     layout: str
     vocabulary: str
     folders: tuple[str, ...]
-    patients_known: bool
-    amplitude: str
-    notes: str
+    version: str = ""
+    url: str = ""
+    licence: str = ""
+    citation: str = ""
+    description: str = ""
+    records: int = 0
+    patients: int = 0
+    sampling_rates: tuple[int, ...] = ()
+    seconds: tuple[float, ...] = (0, 0)
+    patients_known: bool = False
+    amplitude: str = "mV"
+    notes: str = ""
     record_range: tuple[str, ...] = ()
     homes: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
@@ -97,8 +99,11 @@ class DatasetCard:
         return self.title.partition(" (")[0]
 
 
-LAYOUTS = ("ptb-xl", "challenge", "brugada-huca", "ptb", "incart", "ludb", "code-test")
-CARD_VOCABULARIES = ("scp", "snomed", "cpsc", "code-test", "ptb", "brugada", "text")
+LAYOUTS = (
+    *("ptb-xl", "challenge", "brugada-huca", "ptb", "incart", "ludb", "code-test"),
+    *("table", "array"),  # of one's own
+)
+CARD_VOCABULARIES = ("scp", "snomed", "cpsc", "code-test", "ptb", "brugada", "text", "own")
 AMPLITUDES = ("mV", "z-score")
 
 _CHOICES = {"layout": LAYOUTS, "vocabulary": CARD_VOCABULARIES, "amplitude": AMPLITUDES}
@@ -137,7 +142,7 @@ def _wrong(field: dataclasses.Field, value: object) -> str:
 def _card(name: str, table: Mapping[str, object], where: str) -> DatasetCard:
     """Build a card, or raise UserError with one sentence for every wrong key."""
     fields = {field.name: field for field in dataclasses.fields(DatasetCard)}
-    values = {"name": name, **table}
+    values = {"name": name, "folders": [name], **table}
     problems = []
     for key in values:
         if key not in fields:
@@ -163,10 +168,31 @@ def _catalog() -> dict[str, DatasetCard]:
 
 
 CATALOG: Mapping[str, DatasetCard] = MappingProxyType(_catalog())
+"""The known datasets by name; the page on datasets lists them."""
+
+
+def own_cards() -> dict[str, DatasetCard]:
+    """Read the cards of one's own: the TOML files that lie where ``ECGNB_DATA`` points.
+
+    Raises
+    ------
+    UserError
+        If one of them is wrong; see `load_card`.
+    """
+    if not os.environ.get("ECGNB_DATA"):
+        return {}
+    paths = sorted(data_root().glob("*.toml"))
+    return _own_cards(tuple((path, path.stat().st_mtime_ns) for path in paths))
+
+
+@functools.lru_cache(maxsize=1)
+def _own_cards(paths: tuple[tuple[Path, int], ...]) -> dict[str, DatasetCard]:
+    cards = [load_card(path) for path, _ in paths]
+    return {one.name: one for one in cards}
 
 
 def card(name: str) -> DatasetCard:
-    """Return the card of a dataset of the catalog.
+    """Return the card of a dataset, of the catalog or of one's own.
 
     Raises
     ------
@@ -175,7 +201,11 @@ def card(name: str) -> DatasetCard:
     """
     if name in CATALOG:
         return CATALOG[name]
-    near = difflib.get_close_matches(name.lower().replace("_", "-"), CATALOG, n=3, cutoff=0.5)
+    own = own_cards()
+    if name in own:
+        return own[name]
+    known = [*CATALOG, *own]
+    near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise UserError(f"There is no dataset '{name}'.{hint} 'ecgnb datasets' lists them all.")
 

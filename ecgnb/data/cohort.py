@@ -167,7 +167,7 @@ def write_hospital(folder: Path, hospital: Hospital | str, n: int, seed: int) ->
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty: remove it or choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         jobs = [(part, hospital, seed, start, min(start + _JOB, n)) for start in range(0, n, _JOB)]
         deque(in_processes(_write_records, jobs, n // _WORTH_A_PROCESS), maxlen=0)

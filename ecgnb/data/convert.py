@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ecgnb.data import records, resample
+from ecgnb.data import comments, records, resample, tensors
+from ecgnb.data.layouts import Listing
 from ecgnb.data.processes import in_processes
 
 SIMULATED_RECORDS = 3000
@@ -20,6 +21,8 @@ _WORTH_A_PROCESS = 2000  # records: a process begins in about the time it takes 
 _MICROVOLT_LIMIT = 32767
 _GLANCE = 32  # samples
 _KEPT = 2**24  # bytes
+
+_Where = tuple[bool, tensors.Tensor | None]  # of a `Listing`
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Options:
 
 
 def convert(
-    paths: list[str], source: Path, in_headers: bool, options: Options, file: str, begin: int
+    paths: list[str], source: Path, listing: Listing, options: Options, file: str, begin: int
 ) -> Iterator[dict[str, Any] | str]:
     """Convert records, each into its own place in a file, and say in order what became of them.
 
@@ -73,11 +76,11 @@ def convert(
     Parameters
     ----------
     paths : list of str
-        Headers, relative to `source`.
+        As in the table of a `Listing`.
     source : Path
         The raw dataset.
-    in_headers : bool
-        Whether age, sex and codes stand in the headers.
+    listing : Listing
+        Says where signals, age, sex and codes stand.
     options : Options
     file : str
         Gets the signals of record `i` at `begin` plus `i` times their size: int16, (12, samples).
@@ -89,8 +92,9 @@ def convert(
     dict or str
         Flags, and what the header says; or the reason why the record cannot be used.
     """
+    where = listing.in_headers, listing.tensor  # without the table, which may be long
     jobs = [
-        (paths[first : first + _BATCH], first, source, in_headers, options, file, begin)
+        (paths[first : first + _BATCH], first, source, where, options, file, begin)
         for first in range(0, len(paths), _BATCH)
     ]
     for outcomes in in_processes(_convert, jobs, len(paths) // _WORTH_A_PROCESS):
@@ -101,7 +105,7 @@ def _convert(
     paths: list[str],
     first: int,
     source: Path,
-    in_headers: bool,
+    where: _Where,
     options: Options,
     file: str,
     begin: int,
@@ -113,7 +117,7 @@ def _convert(
     with open(file, "r+b") as target:
         for row, path in enumerate(paths, start=first):
             try:
-                values, found = _record(source / path, in_headers, options)
+                values, found = _record(path, source, where, options)
             except records.RecordError as error:
                 outcomes.append(str(error))
                 continue
@@ -124,17 +128,25 @@ def _convert(
 
 
 def _record(
-    path: Path, in_headers: bool, options: Options
+    path: str, source: Path, where: _Where, options: Options
 ) -> tuple[npt.NDArray[np.int16], dict[str, Any]]:
-    header = records.read_header(path)
-    values = records.microvolts(header, records.read_digital(header))
+    in_headers, tensor = where
+    facts: dict[str, Any] = {}
+    filtered = False
+    if tensor is None:
+        header = records.read_header(source / path)
+        values = records.microvolts(header, records.read_digital(header))
+        rate, filtered = header.sampling_rate, header.signals[0].unit == "NU"
+        facts = comments.facts(header) if in_headers else {}
+    else:
+        values, rate = tensors.read_microvolts(tensor, int(path)), tensor.rate
     wanted = options.samples
     # Asked before the filter, which makes a ripple of 0.01 % of a lead that is stuck.
-    used = max(1, round(options.seconds * header.sampling_rate))
+    used = max(1, round(options.seconds * rate))
     flat = _flat(values[:used])
     try:
         resampled = resample.resample(
-            values, header.sampling_rate, options.rate, antialias=options.antialias, longest=wanted
+            values, rate, options.rate, antialias=options.antialias, longest=wanted
         )
     except ValueError as error:
         raise records.RecordError(str(error)) from error
@@ -153,13 +165,12 @@ def _record(
         )
     values, padded = window
     if options.band:
-        values = _band(values, options.rate, filtered=header.signals[0].unit == "NU")
+        values = _band(values, options.rate, filtered)
     whole = np.rint(values.T).clip(-_MICROVOLT_LIMIT, _MICROVOLT_LIMIT).astype("<i2")
     flat |= (whole == whole[:, :1]).all(axis=1)
     flags = [f"flat:{records.LEADS[lead]}" for lead in np.flatnonzero(flat)]
     flags += ["padded"] if padded else []
     flags += ["clipped"] if max(values.max(), -values.min()) > _MICROVOLT_LIMIT else []
-    facts = _facts(header) if in_headers else {}
     return np.ascontiguousarray(whole), {**facts, "flags": " ".join(flags)}
 
 
@@ -186,21 +197,3 @@ def _flat(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     for lead in np.flatnonzero(flat):
         flat[lead] = np.ptp(values[:, lead]) == 0
     return flat
-
-
-def _facts(header: records.Header) -> dict[str, Any]:
-    """Read patient, age, sex and codes from the comments of a PhysioNet Challenge header."""
-    try:
-        age = float(header.comment("Age"))
-    except ValueError:
-        age = float("nan")
-    sex = header.comment("Sex").lower()
-    codes = header.comment("Dx").replace(",", " ").split()
-    values: dict[str, Any] = {
-        "age": age if 0 <= age < float("inf") else float("nan"),
-        "sex": {"m": "male", "f": "female"}.get(sex[:1], ""),
-        "codes": " ".join(dict.fromkeys(codes)),
-    }
-    if patient := header.comment("Patient"):
-        values["patient"] = patient
-    return values

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ecgnb.data.archive import list_members, unpack
-from ecgnb.data.catalog import DatasetCard, card, data_root
+from ecgnb.data.catalog import CATALOG, DatasetCard, card, data_root
 from ecgnb.data.download import Transfer, download, download_all
 from ecgnb.data.entries import Entry, HomeError, is_whole, total
+from ecgnb.data.files import locked
 from ecgnb.data.homes import Offer, is_archive, look
 from ecgnb.data.place import Place, is_known_whole, place_of, publish
 from ecgnb.errors import UserError
@@ -86,14 +86,20 @@ def no_home(facts: DatasetCard) -> str:
     if facts.simulated:
         return f"{facts.title} is simulated by ecgnb: nothing has to be fetched"
     if facts.also:
-        return (
-            f"{facts.title} is no download of its own but {facts.folders[0]} with "
-            f"{', '.join(facts.also)}: fetch the first, and put the other beside it"
-        )
+        names = " and ".join(part.name for part in joined_of(facts))
+        return f"{facts.title} is no download of its own but joined of {names}: get those"
     return (
         f"{facts.title} has no public home known to ecgnb: put its files into the folder "
         f"{facts.folders[0]} where ECGNB_DATA points"
     )
+
+
+def joined_of(facts: DatasetCard) -> list[DatasetCard]:
+    """List the datasets whose files a dataset is made of: for most, the dataset itself."""
+    if not facts.also:
+        return [facts]
+    own = [one for one in CATALOG.values() if not one.also and {*one.folders} & {*facts.folders}]
+    return [*own, *(CATALOG[name] for name in facts.also)]
 
 
 def describe(dataset: str | DatasetCard, *, everything: bool = False) -> str:
@@ -162,16 +168,14 @@ def _no_home_left(facts: DatasetCard, failures: list[str]) -> UserError:
 def _alone(place: Place, say: Callable[[str], None]) -> Iterator[None]:
     """Let one process at a time fetch a dataset; a process that dies lets go of it."""
     place.work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place.work.with_name(f"{place.work.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{place.card.title} is being fetched by another process: waiting for it")
-        lock.acquire()
-    try:
+    lock = place.work.with_name(f"{place.work.name}.lock")
+    with locked(lock, wait=False) as alone:
+        if alone:
+            yield
+            return
+    say(f"{place.card.title} is being fetched by another process: waiting for it")
+    with locked(lock):
         yield
-    finally:
-        lock.release()
 
 
 def _fetch(place: Place, progress: bool, say: Callable[[str], None]) -> None:

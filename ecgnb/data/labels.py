@@ -13,6 +13,8 @@ vocabulary     tokens
 ``cpsc``       ``AF RBBB``, the nine names of CPSC2018, or their SNOMED CT codes
 ``code-test``  ``1dAVb SB``, or ``NORM`` where all six columns are 0
 ``ptb``        ``myocardial-infarction``, the reason for admission
+``text``       none: findings in free text, which no label set reads
+``own``        ``my-finding another``, whatever codes a dataset of one's own has
 ``brugada``    ``brugada:2 basal_pattern:1 sudden_death:0``, the columns of ``metadata.csv``
 =============  ==================================================================================
 
@@ -87,6 +89,7 @@ def _label_set(name: str, table: dict) -> LabelSet:
 LABEL_SETS: Mapping[str, LabelSet] = MappingProxyType(
     {name: _label_set(name, table) for name, table in _TABLES["label-sets"].items()}
 )
+"""The label sets by name; the page on datasets lists them."""
 
 scp_to_snomed: Mapping[str, str] = MappingProxyType(_TABLES["to-snomed"]["scp"])
 cpsc_to_snomed: Mapping[str, str] = MappingProxyType(_TABLES["to-snomed"]["cpsc"])
@@ -100,7 +103,8 @@ _KNOWN: Mapping[str, frozenset[str]] = MappingProxyType(
         **{name: frozenset(_TABLES["to-snomed"][name]) for name in ("cpsc", "code-test", "ptb")},
     }
 )
-VOCABULARIES: tuple[str, ...] = tuple(_KNOWN)
+_WITHOUT_TABLE = ("own", "text")  # every code is as good as another, or there is none
+VOCABULARIES: tuple[str, ...] = (*_KNOWN, *_WITHOUT_TABLE)
 
 
 def label_set(name: str) -> LabelSet:
@@ -116,6 +120,20 @@ def label_set(name: str) -> LabelSet:
     near = difflib.get_close_matches(name, LABEL_SETS, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(LABEL_SETS)}."
     raise UserError(f"There is no label set '{name}': {hint}")
+
+
+def default_label_set(vocabulary: str) -> str:
+    """Return the label set for a vocabulary: the one that finds its classes in the data, if any.
+
+    Raises
+    ------
+    UserError
+        If no label set reads it.
+    """
+    able = [entry for entry in LABEL_SETS.values() if vocabulary in entry.vocabularies]
+    if not able:
+        raise UserError(f"No label set reads the vocabulary '{vocabulary}'.")
+    return min(able, key=lambda entry: len(entry.classes)).name
 
 
 def encode(
@@ -183,6 +201,8 @@ def unknown_codes(codes: pd.Series, vocabulary: str) -> dict[str, int]:
         Records in which each unknown code occurs, the commonest first.
     """
     _check_vocabulary(vocabulary)
+    if vocabulary in _WITHOUT_TABLE:
+        return {}
     tokens = _tokens(codes).drop_duplicates(["row", "code"])
     unknown = tokens.loc[~tokens["code"].isin(_KNOWN[vocabulary]), "code"]
     counts = unknown.value_counts().sort_index().sort_values(ascending=False, kind="stable")
@@ -206,7 +226,7 @@ _FULL_NAMES: Mapping[str, str] = MappingProxyType(_full_names())
 
 
 def _check_vocabulary(vocabulary: str) -> None:
-    if vocabulary not in _KNOWN:
+    if vocabulary not in VOCABULARIES:
         raise UserError(
             f"There is no vocabulary '{vocabulary}': choose one of {', '.join(VOCABULARIES)}."
         )

@@ -6,18 +6,16 @@ whatever stops the work, nothing half-written is ever taken for whole.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +25,9 @@ from ecgnb.data import cohort, heart, hospitals, raw, recorder, resample, simula
 from ecgnb.data.arrays import PREPARED_VERSION, SELECTION, canonical, write_arrays
 from ecgnb.data.catalog import DatasetCard, cache_root, card, data_root, find
 from ecgnb.data.convert import Options
+from ecgnb.data.files import locked
+from ecgnb.data.layouts import Listing
 from ecgnb.errors import UserError
-
-_ABANDONED_S = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -104,14 +102,24 @@ def prepare(
     assert source is not None  # needed where nothing is ready
     listing = raw.list_records(facts, source)
     fingerprint = _files_fingerprint(facts, source, listing)
-    if ready is not None and ready.manifest["files_fingerprint"] == fingerprint:
+    if _of_these_files(ready, fingerprint):
         return ready
-    with _writing(folder) as partial:
-        manifest = write_arrays(facts, source, listing, options, selection, partial, progress)
-        manifest["files_fingerprint"] = fingerprint
-        text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
-        (partial / "manifest.json").write_text(text + "\n")
-    return open_prepared(facts, folder)
+    with _alone(folder):
+        ready = _ready(facts, folder)
+        if not _of_these_files(ready, fingerprint):  # nobody else was faster
+            with _writing(folder) as partial:
+                manifest = write_arrays(
+                    facts, source, listing, options, selection, partial, progress
+                )
+                manifest["files_fingerprint"] = fingerprint
+                text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
+                (partial / "manifest.json").write_text(text + "\n")
+            ready = open_prepared(facts, folder)
+    return ready
+
+
+def _of_these_files(ready: Prepared | None, fingerprint: str) -> TypeGuard[Prepared]:
+    return ready is not None and ready.manifest["files_fingerprint"] == fingerprint
 
 
 def open_prepared(facts: DatasetCard, folder: Path) -> Prepared:
@@ -190,12 +198,12 @@ def _simulated(name: str, options: Options) -> Path:
     digest = hashlib.sha256(code).hexdigest()[:12]
     folder = cache_root() / "simulated" / f"{name}-{count}-{digest}"
     if not folder.is_dir():
-        try:
-            cohort.write_hospital(folder, name, count, seed=0)
-        except (OSError, UserError) as error:
-            # Another process may have been faster; its records are the same bytes.
+        with _alone(folder):
             if not folder.is_dir():
-                raise _cannot_write(folder.parent, error) from error
+                try:
+                    cohort.write_hospital(folder, name, count, seed=0)
+                except OSError as error:
+                    raise _cannot_write(folder.parent, error) from error
     return folder
 
 
@@ -206,11 +214,14 @@ def _digest(options: Options, selection: pd.DataFrame | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _files_fingerprint(facts: DatasetCard, source: Path, listing: raw.Listing) -> str:
+def _files_fingerprint(facts: DatasetCard, source: Path, listing: Listing) -> str:
     """Hash names and sizes of the raw files, which tell whether they are still the same."""
     # The folder of a simulated hospital is named by its code; a real one may lie anywhere.
     digest = hashlib.sha256(source.name.encode() if facts.simulated else b"")
-    for path in listing.table["path"]:
+    if listing.tensor is not None:
+        array = os.stat(listing.tensor.path)
+        digest.update(f"{listing.tensor.rate} {array.st_size} {array.st_mtime_ns}\n".encode())
+    for path in listing.table["path"] if listing.tensor is None else ():
         stem = f"{source}/{path[:-4]}"
         # The signal file has the header's name; a download may bring it long after the header.
         sizes = [_size(f"{stem}{suffix}") for suffix in (".hea", ".dat", ".mat")]
@@ -236,54 +247,38 @@ def _cannot_write(folder: Path, error: Exception) -> UserError:
 
 
 @contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one program at a time make a folder, and remove what a killed one left of it."""
+    with ExitStack() as held:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder.with_name(f".{folder.name}.lock")))
+            for left in folder.parent.glob(f".{folder.name}-*"):
+                shutil.rmtree(left, ignore_errors=True)
+        except OSError as error:
+            raise _cannot_write(folder.parent, error) from error
+        yield
+
+
+@contextmanager
 def _writing(folder: Path) -> Iterator[Path]:
+    """Write a folder under another name, and put it in place when it is whole."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         partial.chmod(0o755)  # a cache may be shared
     except OSError as error:
         raise _cannot_write(folder.parent, error) from error
+    old = partial.with_name(f"{partial.name}-old")
     try:
         yield partial
-        _publish(partial, folder)
+        with suppress(FileNotFoundError):
+            os.replace(folder, old)
+        os.replace(partial, folder)
     except OSError as error:
         raise UserError(
             f"preparing stopped while writing to {folder.parent} ({error.strerror}); nothing "
             "half-written was kept: free some space, or point ECGNB_CACHE elsewhere, and run again"
         ) from error
     finally:
-        for left in (partial, partial.with_name(f"{partial.name}-old")):
+        for left in (partial, old):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _publish(partial: Path, folder: Path) -> None:
-    """Rename a whole folder to its place, whoever else does the same at the same moment."""
-    old = partial.with_name(f"{partial.name}-old")
-    while True:
-        try:
-            return os.replace(partial, folder)  # replaces an empty folder only
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        if _same(partial, folder):
-            return None  # another process was faster
-        with suppress(FileNotFoundError):
-            os.replace(folder, old)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _same(one: Path, other: Path) -> bool:
-    if any(_size(str(path)) != _size(f"{other}/{path.name}") for path in one.iterdir()):
-        return False
-    with suppress(FileNotFoundError):  # moved away at this moment
-        return (one / "manifest.json").read_bytes() == (other / "manifest.json").read_bytes()
-    return False
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what a killed process left of the same folder more than a day ago."""
-    for left in folder.parent.glob(f".{folder.name}-*"):
-        with suppress(FileNotFoundError):  # finished at this moment
-            if time.time() - left.stat().st_mtime > _ABANDONED_S:
-                shutil.rmtree(left, ignore_errors=True)

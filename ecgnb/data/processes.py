@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import joblib
 from joblib.externals.loky import get_reusable_executor
+
+_WATCH_S = 0.2
 
 
 def in_processes(
@@ -24,9 +30,32 @@ def in_processes(
         is done here.
     """
     workers = max(1, min(joblib.cpu_count(), most))
-    calls = (joblib.delayed(work)(*job) for job in jobs)
+    begun = work if workers == 1 else functools.partial(_with_parent, work)
+    calls = (joblib.delayed(begun)(*job) for job in jobs)
     try:
         yield from joblib.Parallel(workers, return_as="generator")(calls)
     finally:
         if workers > 1:  # joblib would keep the processes, and a program's end wait for them
             get_reusable_executor().shutdown(wait=True)
+
+
+def _with_parent(work: Callable[..., Any], *job: Any) -> Any:
+    end_with_parent()
+    return work(*job)
+
+
+@functools.cache
+def end_with_parent() -> None:
+    """Let this process end with the one that started it, also where that is killed.
+
+    It would else wait for work for ever, or go on writing files that the next start removes. A
+    process whose parent is gone gets another one; only Windows does not tell.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

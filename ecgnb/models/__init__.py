@@ -79,6 +79,7 @@ MODELS: dict[str, Entry] = {
     "lstm": Entry("LSTM", "RNN", rnn.build_lstm, HEADS, True),
     "bilstm": Entry("BiLSTM", "RNN", rnn.build_bilstm, HEADS, True),
 }
+"""The models by name, with what is known of each."""
 
 
 def check_model(name: str, head: str) -> Entry:

@@ -11,7 +11,7 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from ecgnb.study.data import read_labels, read_table
-from ecgnb.study.declare import Study
+from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec
 from ecgnb.study.statistics import (
@@ -122,6 +122,14 @@ def compare_arms(
     study: Study, results: Sequence[Result], first: str = "finetune", second: str = "scratch"
 ) -> pd.DataFrame:
     """Compare two arms in every cell of a study that has both.
+
+    Parameters
+    ----------
+    study : Study
+    results : sequence of Result
+        Final runs.
+    first, second : str
+        Names of `ARMS`; a difference is the first less the second.
 
     Returns
     -------

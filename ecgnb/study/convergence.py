@@ -12,8 +12,8 @@ from scipy import stats
 
 from ecgnb.models import forward_gflop
 from ecgnb.study.compare import Cell, Scores, cell_of
-from ecgnb.study.declare import Study
 from ecgnb.study.estimate import UPDATE_PASSES
+from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.statistics import MARGIN
 

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from ecgnb.study.compare import Scores
-from ecgnb.study.declare import Study
+from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.statistics import LEVEL, MARGIN, Floats
 

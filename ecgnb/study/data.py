@@ -16,7 +16,7 @@ from ecgnb.data.convert import Options
 from ecgnb.data.labels import encode
 from ecgnb.data.prepare import Prepared, prepare
 from ecgnb.errors import UserError
-from ecgnb.study.declare import Study
+from ecgnb.study.grid import Study
 
 _AS_DEFAULT = "default options"
 _TEXT = dict.fromkeys(("record", "patient", "sex", "codes"), str)

@@ -14,7 +14,7 @@ from ecgnb.data.catalog import DatasetCard, card
 from ecgnb.data.labels import encode, full_name
 from ecgnb.errors import UserError
 from ecgnb.study.data import open_dataset, read_labels, read_table, results_root
-from ecgnb.study.declare import Side, Study
+from ecgnb.study.grid import Side, Study
 
 COMMON = "challenge-2021"
 """The label set in which datasets of different vocabularies are compared."""

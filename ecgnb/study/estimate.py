@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from ecgnb.data.catalog import card
 from ecgnb.study.data import missing_datasets, read_table
-from ecgnb.study.declare import Study
+from ecgnb.study.grid import Study
 from ecgnb.study.spec import RunSpec
 from ecgnb.training.transfer import ARMS
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from ecgnb.models import build_model
-from ecgnb.study.declare import Study
 from ecgnb.study.estimate import RUN_S, UPDATE_PASSES, Estimate
+from ecgnb.study.grid import Study
 from ecgnb.study.spec import ALL, RunSpec
 from ecgnb.training.device import activate, choose_device, choose_setting
 from ecgnb.training.fit import Schedule, fit
@@ -31,17 +31,34 @@ class Resolved:
     waits_for: tuple[RunSpec, ...] = ()
 
 
-def resolve(study: Study, cell: RunSpec, score: Score) -> Resolved:
-    """Find the run of a cell, as far as the results so far decide it.
+def resolver(study: Study, score: Score) -> Callable[[RunSpec], Resolved]:
+    """Return a function that finds the run of a cell, as far as the results so far decide it.
 
     Parameters
     ----------
     study : Study
-    cell : RunSpec
-        One of `Study.cells`.
     score : callable
         What is known of a run.
+
+    Returns
+    -------
+    callable
+        For one of `Study.cells`. Cells that differ in their seed alone share their learning rate,
+        so it is looked up once.
     """
+    known: dict[RunSpec, Resolved] = {}
+
+    def resolve(cell: RunSpec) -> Resolved:
+        tuning = replace(cell, seed=study.tuning_seed)
+        if tuning not in known:
+            known[tuning] = _resolve(study, tuning, score)
+        found = known[tuning]
+        return found if found.run is None else Resolved(replace(found.run, seed=cell.seed))
+
+    return resolve
+
+
+def _resolve(study: Study, cell: RunSpec, score: Score) -> Resolved:
     if cell.source:
         rate, missing = _choose(study.source_candidates(cell), score)
         if missing:
@@ -78,8 +95,9 @@ def open_runs(study: Study, score: Score, has_encoder: Callable[[RunSpec], bool]
         trained again when a run needs it.
     """
     found: dict[RunSpec, None] = {}
+    resolve = resolver(study, score)
     for cell in study.cells():
-        resolved = resolve(study, cell, score)
+        resolved = resolve(cell)
         runs = resolved.waits_for if resolved.run is None else (resolved.run,)
         for run in runs:
             if score(run) is not None:
@@ -103,15 +121,17 @@ class Planned:
 def inventory(study: Study, score: Score) -> list[Planned]:
     """List every run that a study needs, in all stages, done or not."""
     found: dict[RunSpec, bool] = {}
+    resolve = resolver(study, score)
+    tuned: set[RunSpec] = set()
     for cell in study.cells():
-        resolved = resolve(study, cell, score)
-        known = resolved.run or cell
+        known = resolve(cell).run or cell
         runs = [known]
-        if len(study.rates(cell.model)) > 1:
-            tuned = replace(cell, source_learning_rate=known.source_learning_rate)
-            runs += [*study.candidates(tuned), *study.source_candidates(cell)]
         if pretraining := known.pretraining():
             runs.append(pretraining)
+        tuning = replace(known, seed=study.tuning_seed)
+        if len(study.rates(cell.model)) > 1 and tuning not in tuned:
+            tuned.add(tuning)
+            runs += [*study.candidates(tuning), *study.source_candidates(cell)]
         for run in runs:
             # Only tuning runs are known by their learning rate before one is chosen.
             rate = run.learning_rate if run.seed == study.tuning_seed else 0.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 from ecgnb.study.data import fingerprints, recorded_runs
-from ecgnb.study.declare import Study
-from ecgnb.study.plan import inventory, open_runs, resolve
+from ecgnb.study.grid import Study
+from ecgnb.study.plan import inventory, open_runs, resolver
 from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Store, open_store
@@ -19,22 +19,28 @@ class Progress:
         self.study = study
         self.store = store
         self.fingerprints = fingerprints(study)
+        self._by_key = store.scores()
         self._scores: dict[RunSpec, float] = {}
         self._key = lru_cache(maxsize=None)(lambda spec: spec.key(self.fingerprints))
 
     def score(self, spec: RunSpec) -> float | None:
         """Return the validation AUROC of a run, or None if it has not been done."""
         if spec not in self._scores:
-            result = self._load(spec)
-            if result is None:
+            if not self._has_data(spec):
                 return None
-            self._scores[spec] = float(result.facts["validation_auroc"])
+            key = self._key(spec)
+            # What was not done when this was opened may be now, here or by another program.
+            score = self._by_key[key] if key in self._by_key else self.store.score(key)
+            if score is None:
+                return None
+            self._scores[spec] = score
         return self._scores[spec]
 
+    def _has_data(self, spec: RunSpec) -> bool:
+        return {spec.dataset, spec.source or spec.dataset} <= self.fingerprints.keys()
+
     def _load(self, spec: RunSpec) -> Result | None:
-        if not {spec.dataset, spec.source or spec.dataset} <= self.fingerprints.keys():
-            return None  # its data are not here
-        return self.store.load(self._key(spec))
+        return self.store.load(self._key(spec)) if self._has_data(spec) else None
 
     def has_encoder(self, spec: RunSpec) -> bool:
         """Tell whether the weights of a pre-training are in the cache."""
@@ -51,8 +57,9 @@ class Progress:
     def all_done(self) -> list[Result]:
         """Return the results of all runs that are done, tuning and pre-training among them."""
         specs: dict[RunSpec, None] = {}
+        resolve = resolver(self.study, self.score)
         for cell in self.study.cells():
-            known = resolve(self.study, cell, self.score).run
+            known = resolve(cell).run
             tuned = known or cell
             runs = [*self.study.source_candidates(cell), *self.study.candidates(tuned)]
             for run in (*runs, known, tuned.pretraining()):
@@ -64,8 +71,9 @@ class Progress:
     def finished(self) -> list[Result]:
         """Return the results of all final runs that are done, in the order of the study."""
         found = []
+        resolve = resolver(self.study, self.score)
         for cell in self.study.cells():
-            spec = resolve(self.study, cell, self.score).run
+            spec = resolve(cell).run
             result = self._load(spec) if spec else None
             if result:
                 found.append(result)

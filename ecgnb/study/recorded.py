@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from ecgnb.study.files import put
+from ecgnb.data.files import put
 from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec
 
@@ -72,10 +72,20 @@ def read_recorded(path: Path | None, key: str) -> Result | None:
     """Return a run of a recorded table, or None if it is not there."""
     if path is None or not path.exists():
         return None
-    row = _recorded_at(path, path.stat().st_mtime_ns).get(key)
-    return None if row is None else _from_row(row)
+    table, rows = _recorded_at(path, path.stat().st_mtime_ns)
+    return _from_row(table.slice(rows[key], 1).to_pylist()[0]) if key in rows else None
 
 
+def recorded_scores(path: Path | None) -> dict[str, float]:
+    """Return the validation AUROC of the runs of a recorded table by their key."""
+    if path is None or not path.exists():
+        return {}
+    table = parquet.read_table(path, columns=["key", "fact_validation_auroc"])
+    return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+# The table stays as it was read: thousands of runs as Python's own values would fill the memory.
 @functools.lru_cache(maxsize=4)
-def _recorded_at(path: Path, changed: int) -> dict[str, dict[str, Any]]:
-    return {row["key"]: row for row in parquet.read_table(path).to_pylist()}
+def _recorded_at(path: Path, changed: int) -> tuple[pa.Table, dict[str, int]]:
+    table = parquet.read_table(path).combine_chunks()
+    return table, {key: row for row, key in enumerate(table["key"].to_pylist())}

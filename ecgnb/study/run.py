@@ -18,12 +18,13 @@ import psutil
 import torch
 from tqdm import tqdm
 
+from ecgnb.data.processes import end_with_parent
 from ecgnb.data.splits import subset, target_split
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS, training_bytes
 from ecgnb.study.data import open_dataset, read_labels, read_table, with_what_is_here
-from ecgnb.study.declare import Study
 from ecgnb.study.estimate import Estimate, duration
+from ecgnb.study.grid import Study
 from ecgnb.study.progress import Progress, open_progress
 from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec
@@ -89,6 +90,7 @@ def run_study(
     check_precision(precision)
     study = with_what_is_here(study)
     state = open_progress(study)
+    state.store.tidy()
     if not state.open_runs():
         return state.finished()
     for dataset in study.datasets:
@@ -233,6 +235,7 @@ _materials: Materials
 
 def _begin(study: Study, store: Store) -> None:
     global _materials
+    end_with_parent()
     torch.set_num_threads(1)
     _materials = Materials(study, store)
 

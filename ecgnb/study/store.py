@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 
 from ecgnb.data.catalog import cache_root
+from ecgnb.data.files import locked, put
 from ecgnb.errors import UserError
-from ecgnb.study.files import put
-from ecgnb.study.recorded import read_recorded
+from ecgnb.study.index import add_score, read_scores
+from ecgnb.study.recorded import read_recorded, recorded_scores
 from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec
 
@@ -48,6 +48,10 @@ class Store:
         """Return where the weights of a pre-training stand in the cache."""
         return self.folder / key[:2] / f"{key}.safetensors"
 
+    def checkpoint(self, key: str) -> Path:
+        """Return where a training that is not finished keeps what it has come to."""
+        return self.folder / key[:2] / f"{key}.checkpoint"
+
     def has(self, key: str) -> bool:
         """Tell whether the result of a run is in the cache."""
         return self.path(key).exists()
@@ -69,7 +73,7 @@ class Store:
         path = self.folder / name[:2] / f"{name}.npy"
         with self._writable():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):  # let go of when its process dies
+            with locked(self._claim(name)):
                 if not path.exists():
                     values = compute()
                     put(path, lambda place: _write_array(place, values))
@@ -87,18 +91,51 @@ class Store:
         UserError
             If the folder cannot be written.
         """
-        path = self.folder / key[:2] / f".{key}.claim"
-        lock = FileLock(path)
-        with self._writable():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(Timeout):
-                lock.acquire(timeout=0)
-        try:
-            yield lock.is_locked
-        finally:
-            if lock.is_locked:
-                path.unlink(missing_ok=True)
-                lock.release()
+        path = self._claim(key)
+        with ExitStack() as held:
+            with self._writable():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                mine = held.enter_context(locked(path, wait=False))
+            yield mine
+
+    def _claim(self, name: str) -> Path:
+        return self.folder / name[:2] / f".{name}.claim"
+
+    def tidy(self) -> None:
+        """Remove what killed programs left; what a living one is writing stays.
+
+        Raises
+        ------
+        UserError
+            If the folder cannot be written.
+        """
+        for left in [*self.folder.glob("??/.*"), *self.folder.glob("??/*.checkpoint")]:
+            # A claim, a file that was being written, or the checkpoint of a run, by their names.
+            name = left.name.removeprefix(".").partition(".")[0]
+            if left.suffix == ".checkpoint" and not self.has(name):
+                continue  # the run goes on from it
+            with self.claim(name) as nobody_else:
+                if nobody_else:
+                    left.unlink(missing_ok=True)
+
+    def scores(self) -> dict[str, float]:
+        """Return the validation AUROC of finished runs by their key, without opening each.
+
+        A run may be missing here; `score` then looks at its result.
+        """
+        there = {path.stem for path in self.folder.glob("??/*.npz")}
+        indexed = read_scores(self.folder)
+        here = {key: score for key, score in indexed.items() if key in there}
+        return {**recorded_scores(self.recorded), **here}
+
+    def score(self, key: str) -> float | None:
+        """Return the validation AUROC of a run of the cache, or None if it has not been done."""
+        path = self.path(key)
+        if not path.exists():
+            return None
+        score = float(_read(path).facts["validation_auroc"])
+        add_score(self.folder, key, score)  # which lacks it, or it would not have been asked for
+        return score
 
     def load(self, key: str) -> Result | None:
         """Return the result of a run, or None if it has not been done."""
@@ -119,6 +156,8 @@ class Store:
             if write_weights:
                 put(self.weights(result.key), write_weights)
             put(self.path(result.key), lambda path: _write(path, result))
+            self.checkpoint(result.key).unlink(missing_ok=True)
+        add_score(self.folder, result.key, float(result.facts["validation_auroc"]))
 
     @contextmanager
     def _writable(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import asdict
 from functools import cache, partial
@@ -16,10 +17,11 @@ from ecgnb.data.prepare import Prepared
 from ecgnb.data.splits import Split, source_split, subset, target_split
 from ecgnb.models import Model, build_model
 from ecgnb.study.data import fingerprints, open_dataset, read_labels
-from ecgnb.study.declare import Study
+from ecgnb.study.grid import Study
 from ecgnb.study.result import Result, provenance
 from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Store
+from ecgnb.training.checkpoint import Checkpoint
 from ecgnb.training.device import (
     Setting,
     activate,
@@ -126,6 +128,7 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
     """
     started = time.perf_counter()
     store, prints = materials.store, materials.fingerprints
+    key = spec.key(prints)
     labels = materials.labels(spec.dataset, spec.label_set, spec.min_positives)
     truth = labels.to_numpy()
     split = materials.split(spec)
@@ -160,6 +163,7 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
         precision=setting.precision,
         features=materials.features(spec, model, setting.precision),
         chosen_on=data(split.test) if check_protocol(spec.protocol).chosen_on_test else None,
+        checkpoint=Checkpoint(store.checkpoint(key), json.dumps(_made_by(setting))),
     )
     facts: dict[str, object] = {
         "train_records": len(rows),
@@ -177,8 +181,8 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
         tested = truth[split.test], predictions.astype(np.float64)
         scores = asdict(evaluate(*tested, thresholds, spec.min_test_positives))
         facts.update(scores, thresholds=[float(value) for value in thresholds])
-    facts.update(seconds=time.perf_counter() - started, training_seconds=trained.seconds)
-    key = spec.key(prints)
+    seconds = time.perf_counter() - started + trained.fitted.earlier_seconds
+    facts.update(seconds=seconds, training_seconds=trained.seconds)
     classes = tuple(labels.columns)
     result = Result(key, spec, classes, records, predictions, trained.fitted.history, facts)
     weights = partial(_write_weights, model, spec) if spec.stage == "pretrain" else None

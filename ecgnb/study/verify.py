@@ -13,7 +13,7 @@ import torch
 from ecgnb.data.catalog import cache_root
 from ecgnb.errors import UserError
 from ecgnb.study.data import recorded_runs
-from ecgnb.study.declare import Study
+from ecgnb.study.grid import Study
 from ecgnb.study.progress import Progress
 from ecgnb.study.result import Result, provenance
 from ecgnb.study.store import Store
@@ -53,7 +53,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether it agrees: to the bit on the same kind of machine, else within `TOLERANCE`."""
+        """Whether it agrees, to the bit on the same kind of machine, else within `TOLERANCE`."""
         return self.identical if self.same_machine else abs(self.difference) <= TOLERANCE
 
 

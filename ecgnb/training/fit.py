@@ -15,13 +15,17 @@ from torch import nn
 from tqdm import tqdm
 
 from ecgnb.errors import UserError
+from ecgnb.training.checkpoint import Checkpoint, State
 from ecgnb.training.device import autocast
 from ecgnb.training.inputs import Data, predict
 from ecgnb.training.metrics import macro_auroc, weighted_f1
-from ecgnb.training.protocol import check_protocol
+from ecgnb.training.protocol import Protocol, check_protocol
 
 _WARM_UP = 0.1  # share of the updates during which the learning rate rises
 _MIN_VALIDATION_POSITIVES = 3
+
+_HISTORY = ("update", "train_loss", "validation_loss", "validation_auroc", "seconds")
+_SEEN_ON_TEST = ("validation_f1", "test_f1")
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class Fitted:
         Its probabilities on validation.
     evaluation_seconds : float
         What looking at validation took; the rest of the time went into updates.
+    earlier_seconds : float
+        What a training that was stopped had taken, where this one went on from its checkpoint.
     """
 
     history: dict[str, list[float]]
@@ -79,6 +85,7 @@ class Fitted:
     validation_auroc: float
     validation: npt.NDArray[np.float32]
     evaluation_seconds: float
+    earlier_seconds: float = 0.0
 
 
 def fit(
@@ -90,6 +97,7 @@ def fit(
     precision: str = "float32",
     progress: str = "",
     test: Data | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Fitted:
     """Train a model, and leave it with the weights that did best.
 
@@ -107,6 +115,8 @@ def fit(
         Text before a progress bar; without it no bar is drawn.
     test : Data, optional
         Only for a protocol that chooses the checkpoint on it, as published.
+    checkpoint : Checkpoint, optional
+        Where a training that is stopped goes on.
 
     Returns
     -------
@@ -121,27 +131,24 @@ def fit(
     )
     # The order of all updates goes to the device at once, so that no update waits for it.
     order, stops = _order(train, schedule)
-    warm_up = max(1, round(_WARM_UP * len(order)))
-    rate = torch.optim.lr_scheduler.LambdaLR(
-        optimiser,
-        lambda update: _rate_factor(update, warm_up, len(order)) if protocol.scheduled else 1.0,
+    names = _HISTORY + (_SEEN_ON_TEST if test is not None else ())
+    state = State({name: [] for name in names}, copy.deepcopy(model.state_dict()))
+    if checkpoint:
+        checkpoint.load(state, model, optimiser)
+    earlier = state.seconds
+    begun = time.perf_counter() - earlier
+    bar = tqdm(
+        total=len(order),
+        initial=state.update,
+        desc=progress,
+        disable=not progress,
+        leave=False,
     )
-    device = train.labels.device
-    truth = _truth(validation)
-    names = ["update", "train_loss", "validation_loss", "validation_auroc", "seconds"]
-    history: dict[str, list[float]] = {
-        name: [] for name in names + ["validation_f1", "test_f1"] * (test is not None)
-    }
-    best, best_state, best_update = -math.inf, copy.deepcopy(model.state_dict()), 0
-    best_auroc = math.nan
-    best_scores = np.empty((0, 0), dtype=np.float32)
-    losses: list[torch.Tensor] = []
-    evaluating = 0.0
-    started = time.perf_counter()
-    bar = tqdm(total=len(order), desc=progress, disable=not progress, leave=False)
     model.train()
-    for update, which in enumerate(order, start=1):
-        with autocast(device, precision):
+    for which in order[state.update :]:
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.learning_rate * _rate_factor(state.update, len(order), protocol)
+        with autocast(train.labels.device, precision):
             logits = model(train.records[which])
         loss = F.binary_cross_entropy_with_logits(logits.float(), train.labels[which])
         optimiser.zero_grad(set_to_none=True)
@@ -149,46 +156,67 @@ def fit(
         if protocol.clipping:
             nn.utils.clip_grad_norm_(trained, protocol.clipping)
         optimiser.step()
-        rate.step()
-        losses.append(loss.detach())  # read at the next evaluation: a GPU is not waited for
+        state.losses.append(loss.detach())
+        state.update += 1
         bar.update()
-        if update not in stops:
-            continue
-        history["train_loss"].append(float(torch.stack(losses).mean()))
-        losses.clear()
-        begun = time.perf_counter()
-        scores = predict(model, validation.records, precision)
-        model.train()
-        reached = macro_auroc(truth, scores, _MIN_VALIDATION_POSITIVES)
-        history["update"].append(update)
-        history["validation_loss"].append(_cross_entropy(truth, scores))
-        history["validation_auroc"].append(reached)
-        if test is not None:
-            seen = predict(model, test.records, precision)
-            model.train()
-            history["validation_f1"].append(weighted_f1(truth, scores))
-            history["test_f1"].append(weighted_f1(_truth(test), seen))
-        value = reached if test is None else history["test_f1"][-1]
-        if value > best:
-            best, best_update, best_auroc = value, update, reached
-            best_state, best_scores = copy.deepcopy(model.state_dict()), scores
-        evaluating += time.perf_counter() - begun
-        history["seconds"].append(time.perf_counter() - started)
+        if state.update in stops:
+            looked = time.perf_counter()
+            _look(state, model, validation, test, precision)
+            state.evaluation_seconds += time.perf_counter() - looked
+            state.history["seconds"].append(time.perf_counter() - begun)
+        if checkpoint and checkpoint.due():
+            state.seconds = time.perf_counter() - begun
+            checkpoint.save(state, model, optimiser)
     bar.close()
-    model.load_state_dict(best_state)
-    if best_update == 0:
+    model.load_state_dict(state.best_weights)
+    if state.best_update == 0:
         raise UserError(
             "no class has enough positives in the validation set to choose a checkpoint; use more "
             "records or a label set with more common classes"
         )
-    return Fitted(history, best_update, best_auroc, best_scores, evaluating)
+    return Fitted(
+        state.history,
+        state.best_update,
+        state.best_auroc,
+        state.best_scores.numpy(),
+        state.evaluation_seconds,
+        earlier,
+    )
+
+
+def _look(
+    state: State, model: nn.Module, validation: Data, test: Data | None, precision: str
+) -> None:
+    """Look at validation, and keep the weights if they are the best so far."""
+    history, truth = state.history, _truth(validation)
+    history["train_loss"].append(float(torch.stack(state.losses).mean()))
+    state.losses.clear()
+    scores = predict(model, validation.records, precision)
+    reached = macro_auroc(truth, scores, _MIN_VALIDATION_POSITIVES)
+    history["update"].append(state.update)
+    history["validation_loss"].append(_cross_entropy(truth, scores))
+    history["validation_auroc"].append(reached)
+    if test is not None:
+        seen = predict(model, test.records, precision)
+        history["validation_f1"].append(weighted_f1(truth, scores))
+        history["test_f1"].append(weighted_f1(_truth(test), seen))
+    model.train()
+    value = reached if test is None else history["test_f1"][-1]
+    if value > state.best_value:
+        state.best_value, state.best_update, state.best_auroc = value, state.update, reached
+        state.best_weights = copy.deepcopy(model.state_dict())
+        state.best_scores = torch.from_numpy(scores)
 
 
 def _truth(data: Data) -> npt.NDArray[np.bool_]:
     return data.labels.cpu().numpy().astype(bool)
 
 
-def _rate_factor(update: int, warm_up: int, updates: int) -> float:
+def _rate_factor(update: int, updates: int, protocol: Protocol) -> float:
+    """Say by what the learning rate is multiplied in an update, counted from 0."""
+    if not protocol.scheduled:
+        return 1.0
+    warm_up = max(1, round(_WARM_UP * updates))
     if update < warm_up:
         return (update + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * (update - warm_up) / max(1, updates - warm_up)))

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
-from sklearn.metrics import average_precision_score
 
 MIN_TEST_POSITIVES = 10
 """A class with fewer positives in a test set takes no part in its macro averages."""
@@ -35,6 +33,8 @@ def auroc(truth: Truth, scores: Scores) -> npt.NDArray[np.float64]:
     ndarray of float64, shape (classes,)
         NaN where a class has no positive or no negative.
     """
+    from scipy import stats  # takes half a second, which `ecgnb status` need not wait for
+
     positives = truth.sum(axis=0).astype(np.float64)
     pairs = positives * (len(truth) - positives)
     ranks = stats.rankdata(scores, axis=0)
@@ -124,6 +124,8 @@ def evaluate(
     min_positives : int
         Classes with fewer stand in no macro average.
     """
+    from sklearn.metrics import average_precision_score  # slow to import, as above
+
     use = eligible(truth, min_positives)
     nothing = float("nan")
     return TestMetrics(

@@ -16,6 +16,7 @@ from torch import nn
 
 from ecgnb.errors import UserError
 from ecgnb.models import Model
+from ecgnb.training.checkpoint import Checkpoint
 from ecgnb.training.device import autocast
 from ecgnb.training.fit import Fitted, Schedule, fit
 from ecgnb.training.inputs import Data, Records, predict
@@ -55,6 +56,7 @@ ARMS = {
         "probed, then fine-tuned", pretrained=True, frozen=False, probing=1 / 3
     ),
 }
+"""The arms by name, with what each starts from and trains."""
 
 
 def check_arm(name: str) -> Arm:
@@ -95,6 +97,7 @@ def train_arm(
     precision: str = "float32",
     features: torch.Tensor | None = None,
     chosen_on: Data | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train a model in one arm and predict the test records.
 
@@ -117,6 +120,8 @@ def train_arm(
         where that is known already.
     chosen_on : Data, optional
         The test records with their labels, for a protocol that chooses the checkpoint on them.
+    checkpoint : Checkpoint, optional
+        Where a training that is stopped goes on; what comes before its last part is done again.
     """
     kind = check_arm(arm)
     started = time.perf_counter()
@@ -150,10 +155,11 @@ def train_arm(
         schedule,
         precision=precision,
         test=chosen_on,
+        checkpoint=checkpoint,
     )
     if probed:
         fitted = _joined(probed, fitted)
-    seconds = time.perf_counter() - started - fitted.evaluation_seconds
+    seconds = time.perf_counter() - started + fitted.earlier_seconds - fitted.evaluation_seconds
     predicted = predict(trainable, parts[2], precision) if len(parts) == 3 else _NOTHING
     return Trained(fitted, predicted, seconds)
 

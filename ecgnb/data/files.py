@@ -1,0 +1,50 @@
+"""Files that are whole or not there at all, and locks that do not outlive their program."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+def put(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file under another name, and put it in place in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The temporary name has no suffix that any reader looks for.
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    os.close(handle)
+    try:
+        write(Path(name))
+        with open(name, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # a temporary file is its owner's alone; results are for all
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Keep other programs out; say whether that worked, which it always does for who waits.
+
+    A program that dies lets go of its locks. The file at `path` is there only while it is locked,
+    or where its program was killed.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    lock = FileLock(path)
+    with suppress(Timeout):
+        lock.acquire(timeout=-1 if wait else 0)
+    try:
+        yield lock.is_locked
+    finally:
+        if lock.is_locked:
+            path.unlink(missing_ok=True)
+            lock.release()

@@ -1,0 +1,183 @@
+"""What a study is: a grid of runs over pairs of a source and a target."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from itertools import product
+
+from ecgnb.data.convert import Options
+from ecgnb.models import MODELS
+from ecgnb.study.spec import RunSpec
+from ecgnb.training.metrics import MIN_TEST_POSITIVES
+from ecgnb.training.transfer import check_arm
+
+
+@dataclass(frozen=True)
+class Side:
+    """The source or the target of a pair: a dataset, its label set, and how long to train on it.
+
+    In a study that counts epochs, `updates` is 0.
+    """
+
+    dataset: str
+    label_set: str
+    min_positives: int
+    updates: int = 0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A source and a target, and what to compare on them.
+
+    Attributes
+    ----------
+    source, target : Side
+    models, heads : tuple of str
+    sizes : tuple of int
+        Training records; `ecgnb.study.spec.ALL` for all.
+    seeds : tuple of int
+    arms : tuple of str
+    min_test_positives : int
+        See `ecgnb.study.spec.RunSpec`.
+    """
+
+    source: Side
+    target: Side
+    models: tuple[str, ...]
+    heads: tuple[str, ...]
+    sizes: tuple[int, ...]
+    seeds: tuple[int, ...]
+    arms: tuple[str, ...]
+    min_test_positives: int = MIN_TEST_POSITIVES
+
+
+@dataclass(frozen=True)
+class Study:
+    """A declared grid of runs, read from one TOML file.
+
+    Attributes
+    ----------
+    name, title, description : str
+    recorded : bool
+        Whether its records are named, and its runs recorded, under ``results/``.
+    protocol : str
+    tuning_seed : int
+        Chooses the learning rate of each arm, model and size; it stands in no comparison.
+    learning_rates : tuple of (str, tuple of float)
+        The grid of a model, of a family of models, or of all (an empty name); the same for every
+        arm. With one value nothing is tuned.
+    batch_size : int
+    evaluations, epochs : int
+        How often validation is looked at, or for how many epochs to train, with a look each.
+    data : Options
+        How its datasets are prepared.
+    pairs : tuple of Pair
+    shard : tuple of int
+        Which share of the final runs to do, such as (2, 5) for the second of five.
+    """
+
+    name: str
+    title: str
+    description: str
+    recorded: bool
+    protocol: str
+    tuning_seed: int
+    learning_rates: tuple[tuple[str, tuple[float, ...]], ...]
+    batch_size: int
+    pairs: tuple[Pair, ...]
+    evaluations: int = 0
+    epochs: int = 0
+    data: Options = field(default_factory=Options)
+    shard: tuple[int, int] = (1, 1)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All seeds of all pairs."""
+        return tuple(sorted({seed for pair in self.pairs for seed in pair.seeds}))
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All models of all pairs."""
+        return tuple(dict.fromkeys(model for pair in self.pairs for model in pair.models))
+
+    def rates(self, model: str) -> tuple[float, ...]:
+        """Return the grid of learning rates of a model."""
+        known = dict(self.learning_rates)
+        return known.get(model) or known.get(MODELS[model].family) or known[""]
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of all datasets that the study reads, sources first."""
+        names = [pair.source.dataset for pair in self.pairs]
+        names += [pair.target.dataset for pair in self.pairs]
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def digest(self) -> str:
+        """Hash of the declaration, to tell one version of a study from another."""
+        declared = {**asdict(self), "shard": None}
+        return hashlib.sha256(json.dumps(declared).encode()).hexdigest()[:8]
+
+    def cells(self) -> Iterator[RunSpec]:
+        """Go through all final runs, seeds outermost, learning rates still open (0).
+
+        An arm that starts at random is the same run beside every source of its target.
+        """
+        number, shards = self.shard
+        # Drawn, so that every shard has long runs and short ones.
+        draw = random.Random(0)
+        for cell in dict.fromkeys(self._all_cells()):
+            if draw.randrange(shards) == number - 1:
+                yield cell
+
+    def _all_cells(self) -> Iterator[RunSpec]:
+        for seed, pair in product(self.seeds, self.pairs):
+            if seed not in pair.seeds:
+                continue
+            for size, model, head, arm in product(pair.sizes, pair.models, pair.heads, pair.arms):
+                if head in MODELS[model].heads:
+                    yield self._cell(pair, model, head, arm, size, seed)
+
+    def _cell(self, pair: Pair, model: str, head: str, arm: str, size: int, seed: int) -> RunSpec:
+        source = pair.source if check_arm(arm).pretrained else Side("", "", 0, 0)
+        return RunSpec(
+            stage="final",
+            dataset=pair.target.dataset,
+            label_set=pair.target.label_set,
+            min_positives=pair.target.min_positives,
+            model=model,
+            head=head,
+            arm=arm,
+            size=size,
+            seed=seed,
+            protocol=self.protocol,
+            learning_rate=0.0,
+            updates=pair.target.updates,
+            batch_size=self.batch_size,
+            evaluations=self.evaluations,
+            epochs=self.epochs,
+            source=source.dataset,
+            source_label_set=source.label_set,
+            source_min_positives=source.min_positives,
+            source_updates=source.updates,
+            min_test_positives=pair.min_test_positives,
+        )
+
+    def candidates(self, cell: RunSpec) -> list[RunSpec]:
+        """Return the tuning runs among which the learning rate of `cell` is chosen."""
+        tuning = replace(cell, stage="tune", seed=self.tuning_seed)
+        return [replace(tuning, learning_rate=rate) for rate in self.rates(cell.model)]
+
+    def source_candidates(self, cell: RunSpec) -> list[RunSpec]:
+        """Return the pre-trainings among which the source's learning rate is chosen."""
+        runs = []
+        for rate in self.rates(cell.model):
+            tuning = replace(cell, seed=self.tuning_seed, source_learning_rate=rate)
+            run = tuning.pretraining()
+            if run:
+                runs.append(run)
+        return runs

@@ -1,0 +1,38 @@
+"""The page on the package: its examples run, and what it names is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ecgnb.models import MODELS
+from ecgnb.study.data import recorded_runs
+from ecgnb.study.declare import load_study
+from ecgnb.training.transfer import ARMS
+
+PAGE = (Path(__file__).parents[1] / "book" / "api.md").read_text(encoding="utf-8")
+TRAIN, COMPARE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def run(example: str) -> dict:
+    namespace: dict = {}
+    exec(compile(example, "book/api.md", "exec"), namespace)
+    return namespace
+
+
+def test_training_of_ones_own(capsys):
+    done = run(TRAIN)
+    assert done["trained"].test.shape == done["labels"][done["split"].test].shape
+    assert 0.5 < float(capsys.readouterr().out) <= 1
+
+
+@pytest.mark.skipif(not recorded_runs(load_study("clinical")).exists(), reason="no recorded runs")
+def test_comparison_of_recorded_runs(monkeypatch, capsys):
+    monkeypatch.delenv("ECGNB_DATA", raising=False)
+    assert len(run(COMPARE)["found"])
+    assert "verdict" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [*MODELS, *ARMS])
+def test_every_model_and_arm_is_named(name):
+    assert f"`{name}`" in PAGE

@@ -1,0 +1,224 @@
+"""Datasets of one's own, and layouts that no real records are at hand for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import WriteRecord
+
+from ecgnb.data import catalog, layouts
+from ecgnb.data.cohort import write_hospital
+from ecgnb.data.convert import Options
+from ecgnb.data.layouts import LAYOUTS
+from ecgnb.data.prepare import prepare
+from ecgnb.data.records import LEADS
+from ecgnb.errors import UserError
+from ecgnb.study.declare import load_study
+from ecgnb.study.run import run_study
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty ECGNB_DATA."""
+    folder = tmp_path / "ecg"
+    folder.mkdir()
+    monkeypatch.setenv("ECGNB_DATA", str(folder))
+    return folder
+
+
+def write_card(root: Path, layout: str, extra: str = "") -> None:
+    (root / "mine.toml").write_text(
+        f'[mine]\ntitle = "My hospital"\nlayout = "{layout}"\nvocabulary = "own"\n{extra}'
+    )
+
+
+def waves(count: int, samples: int = 2000) -> np.ndarray:
+    """Signals in microvolts, (records, samples, 12), none of which begins or ends with 0."""
+    return np.random.default_rng(0).integers(1, 900, (count, samples, 12)).astype(np.int16)
+
+
+def test_every_layout_of_a_card_can_be_read():
+    assert set(catalog.LAYOUTS) == set(LAYOUTS)
+
+
+@pytest.mark.parametrize("leads_first", [False, True])
+@pytest.mark.parametrize("kind", ["int16", "float32"])
+def test_an_array_and_a_table(root, leads_first, kind):
+    (root / "mine").mkdir()
+    signals = waves(30)
+    signals[3, 1500:] = 0  # filled up
+    signals[4] = 0
+    stored = signals if kind == "int16" else (signals / 1000).astype(kind)
+    np.save(root / "mine" / "signals.npy", stored.transpose(0, 2, 1) if leads_first else stored)
+    table = pd.DataFrame(
+        {"patient": np.arange(30) // 2, "age": 50, "sex": "F", "long QT": np.arange(30) % 2}
+    )
+    table["site"] = "north"  # neither 0 nor 1: not a class
+    table.to_csv(root / "mine" / "records.csv", index=False)
+    write_card(root, "array", "sampling_rates = [200]\n")
+    prepared = prepare("mine", Options(rate=200, antialias=False))
+    assert prepared.manifest["dropped"] == [
+        {"record": "000004", "reason": "every sample is 0 or missing"}
+    ]
+    assert np.array_equal(prepared.signals[0], signals[0].T)
+    assert (
+        list(prepared.table["flags"])[3] == "padded unlabelled"
+        or "padded" in prepared.table["flags"].iloc[3]
+    )
+    assert prepared.table["codes"].iloc[1] == "long-QT"
+    assert (prepared.table["sex"] == "female").all()
+    folds = prepared.table.groupby("patient")["fold"].nunique()
+    assert (folds == 1).all()
+
+
+def test_records_and_a_table(root, write_record: WriteRecord):
+    for name in ("a/R1", "a/R2", "b/R1"):
+        write_record(root / "mine" / name[0], name[2:])
+    pd.DataFrame(
+        {"record": ["a/R1", "R2", "b/R1", "R1", "R9"], "codes": ["AF", "AF SB", "", "", ""]}
+    ).to_csv(root / "mine" / "records.csv", index=False)
+    write_card(root, "table")
+    prepared = prepare("mine")
+    assert list(prepared.table["record"]) == ["R2", "a/R1", "b/R1"]
+    assert list(prepared.table["codes"]) == ["AF SB", "AF", ""]
+    assert prepared.manifest["counts"]["absent"] == 2  # "R1" may be either
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ("rows", "3 records in the array, but 2 rows in the table"),
+        ("shape", r"holds int16 values of shape \(3, 12, 12\)"),
+        ("rate", "must give its sampling_rates"),
+        ("classes", "neither a column 'codes' nor a column of zeros and ones"),
+        ("table", "records.csv is missing"),
+        ("array", "signals.npy is missing"),
+        ("folder", "My hospital is not in"),
+    ],
+)
+def test_what_is_wrong_is_said(root, spoil, message):
+    if spoil != "folder":
+        (root / "mine").mkdir()
+        if spoil != "array":
+            shape = (3, 12, 12) if spoil == "shape" else (3, 12, 500)
+            np.save(root / "mine" / "signals.npy", np.ones(shape, dtype=np.int16))
+        if spoil != "table":
+            rows = 2 if spoil == "rows" else 3
+            column = "age" if spoil == "classes" else "AF"
+            table = pd.DataFrame({column: [0, 50, 1][:rows]})
+            table.to_csv(root / "mine" / "records.csv", index=False)
+    write_card(root, "array", "" if spoil == "rate" else "sampling_rates = [100]\n")
+    with pytest.raises(UserError, match=message):
+        prepare("mine")
+
+
+def test_ptb(root, write_record: WriteRecord):
+    reasons = ("Myocardial infarction", "Healthy control", "Heart failure (NYHA 2)")
+    leads = [*(lead.lower() for lead in LEADS), "vx", "vy", "vz"]
+    for patient, reason in enumerate(reasons, start=1):
+        for record in ("s1_re", "s2_re"):
+            write_record(
+                root / "ptb" / f"patient00{patient}",
+                f"{record}{patient}",
+                rate=1000,
+                samples=12_000,
+                leads=leads,
+                comments=("age: 81", "sex: female", f"Reason for admission: {reason}"),
+            )
+    prepared = prepare("ptb")
+    assert list(prepared.table["patient"].unique()) == ["patient001", "patient002", "patient003"]
+    by_patient = prepared.table.groupby("patient")["codes"].first()
+    assert list(by_patient) == ["myocardial-infarction", "healthy-control", "heart-failure-nyha-2"]
+    assert (prepared.table["age"] == 81).all()
+    assert (prepared.table["sex"] == "female").all()
+
+
+def test_incart_tells_its_patients(root, write_record: WriteRecord):
+    said = "<age>: 65 <sex>: F <diagnoses> Coronary artery disease"
+    for number, patient in enumerate((1, 1, 2), start=1):
+        write_record(
+            root / "incartdb",
+            f"I0{number}",
+            rate=257,
+            samples=257 * 60,
+            codes="",
+            comments=(said, f"patient {patient}", "PVCs, noise"),
+        )
+    table = prepare("incart").table
+    assert list(table["patient"]) == ["1", "1", "2"]
+    assert (table["age"] == 65).all()
+    assert (table["codes"] == "").all()
+
+
+def test_code_test(root):
+    folder = root / "code-test" / "data"
+    (folder / "annotations").mkdir(parents=True)
+    values = np.zeros((4, 4096, 12), dtype=np.float32)
+    values[:, 48:4048] = waves(4, 4000) / 1000
+    values[1, :648] = values[1, 3448:] = 0  # seven seconds
+    order = layouts._CODE_TEST_LEADS
+    with h5py.File(folder / "ecg_tracings.hdf5", "w") as file:
+        file["tracings"] = values
+    names = ["1dAVb", "RBBB", "LBBB", "SB", "AF", "ST"]
+    stated = np.eye(4, 6, dtype=int)
+    stated[3] = 0
+    pd.DataFrame(stated, columns=names).to_csv(
+        folder / "annotations" / "gold_standard.csv", index=False
+    )
+    pd.DataFrame({"age": [20, 30, 40, 50], "sex": ["M", "F", "M", "F"]}).to_csv(
+        folder / "attributes.csv", index=False
+    )
+    prepared = prepare("code-test", Options(rate=400, antialias=False))
+    assert list(prepared.table["codes"]) == ["1dAVb", "RBBB", "LBBB", "NORM"]
+    assert list(prepared.table["sex"]) == ["male", "female", "male", "female"]
+    avr = prepared.signals[0, LEADS.index("aVR")]
+    assert np.allclose(avr, 1000 * values[0, 48:4048, order.index("aVR")], atol=0.51)
+    assert ["padded" in flags for flags in prepared.table["flags"]] == [False, True, False, False]
+
+
+def test_a_study_with_another_target(root):
+    write_hospital(root / "mine", "sim-south", 300, seed=3)
+    write_card(root, "challenge")
+    study = load_study("demo:mine")
+    assert study.name == "demo:mine"
+    assert [pair.target.dataset for pair in study.pairs] == ["mine"]
+    assert study.pairs[0].target.label_set == "own-all"
+    assert study.pairs[0].sizes == (50, 0)  # 200 are more than may be trained on
+    with pytest.raises(UserError, match="There is no dataset 'yours'"):
+        load_study("demo:yours")
+    with pytest.raises(UserError, match="unknown study 'demon'"):
+        load_study("demon:mine")
+
+
+def test_a_study_from_a_file(tmp_path):
+    text = (ROOT / "ecgnb" / "studies" / "demo.toml").read_text()
+    path = tmp_path / "small.toml"
+    path.write_text(text.replace("seeds = [0, 1, 2]", "seeds = [0]"))
+    study = load_study(str(path))
+    assert (study.name, study.seeds, study.recorded) == ("small", (0,), False)
+    path.write_text("title = ")
+    with pytest.raises(UserError, match="not valid TOML"):
+        load_study(str(path))
+    with pytest.raises(UserError, match=r"cannot read the study .*none.toml: No such file"):
+        load_study(str(tmp_path / "none.toml"))
+
+
+@pytest.mark.slow
+def test_every_chapter_runs_on_data_of_ones_own(root, tmp_path, cache):
+    """As the page says: a card of four lines, and the name of the study."""
+    write_hospital(root / "mine", "sim-south", 400, seed=3)
+    write_card(root, "challenge")
+    study = load_study("demo:mine", seeds=[0, 1], sizes=[50, 0], models=["gru", "resnet1d18"])
+    assert len(run_study(study, progress=False)) == 2 * 2 * 2 * 4
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        command = [sys.executable, "-m", "papermill", notebook, tmp_path / "out.ipynb"]
+        command += ["-p", "study", "demo:mine", "--no-progress-bar"]
+        subprocess.run(command, cwd=tmp_path, check=True)

@@ -1,0 +1,74 @@
+"""What the repository's host is asked to do is well-formed, and does no more than it must."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+GITHUB = Path(__file__).resolve().parents[1] / ".github"
+WORKFLOW = GITHUB / "workflows" / "check.yml"
+FILES = [(WORKFLOW, "github-workflows"), (GITHUB / "dependabot.yml", "dependabot")]
+
+
+def problems(path: Path, schema: str) -> str:
+    """What is wrong with a file by the published schema, which comes with the checker."""
+    command = [sys.executable, "-m", "check_jsonschema", f"--builtin-schema=vendor.{schema}", path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return done.stdout + done.stderr if done.returncode else ""
+
+
+def workflow() -> dict:
+    return yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
+
+
+def test_every_file_is_checked():
+    assert sorted(GITHUB.rglob("*.yml")) == sorted(path for path, _ in FILES)
+
+
+@pytest.mark.parametrize(("path", "schema"), FILES, ids=lambda value: getattr(value, "stem", ""))
+def test_file_follows_the_published_schema(path, schema):
+    assert problems(path, schema) == ""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("    runs-on: ubuntu-24.04\n", "", "runs-on"),
+        ("permissions:\n  contents: read", "permissions:\n  contents: reed", "reed"),
+        ("    steps:\n", "    step:\n", "step"),
+        ("  pull_request:\n", "  pull_requests:\n", "pull_requests"),
+    ],
+)
+def test_mistake_is_found(right, wrong, said, tmp_path):
+    text = WORKFLOW.read_text(encoding="utf-8")
+    assert right in text
+    broken = tmp_path / "check.yml"
+    broken.write_text(text.replace(right, wrong, 1), encoding="utf-8")
+    assert said in problems(broken, "github-workflows")
+
+
+def test_there_is_no_second_way_to_check():
+    steps = workflow()["jobs"]["check"]["steps"]
+    commands = [step["run"].strip() for step in steps if "run" in step]
+    assert commands[-1] == ".ci/run"
+    assert not re.search(r"\bmake\b|pytest|jupyter-book", " ".join(commands))
+
+
+def test_actions_are_pinned_to_commits():
+    used = re.findall(r"uses: (\S+)( # v\d+\.\d+\.\d+)?$", WORKFLOW.read_text(), re.MULTILINE)
+    steps = [step for job in workflow()["jobs"].values() for step in job["steps"]]
+    assert [action for action, _ in used] == [step["uses"] for step in steps if "uses" in step]
+    for action, version in used:
+        assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", action)
+        assert version, f"say after {action} which version that is"
+
+
+def test_only_the_last_step_may_write():
+    declared = workflow()
+    assert declared["permissions"] == {"contents": "read"}
+    assert "permissions" not in declared["jobs"]["check"]
+    assert declared["jobs"]["publish"]["permissions"] == {"pages": "write", "id-token": "write"}
+    assert "refs/heads/main" in declared["jobs"]["publish"]["if"]

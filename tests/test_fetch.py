@@ -641,6 +641,45 @@ def test_killed_and_resumed(server, root):
     assert contents(root / "made" / "1") == {"a.hea": noise(2_000_000)}
 
 
+class Stopped(BaseException):
+    """As a kill: nothing in the code expects it."""
+
+
+@pytest.mark.parametrize("way", ["list", "zip", "completed"])
+def test_stopped_at_any_step_nothing_half_is_whole(server, root, monkeypatch, way):
+    few = dict(list(RECORDS.items())[::4])
+    put(server, few)
+    server.files["/x.zip"] = a_zip(few)
+    facts = a_card(f"{server.url}/x.zip" if way == "zip" else server.bucket("made/1/"))
+    really, left = os.replace, 0
+
+    def replace_or_stop(old, new):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Stopped
+        really(old, new)
+
+    for steps in range(99):
+        shutil.rmtree(root / "made", ignore_errors=True)
+        if way == "completed":
+            (root / "made" / "g0").mkdir(parents=True)
+            (root / "made" / "g0" / "R0000.hea").write_bytes(few["g0/R0000.hea"])
+        left = steps
+        monkeypatch.setattr(os, "replace", replace_or_stop)
+        try:
+            folder, _ = get(facts)
+            break
+        except Stopped:
+            assert way == "completed" or not (root / "made").exists()
+            assert not list(root.rglob("made/**/.ecgnb-whole.json"))
+        monkeypatch.setattr(os, "replace", really)
+        folder, _ = get(facts)
+        assert contents(folder) == few
+    assert contents(folder) == few
+    assert steps > (1 if way == "zip" else len(few) / 2)
+
+
 @pytest.mark.parametrize("home", ["list", "zip"])
 def test_a_fetched_dataset_can_be_prepared(server, root, tmp_path, monkeypatch, home):
     monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "cache"))

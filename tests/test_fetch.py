@@ -513,7 +513,7 @@ def test_a_disk_that_fills_up(server, root, monkeypatch):
     monkeypatch.setattr(download.os, "replace", full)
     folder, said = get(a_card(server.bucket("made/1/")))
     assert folder is None
-    assert "cannot write to" in said[-1]
+    assert "cannot read or write in" in said[-1]
     assert "No space left on device" in said[-1]
 
 

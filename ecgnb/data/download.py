@@ -42,6 +42,17 @@ class _PassingError(Exception):
         self.wait = wait
 
 
+def _open_session() -> requests.Session:
+    """Open a session with no more connections to a server than it bears."""
+    session = requests.Session()
+    adapter = HTTPAdapter(pool_maxsize=CONNECTIONS, pool_block=True)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    # Compressed on the way, a file would have another size than announced, and no ranges.
+    session.headers.update({"Accept-Encoding": "identity", "User-Agent": f"ecgnb/{__version__}"})
+    return session
+
+
 @dataclass(frozen=True)
 class Transfer:
     """What the downloads of one call share.
@@ -57,19 +68,8 @@ class Transfer:
     """
 
     parts: Path
-    session: requests.Session = field(default_factory=lambda: _open_session())
+    session: requests.Session = field(default_factory=_open_session)
     stop: threading.Event = field(default_factory=threading.Event)
-
-
-def _open_session() -> requests.Session:
-    """Open a session with no more connections to a server than it bears."""
-    session = requests.Session()
-    adapter = HTTPAdapter(pool_maxsize=CONNECTIONS, pool_block=True)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    # Compressed on the way, a file would have another size than announced, and no ranges.
-    session.headers.update({"Accept-Encoding": "identity", "User-Agent": f"ecgnb/{__version__}"})
-    return session
 
 
 def ask(transfer: Transfer, url: str, method: str = "GET") -> requests.Response:

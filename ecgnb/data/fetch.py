@@ -73,8 +73,8 @@ def fetch(
                 _fetch(place, progress and "TQDM_DISABLE" not in os.environ, say)
     except OSError as error:
         raise UserError(
-            f"cannot write to {root} ({error.strerror or error}); what has arrived is kept: free "
-            "some space or correct the folder, and fetch again"
+            f"cannot read or write in {root} ({error.strerror or error}); what has arrived is "
+            "kept: free some space or correct the folder, and fetch again"
         ) from error
     return place.folder
 

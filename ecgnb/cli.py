@@ -1,4 +1,4 @@
-"""The command line: ``ecgnb datasets | prepare | plan | run | status``."""
+"""The command line: ``ecgnb datasets | fetch | prepare | plan | run | status``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from ecgnb import __version__
-from ecgnb.data.catalog import CATALOG, cache_root, data_root, find, own_cards
+from ecgnb.data.catalog import CATALOG, cache_root, card, data_root, find, own_cards
 from ecgnb.data.convert import Options
+from ecgnb.data.fetch import describe, fetch, joined_of, no_home
 from ecgnb.data.prepare import prepare, summary
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
@@ -81,6 +82,33 @@ def datasets() -> None:
         typer.echo(f"{facts.name:18} {count:>8} records  {facts.licence:24} {here}")
     if root is None:
         typer.echo("ECGNB_DATA is not set: set it to the folder that holds your datasets.")
+
+
+@app.command("fetch")
+def fetch_datasets(
+    names: Annotated[list[str] | None, typer.Argument(help="Datasets, by their names.")] = None,
+    study: Annotated[str, typer.Option(help="Fetch the datasets of this study.")] = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what ecgnb does not read, such as 500 Hz records.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be fetched; download nothing.")
+    ] = False,
+) -> None:
+    """Download public datasets to where ECGNB_DATA points; stop it whenever you like."""
+    wanted = [card(name) for name in names or []]
+    if study:
+        needed = [part for name in load_study(study).datasets for part in joined_of(card(name))]
+        for reason in filter(None, map(no_home, dict.fromkeys(needed))):
+            typer.echo(reason)
+        wanted += [one for one in needed if one.homes]
+    elif not wanted:
+        raise UserError("name a dataset, or a study with --study; `ecgnb datasets` lists them")
+    for one in dict.fromkeys(wanted):
+        if dry_run:
+            typer.echo(describe(one, everything=everything))
+        else:
+            fetch(one, everything=everything, say=typer.echo)
 
 
 @app.command("prepare")
@@ -251,7 +279,7 @@ def main() -> None:
         typer.echo(f"ecgnb: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        typer.echo("ecgnb: stopped; finished runs are kept, run again to go on", err=True)
+        typer.echo("ecgnb: stopped; what is finished is kept, run again to go on", err=True)
         sys.exit(130)
 
 

@@ -133,9 +133,8 @@ def _used(card: DatasetCard, studies: list[Study]) -> str:
 
 
 def _download(card: DatasetCard) -> Iterator[str]:
-    if card.mirror:
-        command = f"aws s3 sync --no-sign-request {card.mirror} $ECGNB_DATA/{card.folders[0]}"
-        yield f"To download it all:\n\n```\n{command}\n```"
+    if card.homes:
+        yield f"To download it:\n\n```\necgnb fetch {card.name}\n```"
 
 
 def _label_sets() -> Iterator[str]:

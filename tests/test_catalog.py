@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ecgnb.data.catalog import CATALOG, cache_root, card, data_root, find, load_card
+from ecgnb.data.homes import kind
 from ecgnb.data.labels import VOCABULARIES
 from ecgnb.errors import UserError
 
@@ -16,7 +17,6 @@ OWN_CARD = """
 title = "My hospital"
 version = "2024"
 url = ""
-mirror = ""
 licence = "not public"
 citation = ""
 description = "ECGs of one ward."
@@ -57,7 +57,8 @@ def test_every_card_can_be_used(name):
     assert one.seconds[0] <= one.seconds[1]
     assert one.patients <= one.records
     assert one.simulated == name.startswith("sim-")
-    assert not one.mirror or one.mirror.startswith("s3://physionet-open/")
+    assert all(home.startswith("https://") and kind(home) for home in one.homes)
+    assert not (one.simulated and one.homes)
 
 
 @pytest.mark.parametrize("name", CATALOG)

@@ -31,8 +31,8 @@ class DatasetCard:
     ----------
     name, title : str
         Its key (small letters, digits and hyphens) and its name in print.
-    version, url, mirror : str
-        The release described here, its landing page and its open copy on S3.
+    version, url : str
+        The release described here and its landing page.
     licence, citation : str
         The licence of the data and the key of its reference in ``book/references.bib``.
     description : str
@@ -57,6 +57,11 @@ class DatasetCard:
         Whether records of one patient can be told: a patient id, or one record a patient.
     amplitude : str
         ``mV`` if amplitude was kept, ``z-score`` if each lead was standardised.
+    homes : tuple of str
+        Where it can be fetched, tried in this order; the kinds of addresses are said in
+        `ecgnb.data.homes`.
+    unread : tuple of str
+        Folders of a download that ecgnb does not read; fetched only if all is asked for.
     also : tuple of str
         Other datasets of the catalog whose records are added; it is here only if they are.
     simulated : bool
@@ -72,7 +77,6 @@ class DatasetCard:
     folders: tuple[str, ...]
     version: str = ""
     url: str = ""
-    mirror: str = ""
     licence: str = ""
     citation: str = ""
     description: str = ""
@@ -84,6 +88,8 @@ class DatasetCard:
     amplitude: str = "mV"
     notes: str = ""
     record_range: tuple[str, ...] = ()
+    homes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     simulated: bool = False
 

@@ -182,9 +182,10 @@ def _raw_folder(facts: DatasetCard, *, needed: bool) -> Path | None:
         return None
     source = find(facts, root)
     if source is None and needed:
+        way = f"Run `ecgnb fetch {facts.name}`" if facts.homes else "Put it there"
         raise UserError(
-            f"{facts.title} is not in {root}; looked for {', '.join(facts.folders)}. Put it there "
-            f"(from {facts.url}), or point ECGNB_DATA at the folder that holds it"
+            f"{facts.title} is not in {root}; looked for {', '.join(facts.folders)}. {way}, or "
+            "point ECGNB_DATA at the folder that holds it"
         )
     return source
 

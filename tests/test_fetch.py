@@ -1,0 +1,774 @@
+"""Downloads from a server on this machine that misbehaves in every way that real ones do."""
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections import namedtuple
+from dataclasses import asdict, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from typer.testing import CliRunner
+
+from ecgnb import cli
+from ecgnb.data import download, fetch, place
+from ecgnb.data.catalog import CATALOG, card
+from ecgnb.data.cohort import write_hospital
+from ecgnb.data.entries import Entry, HomeError, is_whole, read_sums, safe_path
+from ecgnb.data.prepare import prepare
+from ecgnb.errors import UserError
+
+PAGE = 7  # files on one page of a list
+
+
+def md5(content):
+    return hashlib.md5(content).hexdigest()
+
+
+def noise(size, seed=0):
+    return hashlib.shake_256(bytes([seed])).digest(size)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 20
+    disable_nagle_algorithm = True  # else each small file waits for an acknowledgement
+
+    def log_message(self, *_):
+        pass
+
+    def setup(self):
+        super().setup()
+        with self.server.lock:
+            self.server.connected += 1
+            self.server.most = max(self.server.most, self.server.connected)
+
+    def finish(self):
+        with self.server.lock:
+            self.server.connected -= 1
+        super().finish()
+
+    def do_HEAD(self):
+        self._answer(body=False)
+
+    def do_GET(self):
+        self._answer(body=True)
+
+    def _answer(self, body):
+        path = unquote(urlsplit(self.path).path)
+        with self.server.lock:
+            self.server.asked.append((self.command, self.path, self.headers.get("Range", "")))
+            faults = self.server.faults.get(path, [])
+            status, headers = faults.pop(0) if faults else (200, {})
+        if status != 200:
+            return self._send(status, b"no", headers)
+        query = parse_qs(urlsplit(self.path).query)
+        if query.get("list-type") == ["2"]:
+            return self._send(200, self._list(query), {})
+        if path not in self.server.files:
+            return self._send(404, b"none", {})
+        content = self.server.files[path]
+        tag = self.server.tags.get(path, f'"{md5(content)}"')
+        headers = {"ETag": tag}
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        same = self.headers.get("If-Range", tag) == tag
+        if asked and same and self.server.ranges:
+            start = int(asked[1])
+            if start >= len(content):
+                return self._send(416, b"", {})
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            return self._send(206, content[start:], headers, body, path)
+        return self._send(200, content, headers, body, path)
+
+    def _send(self, status, content, headers, body=True, path=""):
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if not body or self.command == "HEAD":
+            return
+        drops = self.server.drops.get(path, [])
+        end = drops.pop(0) if drops else len(content)
+        for start in range(0, min(end, len(content)), self.server.piece):
+            piece = content[start : min(start + self.server.piece, end)]
+            try:
+                self.wfile.write(piece)
+            except OSError:  # whoever asked is gone
+                break
+            with self.server.lock:
+                self.server.served += len(piece)
+            if self.server.pause:
+                time.sleep(self.server.pause)
+        if end < len(content):
+            self.close_connection = True
+            if path in self.server.changing:
+                self.server.files[path] = self.server.changing[path]
+
+    def _list(self, query):
+        (prefix,) = query["prefix"]
+        keys = sorted(k[1:] for k in self.server.files if k[1:].startswith(prefix))
+        start = int(query.get("continuation-token", ["0"])[0])
+        text = '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+        for key in keys[start : start + PAGE]:
+            content = self.server.listed.get(f"/{key}", self.server.files[f"/{key}"])
+            tag = self.server.tags.get(f"/{key}", f'"{md5(content)}"').replace('"', "&quot;")
+            text += f"<Contents><Key>{key}</Key><ETag>{tag}</ETag>"
+            text += f"<Size>{len(content)}</Size></Contents>"
+        if start + PAGE < len(keys):
+            text += f"<NextContinuationToken>{start + PAGE}</NextContinuationToken>"
+        return f"{text}</ListBucketResult>".encode()
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.lock = threading.Lock()
+        self.files = {}  # by their paths: what is served
+        self.listed = {}  # what a list says is served, where it is something else
+        self.tags = {}
+        self.faults = {}  # answers that come before the right one
+        self.drops = {}  # after how many bytes the connection breaks
+        self.changing = {}  # what a file becomes after a break
+        self.asked = []
+        self.served = self.connected = self.most = 0
+        self.ranges = True
+        self.piece, self.pause = 1 << 16, 0.0
+
+    def handle_error(self, *_):  # a connection that the other side has cut
+        pass
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def bucket(self, prefix):
+        return f"{self.url}/?list-type=2&prefix={prefix}"
+
+    def got(self, path):
+        return [bytes_ for method, asked, bytes_ in self.asked if method == "GET" and asked == path]
+
+
+@pytest.fixture
+def server():
+    one = Server()
+    thread = threading.Thread(target=one.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield one
+    one.shutdown()
+    one.server_close()
+    thread.join(5)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    root = tmp_path / "data"
+    root.mkdir()
+    monkeypatch.setenv("ECGNB_DATA", str(root))
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.setattr(download, "FIRST_WAIT_S", 0.01)
+    return root
+
+
+def a_card(*homes, **changes):
+    facts = replace(card("georgia"), name="made", title="Made", folders=("made/1", "made"))
+    return replace(facts, homes=homes, **changes)
+
+
+def get(facts, **options):
+    said = []
+    try:
+        folder = fetch.fetch(facts, progress=False, say=said.append, **options)
+    except UserError as error:
+        return None, [*said, str(error)]
+    return folder, said
+
+
+def contents(folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in files
+        if not path.name.startswith(".")
+    }
+
+
+def nothing_but_work(root):
+    """Whether nothing is taken for a dataset, and nothing lies outside the data root."""
+    return [p.name for p in root.iterdir()] == [".ecgnb-fetch"] and [
+        p.name for p in root.parent.iterdir()
+    ] == ["data"]
+
+
+def a_zip(members, top="the-project-1.0/", change=None):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name, content in members.items():
+            info = zipfile.ZipInfo(top + name)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            if change:
+                change(info)
+            opened.writestr(info, content)
+    return packed.getvalue()
+
+
+RECORDS = {f"g{i % 3}/R{i:04d}{end}": noise(2000 + i, i) for i in range(10) for end in (".hea",)}
+RECORDS |= {f"g{i % 3}/R{i:04d}.mat": noise(9000 + i, i) for i in range(10)}
+
+
+def put(server, files, prefix="made/1/"):
+    server.files |= {f"/{prefix}{name}": content for name, content in files.items()}
+
+
+def test_files_of_a_bucket(server, root):
+    put(server, RECORDS)
+    folder, said = get(a_card(server.bucket("made/1/")))
+    assert folder == root / "made" / "1"
+    assert contents(folder) == RECORDS
+    assert "licence: CC BY 4.0" in said[1]
+    assert "reyna2021" in said[2]
+    assert "20 of 20 files" in said[-1]
+    asked = len(server.asked)
+    folder, said = get(a_card(server.bucket("made/1/")))
+    assert len(server.asked) == asked
+    assert said == [f"Made is here, whole: {folder}"]
+
+
+def test_a_break_is_resumed(server, root):
+    big = noise(400_000)
+    put(server, {"a.hea": big})
+    server.drops["/made/1/a.hea"] = [150_000, 100_000]
+    folder, _ = get(a_card(server.bucket("made/1/")))
+    assert contents(folder) == {"a.hea": big}
+    ranges = server.got("/made/1/a.hea")
+    assert ranges[0] == ""
+    assert all(re.fullmatch(r"bytes=\d+-", one) for one in ranges[1:])
+    assert server.served < 500_000
+
+
+def test_a_server_without_ranges_begins_again(server, root):
+    big = noise(400_000)
+    put(server, {"a.hea": big})
+    server.ranges = False
+    server.drops["/made/1/a.hea"] = [150_000]
+    folder, _ = get(a_card(server.bucket("made/1/")))
+    assert contents(folder) == {"a.hea": big}
+    assert server.served > 500_000
+
+
+def test_wrong_checksum_is_refused(server, root):
+    put(server, RECORDS)
+    path = "/made/1/g0/R0000.mat"
+    server.listed[path] = noise(9000, 99)
+    server.tags[path] = f'"{md5(server.listed[path])}"'
+    folder, said = get(a_card(server.bucket("made/1/")))
+    assert folder is None
+    assert "g0/R0000.mat is not what was announced: its checksum" in said[-1]
+    assert "run it again later" in said[-1]
+    assert len(server.got(path)) == 2
+    assert nothing_but_work(root)
+
+
+@pytest.mark.parametrize("real", [5000, 9500])
+def test_file_of_another_length_is_refused(server, root, real):
+    put(server, {"a.hea": noise(real)})
+    server.listed["/made/1/a.hea"] = noise(9000)
+    server.tags["/made/1/a.hea"] = '"the same"'
+    folder, said = get(a_card(server.bucket("made/1/")))
+    assert folder is None
+    assert re.search("a.hea (ended too early|does not have the rest|is longer)", said[-1])
+    assert nothing_but_work(root)
+
+
+def test_missing_home_falls_back_with_one_sentence(server, root):
+    put(server, RECORDS)
+    folder, said = get(a_card(f"{server.url}/none.zip", server.bucket("made/1/")))
+    assert contents(folder) == RECORDS
+    (sentence,) = [one for one in said if "going on with" in one]
+    assert "none.zip answers 404" in sentence
+    assert server.asked[0][:2] == ("HEAD", "/none.zip")
+    assert len([one for one in server.asked if one[1] == "/none.zip"]) == 1
+
+
+def test_missing_file_is_an_error(server, root):
+    put(server, RECORDS)
+    server.faults["/made/1/g1/R0001.hea"] = [(404, {})]
+    folder, said = get(a_card(server.bucket("made/1/")))
+    assert folder is None
+    assert "g1/R0001.hea answers 404" in said[-1]
+    assert nothing_but_work(root)
+
+
+def test_a_server_that_recovers(server, root):
+    put(server, RECORDS)
+    path = "/made/1/g1/R0001.hea"
+    server.faults[path] = [(503, {"Retry-After": "1"}), (429, {}), (500, {})]
+    start = time.monotonic()
+    folder, _ = get(a_card(server.bucket("made/1/")))
+    assert contents(folder) == RECORDS
+    assert len(server.got(path)) == 4
+    assert time.monotonic() - start >= 1
+
+
+def test_patience_ends(server, root):
+    put(server, RECORDS)
+    server.faults["/"] = [(503, {})] * 99
+    folder, said = get(a_card(server.bucket("made/1/")))
+    assert folder is None
+    assert "answers 503" in said[-1]
+    assert len(server.asked) == download.TRIES
+    server.faults["/"] = [(429, {"Retry-After": "7200"})]
+    assert "asks to wait 7200 s" in get(a_card(server.bucket("made/1/")))[1][-1]
+    server.faults = {}
+    assert contents(get(a_card(server.bucket("made/1/")))[0]) == RECORDS
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_checksum_of_an_object_sent_in_pieces(server, root, right):
+    """Its tag in the list is no MD5; the checksum is in PhysioNet's own list."""
+    big = noise(90_000)
+    digest = hashlib.sha256(big).hexdigest() if right else "0" * 64
+    put(server, {"a.hea": big, "SHA256SUMS.txt": f"{digest} a.hea\n".encode()})
+    server.tags["/made/1/a.hea"] = f'"{md5(big)}-2"'
+    folder, said = get(a_card(server.bucket("made/1/")))
+    assert (folder is not None) == right
+    assert right or "its checksum or its size is wrong" in said[-1]
+
+
+def test_file_that_changes_while_it_is_fetched(server, root):
+    old, new = a_zip({"a.hea": noise(300_000, 1)}), a_zip({"a.hea": noise(300_000, 2)})
+    server.files["/x.zip"] = old
+    server.drops["/x.zip"] = [100_000]
+    server.changing["/x.zip"] = new
+    folder, said = get(a_card(f"{server.url}/x.zip"))
+    assert folder is None
+    assert "x.zip has changed since it was looked up: fetch again" in said[-1]
+    assert nothing_but_work(root)
+    folder, _ = get(a_card(f"{server.url}/x.zip"))
+    assert contents(folder) == {"a.hea": noise(300_000, 2)}
+    assert server.got("/x.zip")[-1] == ""  # nothing of the old one was continued
+
+
+def test_archive(server, root):
+    sums = "".join(f"{hashlib.sha256(c).hexdigest()} {n}\n" for n, c in RECORDS.items())
+    members = {**RECORDS, "SHA256SUMS.txt": sums.encode(), "big/x.hea": noise(5000, 5)}
+    server.files["/x.zip"] = a_zip(members)
+    facts = a_card(f"{server.url}/x.zip", unread=("big/",))
+    folder, said = get(facts)
+    assert contents(folder) == {**RECORDS, "SHA256SUMS.txt": sums.encode()}
+    assert "21 files" in said[-1]
+    assert [p.name for p in (root / ".ecgnb-fetch").iterdir() if p.is_dir()] == []
+    assert get(facts)[1] == [f"Made is here, whole: {folder}"]
+    folder, said = get(facts, everything=True)
+    assert contents(folder) == members
+    assert get(facts)[1] == [f"Made is here, whole: {folder}"]  # more than is asked for
+
+
+def test_half_unpacked_archive_goes_on(server, root):
+    server.files["/x.zip"] = a_zip(RECORDS)
+    tree = root / ".ecgnb-fetch" / "made-1" / "tree" / "1"
+    (tree / "g0").mkdir(parents=True)
+    (tree / "g0" / "R0000.mat").write_bytes(RECORDS["g0/R0000.mat"][:500])
+    (tree / "g0" / "R0003.mat").write_bytes(RECORDS["g0/R0003.mat"])
+    (tree / "g0" / "R9999.mat").write_bytes(b"of a home that failed")
+    folder, _ = get(a_card(f"{server.url}/x.zip"))
+    assert contents(folder) == RECORDS
+
+
+def _as_link(info):
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+
+
+def _bad_sum(name):
+    return {name: b"content", "SHA256SUMS.txt": f"{'0' * 64} {name}\n".encode()}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (a_zip({"a.hea": b"1", "../../../out.hea": b"2"}), "does not stay below"),
+        (a_zip({"a.hea": b"1", "x/../../../../out": b"2"}), "does not stay below"),
+        (a_zip({"/etc/out": b"2"}, top=""), "does not stay below"),
+        (a_zip({"C:/out": b"2"}, top=""), "does not stay below"),
+        (a_zip({"..\\out": b"2"}, top=""), "does not stay below"),
+        (a_zip({".ecgnb-whole.json": b"{}"}), "does not stay below"),
+        (a_zip({"a.hea": b"/etc/passwd"}, change=_as_link), "is a link or a device"),
+        (a_zip({"a.hea": bytes(3_000_000)}), "would unpack to 3 MB"),
+        (a_zip({"a": b"1", "a/b": b"2"}), "two files of one name"),
+        (a_zip(_bad_sum("a.hea")), "a.hea in it does not have its published checksum"),
+        (a_zip({"a.hea": noise(9000)})[:-30], "no whole zip archive"),
+        (a_zip({"a.hea": noise(9000)}).replace(noise(9000)[99:200], bytes(101)), "zip archive"),
+        (b"<html>a page of some portal</html>", "no whole zip archive"),
+    ],
+)
+def test_bad_archives_are_refused(server, root, content, message):
+    server.files["/x.zip"] = content
+    folder, said = get(a_card(f"{server.url}/x.zip"))
+    assert folder is None
+    assert "x.zip is refused" in said[-1]
+    assert message in said[-1]
+    assert nothing_but_work(root)
+    assert list(root.rglob("x.zip")) == []  # nor is it tried again
+
+
+def test_names_in_a_list_stay_below_the_folder(server, root):
+    server.files["/made/SHA256SUMS.txt"] = f"{'0' * 64} ../out.hea\n".encode()
+    folder, said = get(a_card(f"{server.url}/made/SHA256SUMS.txt"))
+    assert folder is None
+    assert "does not stay below" in said[-1]
+    with pytest.raises(HomeError):
+        safe_path("a//b")
+
+
+def test_a_list_of_checksums(server, root):
+    put(server, RECORDS, "files/1/training/made/")
+    lines = [f"{hashlib.sha256(c).hexdigest()} training/made/{n}" for n, c in RECORDS.items()]
+    lines.append(f"{'0' * 64} training/other/x.hea")
+    server.files["/files/1/SHA256SUMS.txt"] = "\n".join(lines).encode()
+    home = f"{server.url}/files/1/SHA256SUMS.txt#training/made/"
+    folder, _ = get(a_card(home))
+    assert contents(folder) == RECORDS
+    shutil.rmtree(folder)
+    server.files["/files/1/training/made/g0/R0000.hea"] = b"something else"
+    folder, said = get(a_card(home))
+    assert folder is None
+    assert "its checksum or its size is wrong" in said[-1]
+
+
+@pytest.mark.parametrize("between", [" ", "  ", " *", " ./", "  ./"])
+def test_checksums_are_read_however_they_are_written(between):
+    assert read_sums(f"{'AB' * 32}{between}a b/c.txt\r\n") == {"a b/c.txt": f"sha256:{'ab' * 32}"}
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_record_of_zenodo(server, root, right):
+    packed = a_zip({"a.hdf5": noise(9000), "annotations/b.csv": b"1"}, top="data/")
+    server.files["/files/data.zip"] = packed
+    digest = md5(packed) if right else "0" * 32
+    one = {"key": "data.zip", "size": len(packed), "checksum": f"md5:{digest}"}
+    one["links"] = {"self": f"{server.url}/files/data.zip"}
+    other = {"key": "README", "size": 1, "checksum": "md5:", "links": {"self": ""}}
+    server.files["/api/records/7"] = json.dumps({"files": [other, one]}).encode()
+    folder, said = get(a_card(f"{server.url}/api/records/7#data.zip"))
+    if right:
+        assert set(contents(folder)) == {"a.hdf5", "annotations/b.csv"}
+    else:
+        assert folder is None
+        assert "its checksum or its size is wrong" in said[-1]
+
+
+@pytest.mark.parametrize("address", ["/?list-type=2&prefix=x/", "/api/records/7#x.zip"])
+def test_a_home_that_answers_with_a_page(server, root, address):
+    server.files["/api/records/7"] = b"<html>"
+    server._list = None
+    folder, said = get(a_card(server.url + address))
+    assert folder is None
+    assert re.search("lists no file|no record of Zenodo", said[-1])
+
+
+def test_at_most_eight_connections(server, root):
+    many = {f"R{i:03d}.hea": noise(5000, i) for i in range(60)}
+    put(server, many)
+    server.pause = 0.01
+    folder, _ = get(a_card(server.bucket("made/1/")))
+    assert contents(folder) == many
+    assert 2 <= server.most <= 8
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.mark.parametrize("home", ["zip", "list"])
+def test_not_enough_room(server, root, monkeypatch, home):
+    server.files["/x.zip"] = a_zip(RECORDS)
+    put(server, RECORDS)
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: Usage(10**9, 10**9, 1_000_000))
+    facts = a_card(f"{server.url}/x.zip" if home == "zip" else server.bucket("made/1/"))
+    folder, said = get(facts)
+    assert folder is None
+    assert re.search(rf"Made needs 50\.\d MB and {root} has 1\.0 MB free: free some", said[-1])
+    assert not [one for one in server.asked if one[0] == "GET" and "list-type" not in one[1]]
+    assert nothing_but_work(root)
+
+
+def test_a_disk_that_fills_up(server, root, monkeypatch):
+    put(server, RECORDS)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(download.os, "replace", full)
+    folder, said = get(a_card(server.bucket("made/1/")))
+    assert folder is None
+    assert "cannot read or write in" in said[-1]
+    assert "No space left on device" in said[-1]
+
+
+def test_what_is_there_is_completed(server, root):
+    put(server, RECORDS)
+    folder = root / "made"  # not the folder that fetch would choose
+    for name, content in RECORDS.items():
+        if name.startswith("g0/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+    broken = "g0/R0003.mat"
+    (folder / broken).write_bytes(RECORDS[broken][:-1] + b"?")
+    (folder / "g0" / "R0006.hea").unlink()
+    (folder / "notes.txt").write_text("mine")
+    there = {name for name in RECORDS if name.startswith("g0/")} - {broken, "g0/R0006.hea"}
+    server.files["/x.zip"] = a_zip(RECORDS)
+    found, said = get(a_card(f"{server.url}/x.zip", server.bucket("made/1/")))
+    assert found == folder
+    assert contents(folder) == {**RECORDS, "notes.txt": b"mine"}
+    assert "14 of 20 files" in said[-1]
+    assert not any(server.got(f"/made/1/{name}") for name in there)
+    assert server.got("/x.zip") == []
+    assert get(a_card(server.bucket("made/1/")))[1] == [f"Made is here, whole: {folder}"]
+    (folder / broken).unlink()
+    assert "1 of 20 files" in get(a_card(server.bucket("made/1/")))[1][-1]
+
+
+def test_whole_folder_from_elsewhere_is_recognised(server, root):
+    put(server, RECORDS)
+    for name, content in RECORDS.items():
+        (root / "made" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "made" / name).write_bytes(content)
+    folder, said = get(a_card(server.bucket("made/1/")))
+    assert folder == root / "made"
+    assert "0 of 20 files" in said[-1]
+    assert all("list-type" in one[1] for one in server.asked)
+
+
+def test_another_layout_is_left_alone(server, root):
+    put(server, RECORDS)
+    (root / "made").mkdir()
+    (root / "made" / "R0000.hea").write_text("flat")
+    folder, said = get(a_card(server.bucket("made/1/")))
+    assert contents(folder) == {"R0000.hea": b"flat"}
+    assert "another layout" in said[-1]
+
+
+def test_two_datasets_of_one_download(server, root, monkeypatch):
+    put(server, RECORDS)
+    first = a_card(server.bucket("made/1/"), record_range=("R0000", "R0004"))
+    first = replace(first, folders=("made/1", "first"))
+    second = replace(first, name="second", title="Second", folders=("made/1", "second"))
+    second = replace(second, record_range=("R0005", "R0009"))
+    monkeypatch.setattr(place, "CATALOG", {"made": first, "second": second})
+    folder, _ = get(first)
+    asked = len(server.asked)
+    assert get(second) == (folder, [f"Second is here, whole: {folder}"])
+    assert len(server.asked) == asked
+    # In a folder of its own, a dataset gets no records of the other.
+    os.renames(folder, root / "first")
+    for name in contents(root / "first"):
+        if name != "g0/R0000.hea":
+            (root / "first" / name).unlink()
+    get(first)
+    stems = {name.partition("/")[2][:5] for name in contents(root / "first")}
+    assert stems == {f"R000{i}" for i in range(5)}
+
+
+def test_two_at_once(server, root):
+    put(server, RECORDS)
+    server.pause = 0.02
+    results = []
+    facts = a_card(server.bucket("made/1/"))
+    threads = [threading.Thread(target=lambda: results.append(get(facts))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert [folder for folder, _ in results] == [root / "made" / "1"] * 2
+    assert contents(root / "made" / "1") == RECORDS
+    assert any("another process: waiting" in one for _, said in results for one in said)
+    assert all(len(server.got(f"/made/1/{name}")) == 1 for name in RECORDS)
+
+
+def card_file(path, facts):
+    lines = [f"[{facts.name}]"]
+    for key, value in asdict(facts).items():
+        if key != "name":
+            lines.append(f"{key} = {json.dumps(value)}")
+    path.write_text("\n".join(lines))
+    return path
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_killed_and_resumed(server, root):
+    big = a_zip({"a.hea": noise(2_000_000)})
+    server.files["/x.zip"] = big
+    server.piece, server.pause = 20_000, 0.05
+    card_file(root / "made.toml", a_card(f"{server.url}/x.zip"))
+    command = [sys.executable, "-m", "ecgnb.cli", "fetch", "made"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        parts = root / ".ecgnb-fetch" / "made-1" / "parts"
+        wait_for(lambda: parts.is_dir() and sum(p.stat().st_size for p in parts.iterdir()), 60)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+    assert not (root / "made").exists()
+    (part,) = parts.iterdir()
+    have = part.stat().st_size
+    assert 0 < have < len(big)
+    wait_for(lambda: server.connected == 0)
+    server.served, server.pause = 0, 0.0
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "whole, 1 files" in done.stdout
+    assert done.stderr == ""  # no bar, as TQDM_DISABLE is set
+    assert server.got("/x.zip") == ["", f"bytes={have}-"]
+    assert server.served == len(big) - have
+    assert contents(root / "made" / "1") == {"a.hea": noise(2_000_000)}
+
+
+class Stopped(BaseException):
+    """As a kill: nothing in the code expects it."""
+
+
+@pytest.mark.parametrize("way", ["list", "zip", "completed"])
+def test_stopped_at_any_step_nothing_half_is_whole(server, root, monkeypatch, way):
+    few = dict(list(RECORDS.items())[::4])
+    put(server, few)
+    server.files["/x.zip"] = a_zip(few)
+    facts = a_card(f"{server.url}/x.zip" if way == "zip" else server.bucket("made/1/"))
+    really, left = os.replace, 0
+
+    def replace_or_stop(old, new):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Stopped
+        really(old, new)
+
+    for steps in range(99):
+        shutil.rmtree(root / "made", ignore_errors=True)
+        if way == "completed":
+            (root / "made" / "g0").mkdir(parents=True)
+            (root / "made" / "g0" / "R0000.hea").write_bytes(few["g0/R0000.hea"])
+        left = steps
+        monkeypatch.setattr(os, "replace", replace_or_stop)
+        try:
+            folder, _ = get(facts)
+            break
+        except Stopped:
+            assert way == "completed" or not (root / "made").exists()
+            assert not list(root.rglob("made/**/.ecgnb-whole.json"))
+        monkeypatch.setattr(os, "replace", really)
+        folder, _ = get(facts)
+        assert contents(folder) == few
+    assert contents(folder) == few
+    assert steps > (1 if way == "zip" else len(few) / 2)
+
+
+@pytest.mark.parametrize("home", ["list", "zip"])
+def test_a_fetched_dataset_can_be_prepared(server, root, tmp_path, monkeypatch, home):
+    monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "cache"))
+    write_hospital(tmp_path / "written", "sim-north", 20, seed=0)
+    files = contents(tmp_path / "written")
+    put(server, files)
+    server.files["/x.zip"] = a_zip(files)
+    facts = a_card(f"{server.url}/x.zip" if home == "zip" else server.bucket("made/1/"))
+    folder, _ = get(facts)
+    assert folder == root / "made" / "1"
+    prepared = prepare(facts)
+    assert prepared.manifest["counts"]["kept"] == 20
+    assert prepared.manifest["counts"]["absent"] == 0
+
+
+def test_dry_run_downloads_nothing(server, root):
+    put(server, RECORDS)
+    server.files["/x.zip"] = packed = a_zip(RECORDS)
+    text = fetch.describe(a_card(f"{server.url}/x.zip", unread=("g0/",)))
+    assert f"from: {server.url}/x.zip" in text
+    assert f"one archive, {len(packed) / 1e6:.1f} MB" in text
+    assert "all but g0/" in text
+    assert "licence: CC BY 4.0" in text
+    assert f"to: {root / 'made' / '1'}" in text
+    text = fetch.describe(a_card(f"{server.url}/none.zip", server.bucket("made/1/")))
+    assert "20 files, 0.1 MB" in text
+    assert all("list-type" in asked for method, asked, _ in server.asked if method == "GET")
+    assert list(root.iterdir()) == []
+    with pytest.raises(UserError, match=r"could not be fetched: .*none\.zip answers 404"):
+        fetch.describe(a_card(f"{server.url}/none.zip"))
+    (root / "made").mkdir()
+    (root / "made" / "R0000.hea").write_text("flat")
+    assert "nothing: Made lies there in another layout" in fetch.describe(
+        a_card(server.bucket("made/1/"))
+    )
+
+
+def test_progress_in_bytes(server, root, monkeypatch, capsys):
+    put(server, {"a.hea": noise(2_000_000)})
+    monkeypatch.delenv("TQDM_DISABLE")
+    fetch.fetch(a_card(server.bucket("made/1/")))
+    assert re.search(r"made: fetching: 100%.*2\.00M/2\.00M \[.*B/s\]", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("sim-north", "is simulated by ecgnb: nothing has to be fetched"),
+        ("ptb-xl-filtered", "has no public home known to ecgnb"),
+        ("ptb-xl-extended", "is no download of its own but joined of ptb-xl and ptb-xl-filtered"),
+    ],
+)
+def test_what_cannot_be_fetched(root, name, sentence):
+    with pytest.raises(UserError, match=sentence):
+        fetch.fetch(name)
+
+
+def test_every_card_says_where_it_is_or_why_not():
+    assert all(bool(facts.homes) != bool(fetch.no_home(facts)) for facts in CATALOG.values())
+    assert card("chapman-shaoxing").homes == card("ningbo").homes
+
+
+def test_command_line(root, monkeypatch):
+    def run(*arguments):
+        return CliRunner().invoke(cli.app, ["fetch", *arguments])
+
+    result = run("--study", "demo")
+    assert result.exit_code == 0
+    assert result.output.count("nothing has to be fetched") == 2
+    fetched = []
+    monkeypatch.setattr(cli, "fetch", lambda one, **_: fetched.append(one.name))
+    result = run("--study", "clinical-filtered")  # which has ptb-xl-extended
+    assert result.exit_code == 0
+    assert fetched.count("ptb-xl") == 1
+    assert result.output.count("has no public home") == 1
+    assert "name a dataset" in str(run().exception)
+    assert "no dataset 'ptb_xl'" in str(run("ptb_xl").exception)
+    monkeypatch.delenv("ECGNB_DATA")
+    with pytest.raises(UserError, match="ECGNB_DATA is not set"):
+        fetch.fetch("ptb-xl")
+
+
+def test_is_whole(tmp_path):
+    (tmp_path / "a").write_bytes(b"123456789")
+    crc = "crc32:cbf43926"  # the check value of this checksum
+    assert is_whole(Entry("a", 9, crc), tmp_path / "a")
+    assert not is_whole(Entry("a", 8, crc), tmp_path / "a")
+    assert not is_whole(Entry("a", None, "sha256:00"), tmp_path / "a")
+    assert is_whole(Entry("a"), tmp_path / "a")
+    assert not is_whole(Entry("b"), tmp_path / "b")
+    assert not is_whole(Entry("a/b", 1), tmp_path / "a" / "b")
+    assert not is_whole(Entry("a"), tmp_path)

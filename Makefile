@@ -31,12 +31,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export TQDM_DISABLE = 1
 unexport MPLBACKEND PYTHONPATH
 
-.PHONY: help book test lint bench clean
+.PHONY: help book test lint address colab bench clean
 
 help:
 	@echo "make book    execute the notebooks and build the book: _build/html/index.html"
 	@echo "make test    ruff, mypy and the tests"
 	@echo "make lint    ruff and mypy only"
+	@echo "make colab   rehearse the notebooks as they run in Google Colab"
+	@echo "make address write the address of this repository into the notebooks, for Colab"
 	@echo "make bench   measure speed on two cores: a quarter of an hour, with nothing else running"
 	@echo "make clean   remove what was built; keeps .venv and the cache of trained runs"
 	@echo "PYTHON=python3.12 make ... chooses the interpreter (3.11 or newer)"
@@ -61,6 +63,12 @@ lint: $(STAMP)
 # One thread a process: with more, small networks on shared cores slow down a hundredfold.
 test: lint
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+
+colab: $(STAMP)
+	@$(BIN)/python tests/colab.py
+
+address: $(STAMP)
+	@$(BIN)/python -m ecgnb.repository
 
 bench: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py

@@ -25,7 +25,9 @@ from ecgnb.study.statistics import DETECTABLE, LEVEL, POWER
 from ecgnb.training.transfer import ARMS
 
 
-def open_study(namespace: Mapping[str, Any], parameters: Sequence[str] = ("study",)) -> Study:
+def open_study(
+    namespace: Mapping[str, Any], parameters: Sequence[str] = ("study", "drive")
+) -> Study:
     """Check a notebook's parameters and load its study.
 
     Parameters

@@ -1,7 +1,11 @@
 """A Sphinx extension: links from the book to its repository, as far as that is on GitHub.
 
-The address is asked of git while the book is built, so that no file names it and a fork links to
-itself. Without a remote on GitHub every link is left out.
+The address is asked of git while the book is built, so that a fork links to itself. Without a
+remote on GitHub every link is left out.
+
+A hosted notebook cannot ask git where to install the package from. ``python -m ecgnb.repository``
+writes the address into the notebooks' set-up cells; chapters whose notebooks name another
+repository than this one have no link to Colab.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import importlib
 import inspect
 import re
 import subprocess
+import sys
 from functools import partial
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
@@ -31,6 +36,9 @@ _REMOTE = re.compile(
     r"(?P<owner>[a-z\d-]+)/(?P<name>[\w.-]+?)(?:\.git)?/?",
     re.IGNORECASE | re.ASCII,
 )
+
+# As it stands in the JSON of a notebook.
+_SOURCE = re.compile(r'_source = \\"([^"\\]*)\\"')
 
 
 def on_github(remote: str) -> str:
@@ -67,7 +75,28 @@ def _git(folder: Path, *arguments: str) -> str:
         return ""
 
 
-def notebook_links(repository: str, page: str) -> dict[str, str]:
+def installed_from(notebook: Path) -> str:
+    """Return OWNER/NAME of the repository in a notebook's set-up cell; empty if there is none."""
+    found = _SOURCE.search(notebook.read_text(encoding="utf-8"))
+    return on_github(found[1].removeprefix("git+")) if found else ""
+
+
+def write_address(notebooks: Path, repository: str) -> None:
+    """Write into the set-up cell of each notebook of a folder where it installs the package from.
+
+    Parameters
+    ----------
+    notebooks : Path
+    repository : str
+        OWNER/NAME.
+    """
+    address = f'_source = \\"git+{_GITHUB}/{repository}\\"'
+    for path in sorted(notebooks.glob("*.ipynb")):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(_SOURCE.sub(lambda _: address, text), encoding="utf-8")
+
+
+def notebook_links(repository: str, page: str, installed_from: str) -> dict[str, str]:
     """Return what a page of the book links to, by the text of the link.
 
     Parameters
@@ -78,12 +107,15 @@ def notebook_links(repository: str, page: str) -> dict[str, str]:
         Name of the page, such as ``editions/clinical/01_small_data``. Chapters link to the
         notebook they were executed from, since executed notebooks are not in git; other pages
         have no links.
+    installed_from : str
+        OWNER/NAME of the repository that the notebook installs the package from in Colab.
     """
     chapter = PurePosixPath(page)
     if not repository or chapter.parts[0] != "editions":
         return {}
     path = f"{repository}/blob/{_BRANCH}/notebooks/{chapter.name}.ipynb"
-    return {"Open in Colab": f"{_COLAB}/{path}", "Notebook on GitHub": f"{_GITHUB}/{path}"}
+    links = {"Notebook on GitHub": f"{_GITHUB}/{path}"}
+    return {"Open in Colab": f"{_COLAB}/{path}", **links} if installed_from == repository else links
 
 
 def source_link(repository: str, domain: str, info: dict[str, str]) -> str | None:
@@ -126,7 +158,9 @@ def _configure(app: Sphinx, config: Config) -> None:
 
 def _add_links(repository: str, app: Sphinx, doctree: nodes.document) -> None:
     """Put a chapter's links under its title."""
-    links = notebook_links(repository, app.env.docname)
+    page = app.env.docname
+    notebook = Path(app.srcdir).parent / "notebooks" / f"{PurePosixPath(page).name}.ipynb"
+    links = notebook_links(repository, page, installed_from(notebook) if notebook.exists() else "")
     title = next(doctree.findall(nodes.title), None)
     if not links or title is None:
         return
@@ -135,3 +169,12 @@ def _add_links(repository: str, app: Sphinx, doctree: nodes.document) -> None:
         line += nodes.reference(text, text, refuri=address, internal=False)
         line += nodes.Text(" ")
     title.parent.insert(title.parent.index(title) + 1, line)
+
+
+if __name__ == "__main__":
+    folder = Path(__file__).parents[1]
+    if repository := find_repository(folder):
+        write_address(folder / "notebooks", repository)
+        print(f"notebooks install ecgnb from {_GITHUB}/{repository} in Colab")
+    else:
+        sys.exit("ecgnb: the remote `origin` is not on GitHub: add it with `git remote add origin`")

@@ -1,13 +1,23 @@
 """Links from the book to its repository: right where that is on GitHub, absent elsewhere."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
-from ecgnb.repository import find_repository, notebook_links, on_github, source_link
+from ecgnb.repository import (
+    find_repository,
+    installed_from,
+    notebook_links,
+    on_github,
+    source_link,
+    write_address,
+)
 
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 CHAPTER = "editions/demo/01_small_data"
 TOKEN = "not-a-real-token"
 COLAB = "https://colab.research.google.com/github/o-1/ecg.nb/blob/main/notebooks"
@@ -54,11 +64,33 @@ def test_remote_elsewhere(remote):
 
 
 def test_a_chapter_links_to_the_notebook_it_was_executed_from():
-    links = notebook_links("o-1/ecg.nb", CHAPTER)
+    links = notebook_links("o-1/ecg.nb", CHAPTER, "o-1/ecg.nb")
     assert links["Open in Colab"] == f"{COLAB}/01_small_data.ipynb"
     assert links["Notebook on GitHub"].startswith("https://github.com/o-1/ecg.nb/blob/main/")
-    assert notebook_links("", CHAPTER) == {}
-    assert notebook_links("o-1/ecg.nb", "protocol") == {}
+    assert notebook_links("", CHAPTER, "") == {}
+    assert notebook_links("o-1/ecg.nb", "protocol", "o-1/ecg.nb") == {}
+    assert "Open in Colab" not in notebook_links("o-1/ecg.nb", CHAPTER, "another/fork")
+
+
+def test_the_address_is_written_into_every_notebook(tmp_path):
+    shutil.copytree(NOTEBOOKS, tmp_path / "notebooks")
+    for name in ("o-1/ecg.nb", "o-2/other"):
+        write_address(tmp_path / "notebooks", name)
+        for path in (tmp_path / "notebooks").glob("*.ipynb"):
+            assert installed_from(path) == name
+            nbformat.validate(nbformat.read(path, as_version=4))
+            assert path.read_text().count(f"git+https://github.com/{name}") == 1
+
+
+def test_all_notebooks_are_set_up_alike():
+    cells = [
+        cell.source
+        for path in NOTEBOOKS.glob("*.ipynb")
+        for cell in nbformat.read(path, as_version=4).cells
+        if "hosted.set_up" in cell.source
+    ]
+    assert len(cells) == len(list(NOTEBOOKS.glob("*.ipynb")))
+    assert len(set(cells)) == 1
 
 
 def test_a_name_links_to_its_lines():
@@ -91,6 +123,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ".. toctree::\n   :glob:\n\n   editions/*/*\n\n.. autofunction:: ecgnb.models.build_model\n"
     )
     (folder / "book" / "index.rst").write_text(f"Book\n====\n\n{page}")
+    shutil.copytree(NOTEBOOKS, folder / "notebooks")
+    write_address(folder / "notebooks", "o-1/ecg.nb")
     git(tmp_path, "init", "-q", str(folder))
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sysconfig
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +24,15 @@ _TEXT = dict.fromkeys(("record", "patient", "sex", "codes"), str)
 
 
 def results_root() -> Path:
-    """Return the folder of recorded results: ``ECGNB_RESULTS``, or ``results`` of the checkout."""
-    default = Path(ecgnb.__file__).parents[1] / "results"
-    return Path(os.environ.get("ECGNB_RESULTS") or default)
+    """Return the folder of recorded results.
+
+    It is ``ECGNB_RESULTS``, or ``results`` of the checkout, or what was installed of that.
+    """
+    if own := os.environ.get("ECGNB_RESULTS"):
+        return Path(own)
+    checkout = Path(ecgnb.__file__).parents[1] / "results"
+    installed = Path(sysconfig.get_path("data")) / "share" / "ecgnb" / "results"
+    return checkout if checkout.is_dir() else installed
 
 
 def recorded_runs(study: Study) -> Path:

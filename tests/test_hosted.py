@@ -1,0 +1,69 @@
+"""Setting up a hosted notebook, with stand-ins for what is only there."""
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from ecgnb import hosted
+from ecgnb.data.catalog import card
+from ecgnb.errors import UserError
+from ecgnb.study.declare import load_study
+
+
+@pytest.fixture
+def colab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list:
+    """A stand-in for Google Colab; what was mounted or fetched."""
+    happened: list = []
+    drive = types.ModuleType("google.colab.drive")
+    drive.mount = happened.append
+    package = types.ModuleType("google.colab")
+    package.drive = drive
+    monkeypatch.setitem(sys.modules, "google.colab", package)
+    monkeypatch.setitem(sys.modules, "google.colab.drive", drive)
+    monkeypatch.setattr(hosted, "is_hosted", lambda: True)
+    monkeypatch.setattr(hosted, "_KEPT", tmp_path / "drive" / "runs")
+    monkeypatch.setattr(hosted, "fetch", happened.append)
+    monkeypatch.setenv("ECGNB_DATA", str(tmp_path / "ecg"))
+    return happened
+
+
+def test_nothing_happens_elsewhere(capsys, monkeypatch):
+    monkeypatch.delenv("ECGNB_DATA", raising=False)
+    hosted.set_up("demo", drive=True)
+    assert capsys.readouterr().out == ""
+
+
+def test_it_says_how_long_a_study_takes(colab, capsys):
+    hosted.set_up("demo")
+    printed = capsys.readouterr().out
+    assert "Computing on " in printed
+    assert "set drive = True" in printed
+    assert "99 runs are to be trained, about " in printed
+    assert colab == []
+
+
+def test_a_recorded_study_is_read(colab, capsys):
+    hosted.set_up("clinical")
+    assert "its runs are read" in capsys.readouterr().out
+    assert colab == []
+
+
+def test_what_is_missing_is_fetched(colab, monkeypatch):
+    monkeypatch.setattr(hosted, "_say_how_long", lambda study: None)
+    hosted.set_up("nguyen2025")
+    assert colab == [name for name in load_study("nguyen2025").datasets if card(name).homes]
+
+
+def test_runs_are_kept_on_drive(colab, cache, tmp_path):
+    for _ in range(2):  # a notebook may be run again
+        hosted.set_up("demo", drive=True)
+    assert colab == [str(hosted._DRIVE)] * 2
+    (cache / "runs" / "a").write_text("kept")
+    assert (tmp_path / "drive" / "runs" / "a").read_text() == "kept"
+
+
+def test_unknown_study(colab):
+    with pytest.raises(UserError, match="unknown study"):
+        hosted.set_up("demon")

@@ -4,6 +4,7 @@ Run as ``python benchmarks/kills.py``; it takes half an hour of two cores and wr
 ``results/kills.json`` beside this file.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 from machine import describe
 
 from ecgnb.study.declare import load_study
@@ -41,6 +43,15 @@ def stamps(cache: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in cache.glob("runs/??/*.npz")}
 
 
+def survivors(cache: Path) -> int:
+    """Count the processes of a killed runner that live on."""
+    count = 0
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            count += process.environ().get("ECGNB_CACHE") == str(cache)
+    return count
+
+
 def left_by_killed(cache: Path) -> list[str]:
     checkpoints = cache.rglob("*.checkpoint")
     return [str(path.relative_to(cache)) for path in (*cache.rglob(".*"), *checkpoints)]
@@ -48,13 +59,13 @@ def left_by_killed(cache: Path) -> list[str]:
 
 def main() -> None:
     draw = random.Random(0)
-    found = {"kills": 0, "lost": 0, "repeated": 0, "while_preparing": 0, "studies": 0, "left": []}
+    counts = ("kills", "while_preparing", "studies", "lost", "repeated", "differing", "survivors")
+    found = {**dict.fromkeys(counts, 0), "left": []}
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "uninterrupted"
         assert start(whole).wait() == 0
         expected = results_in(whole)
         found["runs"] = len(stamps(whole))
-        differing = 0
         while found["kills"] < KILLS:
             cache = Path(folder) / f"killed-{found['studies']}"
             seen: dict[str, int] = {}
@@ -69,8 +80,9 @@ def main() -> None:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-                    time.sleep(1)  # its processes end with it
+                    time.sleep(5)  # its processes end with it, when they have begun
                     found["kills"] += 1
+                    found["survivors"] += survivors(cache)
                 now = stamps(cache)
                 found["while_preparing"] += not ended and not now
                 found["lost"] += len(seen.keys() - now.keys())
@@ -81,11 +93,10 @@ def main() -> None:
             found["left"] += left_by_killed(cache)
             mine = results_in(cache)
             assert mine.keys() == expected.keys()
-            differing += sum(
+            found["differing"] += sum(
                 not np.array_equal(mine[key].predictions, expected[key].predictions)
                 for key in expected
             )
-    found["differing"] = differing
     path = Path(__file__).with_name("results") / "kills.json"
     path.write_text(json.dumps({"machine": describe(WORKERS), **found}, indent=1) + "\n")
     print(json.dumps(found))

@@ -304,14 +304,21 @@ def test_kill_9_loses_nothing_and_repeats_nothing(ran, cache, tmp_path):
     assert all(np.array_equal(whole[key].predictions, mine[key].predictions) for key in whole)
 
 
-def test_a_process_ends_with_its_parent():
-    child = "import time; from ecgnb.data.processes import end_with_parent; end_with_parent(); "
-    child += "print('begun', flush=True); time.sleep(60)"
-    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+@pytest.mark.parametrize("late", [False, True])
+def test_a_process_ends_with_its_parent(late):
+    """Also one that is still beginning when its parent is killed."""
+    begin = "import os, sys, time; from ecgnb.data.processes import end_with; "
+    watch = "end_with(int(sys.argv[1])); "
+    say = "print('begun', flush=True); "
+    child = begin + (say + "time.sleep(1); " + watch if late else watch + say) + "time.sleep(60)"
+    parent = "import os, subprocess, sys; "
+    parent += f"subprocess.run([sys.executable, '-c', {child!r}, str(os.getpid())])"
     begun = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
     assert begun.stdout.readline() == b"begun\n"
     begun.kill()
+    started = time.monotonic()
     assert begun.stdout.read() == b""  # comes when the child, which holds it too, has ended
+    assert time.monotonic() - started < 30
 
 
 def test_what_stands_over_the_pairs_holds_for_those_that_say_nothing_else():

@@ -30,7 +30,7 @@ def in_processes(
         is done here.
     """
     workers = max(1, min(joblib.cpu_count(), most))
-    begun = work if workers == 1 else functools.partial(_with_parent, work)
+    begun = work if workers == 1 else functools.partial(_beside, os.getpid(), work)
     calls = (joblib.delayed(begun)(*job) for job in jobs)
     try:
         yield from joblib.Parallel(workers, return_as="generator")(calls)
@@ -39,19 +39,23 @@ def in_processes(
             get_reusable_executor().shutdown(wait=True)
 
 
-def _with_parent(work: Callable[..., Any], *job: Any) -> Any:
-    end_with_parent()
+def _beside(parent: int, work: Callable[..., Any], *job: Any) -> Any:
+    end_with(parent)
     return work(*job)
 
 
 @functools.cache
-def end_with_parent() -> None:
+def end_with(parent: int) -> None:
     """Let this process end with the one that started it, also where that is killed.
 
     It would else wait for work for ever, or go on writing files that the next start removes. A
     process whose parent is gone gets another one; only Windows does not tell.
+
+    Parameters
+    ----------
+    parent : int
+        The number of that process. It may be gone already.
     """
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

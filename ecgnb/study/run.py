@@ -18,7 +18,7 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from ecgnb.data.processes import end_with_parent
+from ecgnb.data.processes import end_with
 from ecgnb.data.splits import subset, target_split
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS, training_bytes
@@ -144,7 +144,7 @@ class _Runner:
             self.workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_begin,
-            initargs=(self.state.study, self.state.store),
+            initargs=(os.getpid(), self.state.study, self.state.store),
         )
         with pool:
             try:
@@ -233,9 +233,9 @@ _materials: Materials
 """Of a training process: it does all its runs with the same."""
 
 
-def _begin(study: Study, store: Store) -> None:
+def _begin(parent: int, study: Study, store: Store) -> None:
     global _materials
-    end_with_parent()
+    end_with(parent)
     torch.set_num_threads(1)
     _materials = Materials(study, store)
 

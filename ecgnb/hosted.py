@@ -25,7 +25,7 @@ _DRIVE = _MACHINE / "drive"
 _KEPT = _DRIVE / "MyDrive" / "ecgnb" / "runs"
 
 
-def set_up(study: str, drive: bool = False) -> None:
+def set_up(study: str, drive: bool = False, *, trains: bool = True) -> None:
     """Prepare a hosted notebook for its study; anywhere else do nothing.
 
     It says which GPU there is, fetches the datasets that the notebook is going to train on, and
@@ -37,6 +37,8 @@ def set_up(study: str, drive: bool = False) -> None:
         See `ecgnb.study.declare.load_study`.
     drive : bool
         Whether finished runs are kept on the user's Google Drive, who is asked for permission.
+    trains : bool
+        Whether the notebook needs the runs of the study, or its records only.
 
     Raises
     ------
@@ -59,7 +61,10 @@ def set_up(study: str, drive: bool = False) -> None:
     for name in missing_datasets(declared):
         if card(name).homes:
             fetch(name)
-    _say_how_long(declared)
+    if trains:
+        _say_how_long(declared)
+    else:
+        print("This chapter trains nothing; it takes a minute.")
 
 
 def is_hosted() -> bool:

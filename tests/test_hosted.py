@@ -44,6 +44,13 @@ def test_it_says_how_long_a_study_takes(colab, capsys):
     assert colab == []
 
 
+def test_the_chapter_on_the_data_trains_nothing(colab, capsys):
+    hosted.set_up("demo", trains=False)
+    printed = capsys.readouterr().out
+    assert "trains nothing" in printed
+    assert "to be trained" not in printed
+
+
 def test_a_recorded_study_is_read(colab, capsys):
     hosted.set_up("clinical")
     assert "its runs are read" in capsys.readouterr().out

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -13,6 +15,7 @@ import pytest
 from conftest import WriteRecord
 
 from ecgnb.data import catalog, layouts
+from ecgnb.data.catalog import data_root
 from ecgnb.data.cohort import write_hospital
 from ecgnb.data.convert import Options
 from ecgnb.data.layouts import LAYOUTS
@@ -208,6 +211,28 @@ def test_a_study_from_a_file(tmp_path):
         load_study(str(path))
     with pytest.raises(UserError, match=r"cannot read the study .*none.toml: No such file"):
         load_study(str(tmp_path / "none.toml"))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("layout", ["array", "table"])
+def test_real_records_as_ones_own_come_out_as_they_were(tmp_path, monkeypatch, layout):
+    """CPSC2018, once as WFDB records with a table and once as an array, gives the same arrays."""
+    there = data_root() / "cpsc2018"
+    whole = prepare("cpsc2018")
+    root = tmp_path / "ecg"
+    (root / "mine").mkdir(parents=True)
+    monkeypatch.setenv("ECGNB_DATA", str(root))
+    if layout == "array":
+        np.save(root / "mine" / "signals.npy", whole.signals)
+    else:
+        (root / "mine" / "files").symlink_to(there)
+        monkeypatch.setattr(layouts.os, "walk", partial(os.walk, followlinks=True))
+    columns = ["record", "patient", "age", "sex", "fold", "codes"]
+    whole.table[columns].to_csv(root / "mine" / "records.csv", index=False)
+    write_card(root, layout, "sampling_rates = [100]\n")
+    mine = prepare("mine")
+    assert np.array_equal(mine.signals, whole.signals)
+    assert mine.table[columns].equals(whole.table[columns])
 
 
 SMALL = """

@@ -1,13 +1,17 @@
 """The workflow for clusters, run by Snakemake on a study of seconds in a copy of the checkout."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -218,13 +222,101 @@ def test_slurm_profile_against_stand_ins(checkout: Checkout):
     assert (checkout.folder / "_build" / "html" / "index.html").exists()
 
 
-def test_kubernetes_profile_is_read(checkout: Checkout):
-    """A dry run: no cluster was tried."""
+class Kubernetes(BaseHTTPRequestHandler):
+    """A stand-in for a cluster's server: a pod is a process in an empty folder of its own."""
+
+    pods: ClassVar[dict[str, subprocess.Popen]] = {}
+    containers: ClassVar[list[dict]] = []
+    folder: ClassVar[Path]
+    environment: ClassVar[dict[str, str]]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path.endswith("/jobs"):
+            name = body["metadata"]["name"]
+            (container,) = body["spec"]["template"]["spec"]["containers"]
+            (self.folder / name).mkdir(parents=True)
+            self.containers.append(container)
+            self.pods[name] = subprocess.Popen(
+                ["sh", *container["args"]], cwd=self.folder / name, env=self.environment
+            )
+        self._answer(body, 201)
+
+    def do_GET(self) -> None:
+        if self.path.endswith("/status"):
+            name = self.path.split("/")[-2]
+            code = self.pods[name].poll()
+            status = {} if code is None else {"failed" if code else "succeeded": 1}
+            self._answer({"kind": "Job", "metadata": {"name": name}, "status": status})
+        else:
+            self._answer({"kind": "PodList", "metadata": {}, "items": []})
+
+    def do_DELETE(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self._answer({"kind": "Status", "status": "Success"})
+
+    def _answer(self, value: dict, status: int = 200) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def kubernetes(checkout: Checkout) -> Iterator[type[Kubernetes]]:
+    """Start the stand-in, and tell the checkout's Snakemake of it."""
     pytest.importorskip("snakemake_executor_plugin_kubernetes", reason="its plugin is not there")
-    output = checkout.snakemake(
-        "-n", "--default-storage-prefix", str(checkout.folder), profile="kubernetes"
+    # The plugin installs the storage plugin in each pod; and not every computer has rsync.
+    checkout.program("pip", "exit 0")
+    checkout.program("rsync", 'while [ $# -gt 2 ]; do shift; done; cp -r "$1" "$2"')
+    handler = type("Handler", (Kubernetes,), {"pods": {}, "containers": []})
+    handler.folder = checkout.folder / "pods"
+    # In a pod the package is installed from the checkout on the shared volume.
+    handler.environment = checkout.environment | {"PYTHONPATH": str(checkout.folder)}
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        one = {"name": "one", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
+        context = {"name": "one", "context": {"cluster": "one", "user": "one"}}
+        config = {"clusters": [one], "contexts": [context], "current-context": "one"}
+        config["users"] = [{"name": "one", "user": {}}]
+        (checkout.folder / "kube.yaml").write_text(yaml.safe_dump(config))
+        checkout.environment |= {
+            "KUBECONFIG": str(checkout.folder / "kube.yaml"),
+            "NO_PROXY": "127.0.0.1",
+        }
+        yield handler
+        server.shutdown()
+    for pod in handler.pods.values():
+        pod.kill()
+
+
+@pytest.mark.slow
+def test_kubernetes_profile_against_a_stand_in(checkout: Checkout, kubernetes: type[Kubernetes]):
+    """Not yet tried on a real cluster: what is held is how jobs are submitted and followed."""
+    checkout.configure(tuning=0, runs=1, gpu=True)
+    checkout.snakemake(
+        *("--default-storage-prefix", str(checkout.folder)),
+        *("--set-resources", "runs:gpu_manufacturer=nvidia", "runs:scale=0"),
+        *("--seconds-between-status-checks", "1"),
+        profile="kubernetes",
     )
-    assert (_jobs(output, "tuning"), _jobs(output, "runs")) == (1, 2)
+    (container,) = kubernetes.containers  # the book is built where Snakemake runs
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert {"name": "ecgnb", "mountPath": "/shared"} in container["volumeMounts"]
+    assert len(checkout.finished()) == RUNS
+    assert (checkout.folder / "_build" / "html" / "index.html").exists()
+
+
+def test_a_study_is_recorded_when_all_its_shards_are_done(checkout: Checkout):
+    studies = {"clinical": {"tuning": 4, "runs": 20, "record": True}}
+    checkout.configure(tuning=0, runs=1, studies=studies)
+    output = checkout.snakemake("-n", "studies")
+    assert [_jobs(output, rule) for rule in ("tuning", "runs", "record")] == [4, 20, 1]
 
 
 def test_config_names_the_editions_of_the_makefile():

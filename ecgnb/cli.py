@@ -27,10 +27,11 @@ from ecgnb.study.data import (
 from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.estimate import duration
 from ecgnb.study.grid import Study
-from ecgnb.study.plan import groups, inventory, size_label
+from ecgnb.study.plan import first_seeds, groups, inventory, size_label
 from ecgnb.study.progress import open_progress
 from ecgnb.study.recorded import write_table
 from ecgnb.study.run import default_workers, run_study, worker_bytes
+from ecgnb.study.shards import shards_needed
 from ecgnb.study.verify import TOLERANCE, verify
 from ecgnb.training.device import choose_device, choose_setting, describe_device
 
@@ -52,6 +53,11 @@ Workers = Annotated[
 ]
 Precision = Annotated[
     str, typer.Option(help="auto (the fastest here), float32, tf32 (NVIDIA GPUs) or bf16.")
+]
+
+Seeds = Annotated[
+    int | None,
+    typer.Option(min=1, help="Only the first seeds; one does all the tuning of the study."),
 ]
 
 
@@ -155,9 +161,17 @@ def _present() -> list[str]:
 
 
 @app.command()
-def plan(study: StudyName, workers: Workers = None, precision: Precision = "auto") -> None:
+def plan(
+    study: StudyName,
+    workers: Workers = None,
+    precision: Precision = "auto",
+    seeds: Seeds = None,
+    minutes: Annotated[
+        float, typer.Option(min=1, help="How long a job of a cluster may take, for the shards.")
+    ] = 30.0,
+) -> None:
     """Say how many runs a study has, how long they take here and how much memory."""
-    declared = load_study(study)
+    declared = _declared(study, seeds)
     progress = open_progress(declared)
     count = workers or default_workers(declared)
     typer.echo(f"{declared.title}: {declared.description}")
@@ -175,6 +189,13 @@ def plan(study: StudyName, workers: Workers = None, precision: Precision = "auto
         f"left: about {duration(left / count)} with {count} processes, "
         f"{count * worker_bytes(declared) / 1e9:.1f} GB of memory"
     )
+    shards = shards_needed(left / count, minutes)
+    typer.echo(f"shards of about {minutes:g} min with so many processes each: {shards}")
+
+
+def _declared(name: str, seeds: int | None) -> Study:
+    study = load_study(name)
+    return first_seeds(study, seeds) if seeds else study
 
 
 def _say_how(study: Study, workers: int, precision: str) -> None:
@@ -197,6 +218,7 @@ def run(
     study: StudyName,
     workers: Workers = None,
     precision: Precision = "auto",
+    seeds: Seeds = None,
     shard: Annotated[
         str, typer.Option(help="Do only a share of the runs: 2/5 is the second of five.")
     ] = "1/1",
@@ -208,7 +230,7 @@ def run(
 
     Several of these, on one computer or on several that share ECGNB_CACHE, do each run once.
     """
-    declared = replace(load_study(study), shard=_shard(shard))
+    declared = replace(_declared(study, seeds), shard=_shard(shard))
     _say_how(declared, workers or default_workers(declared), precision)
     results = run_study(declared, workers=workers, precision=precision, progress=_shown())
     typer.echo(f"{declared.name}: {len(results)} runs are there to compare")

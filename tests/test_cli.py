@@ -75,6 +75,7 @@ def test_plan_and_status_of_recorded_runs():
     assert f"{done:5} of {len(list(study.cells())):5} runs done" in status.output
     plan = run("plan", "clinical", ECGNB_DATA="")
     assert plan.exit_code == 0
+    assert "shards of about 30 min" in plan.output
     assert (
         sum(int(line.split()[4]) for line in plan.output.split("\n") if line[:5] == "final") == done
     )

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from ecgnb.errors import UserError
 from ecgnb.models import MODELS, build_model
 from ecgnb.study.declare import load_study
 from ecgnb.study.estimate import Estimate, duration
-from ecgnb.study.plan import inventory, resolver
+from ecgnb.study.plan import first_seeds, inventory, resolver
 from ecgnb.study.progress import open_progress
 from ecgnb.study.result import Result
 from ecgnb.study.run import default_workers, in_order, run_study
+from ecgnb.study.shards import shards_needed
 from ecgnb.study.store import Store
 from ecgnb.study.train import Materials
 from ecgnb.training import device as devices
@@ -224,6 +226,49 @@ def test_shards_are_all_runs_once(study):
     assert sorted(map(str, (cell for shard in shards for cell in shard))) == sorted(map(str, whole))
     assert all(len(shard) > len(whole) / 6 for shard in shards)
     assert {cell.arm for cell in shards[0]} == {cell.arm for cell in whole}
+
+
+@pytest.mark.parametrize("shards", [2, 7, 40])
+def test_shards_need_nothing_of_each_other(shards):
+    """Each pre-training is in one shard; with one seed, so is each that chooses a rate."""
+    whole = first_seeds(load_study("clinical"), 1)
+    needed = []
+    for number in range(1, shards + 1):
+        study = replace(whole, shard=(number, shards))
+        cells = [cell for cell in study.cells() if cell.source]
+        needed.append({run for cell in cells for run in study.source_candidates(cell)})
+        needed[-1] |= {cell.pretraining() for cell in cells}
+    assert sum(map(len, needed)) == len(set().union(*needed)) > shards / 2
+    sizes = [len(list(replace(whole, shard=(n, shards)).cells())) for n in range(1, shards + 1)]
+    assert sum(sizes) == len(list(whole.cells()))
+    largest = Counter(cell.pretraining() or cell for cell in whole.cells()).most_common(1)[0][1]
+    assert max(sizes) <= sum(sizes) / shards + largest
+
+
+def test_first_seeds_do_all_the_tuning():
+    study = load_study("clinical")
+    chosen = [
+        {rate for cell in some.cells() for rate in study.candidates(cell)}
+        for some in (study, first_seeds(study, 1))
+    ]
+    assert chosen[0] == chosen[1]
+    assert first_seeds(study, 1).seeds == (0,)
+
+
+def test_shards_of_about_so_many_minutes():
+    assert [shards_needed(seconds, 30) for seconds in (0, 60, 1800, 1801)] == [1, 1, 1, 2]
+
+
+def test_shards_one_after_another_in_any_order(cache, monkeypatch):
+    """None waits for one that has not begun: each does whatever its own runs need."""
+    whole = tiny(sizes=[30])
+    monkeypatch.setattr(runner.time, "sleep", lambda _: pytest.fail("it waits"))
+    for number in (3, 1, 2):
+        study = replace(whole, shard=(number, 3))
+        assert len(run_study(study, workers=1, progress=False)) == len(list(study.cells()))
+    files = {path: path.stat().st_mtime_ns for path in cache.glob("runs/??/*.npz")}
+    assert len(run_study(whole, workers=1, progress=False)) == len(list(whole.cells()))
+    assert files == {path: path.stat().st_mtime_ns for path in cache.glob("runs/??/*.npz")}
 
 
 def test_a_claimed_run_is_left_to_whoever_has_it(tmp_path):

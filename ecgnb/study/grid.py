@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 
 from ecgnb.data.convert import Options
 from ecgnb.models import MODELS
+from ecgnb.study.shards import share
 from ecgnb.study.spec import RunSpec
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
 from ecgnb.training.transfer import check_arm
@@ -127,12 +127,7 @@ class Study:
 
         An arm that starts at random is the same run beside every source of its target.
         """
-        number, shards = self.shard
-        # Drawn, so that every shard has long runs and short ones.
-        draw = random.Random(0)
-        for cell in dict.fromkeys(self._all_cells()):
-            if draw.randrange(shards) == number - 1:
-                yield cell
+        yield from share(list(dict.fromkeys(self._all_cells())), *self.shard)
 
     def _all_cells(self) -> Iterator[RunSpec]:
         for seed, pair in product(self.seeds, self.pairs):

@@ -110,6 +110,15 @@ def open_runs(study: Study, score: Score, has_encoder: Callable[[RunSpec], bool]
     return list(found)
 
 
+def first_seeds(study: Study, count: int) -> Study:
+    """Return a study with the first seeds of each pair only.
+
+    One seed needs every learning rate chosen, so it does all the tuning of the study.
+    """
+    pairs = tuple(replace(pair, seeds=pair.seeds[:count]) for pair in study.pairs)
+    return replace(study, pairs=pairs)
+
+
 @dataclass(frozen=True)
 class Planned:
     """A run as far as it is known before learning rates are chosen, and whether it is done."""

@@ -1,0 +1,348 @@
+"""The workflow for clusters, run by Snakemake on a study of seconds in a copy of the checkout."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import yaml
+
+pytest.importorskip("snakemake", reason="Snakemake is not installed: the extra `workflow` has it")
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT_S = 300
+
+# With two rates, so that there is something to tune.
+TINY = """
+title = "Tiny"
+description = ""
+protocol = "clean"
+seeds = {seeds}
+tuning_seed = 9
+arms = ["scratch", "finetune", "random-probe"]
+learning_rates = [0.001, 0.01]
+batch_size = 8
+evaluations = 2
+
+[data]
+rate = 50.0
+seconds = 4.0
+simulated_records = 300
+
+[[pairs]]
+models = ["gru"]
+heads = ["pooled"]
+sizes = [30]
+source = {{ dataset = "sim-north", label_set = "snomed-all", min_positives = 12, updates = 6 }}
+target = {{ dataset = "sim-south", label_set = "snomed-all", min_positives = 12, updates = 4 }}
+"""
+STUDY = "tiny.toml"
+RUNS = 3 * 2 + 2 + 2 * (3 + 1)  # tuning, its pre-trainings; for each seed all arms, a pre-training
+
+
+class Checkout:
+    """A copy of the checkout with a tiny study, and a `make` that only writes down its call."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder = folder
+        self.cache = cache
+        for name in ("ecgnb", "workflow", "notebooks"):
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        self.bin = folder / "bin"
+        self.program("make", 'mkdir -p _build/html; echo "$@" > _build/html/index.html')
+        self.declare(seeds=2)
+        self.configure(tuning=1, runs=2)
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("ECGNB_", "SNAKEMAKE"))}
+        self.environment = kept | {
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "ECGNB_CACHE": str(cache),
+            "XDG_CACHE_HOME": str(folder / ".cache"),
+            "TQDM_DISABLE": "1",
+        }
+
+    def program(self, name: str, text: str) -> None:
+        self.bin.mkdir(exist_ok=True)
+        (self.bin / name).write_text(f"#!/bin/sh\n{text}\n")
+        (self.bin / name).chmod(0o755)
+
+    def declare(self, seeds: int) -> None:
+        (self.folder / STUDY).write_text(TINY.format(seeds=list(range(seeds))))
+
+    def configure(self, tuning: int, runs: int, **others: object) -> None:
+        path = self.folder / "workflow" / "config.yaml"
+        studies = {STUDY: {"tuning": tuning, "runs": runs, "record": False}}
+        config = yaml.safe_load(path.read_text()) | {"studies": studies, "workers": 1, **others}
+        path.write_text(yaml.safe_dump(config))
+
+    def command(self, *arguments: str, profile: str = "local") -> list[str]:
+        common = ["--profile", f"workflow/profiles/{profile}", "--nocolor"]
+        return [sys.executable, "-m", "snakemake", *common, *arguments]
+
+    def snakemake(self, *arguments: str, profile: str = "local", status: int = 0) -> str:
+        done = subprocess.run(
+            self.command(*arguments, profile=profile),
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+        assert done.returncode == status, done.stdout
+        return done.stdout
+
+    def finished(self) -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in self.cache.glob("runs/??/*.npz")}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, cache: Path) -> Checkout:
+    return Checkout(tmp_path / "checkout", cache)
+
+
+def _jobs(output: str, rule: str) -> int:
+    """Count the jobs of a rule that were started."""
+    return sum(line.endswith(f"rule {rule}:") for line in output.splitlines())
+
+
+def _most_at_once(output: str) -> int:
+    """Count how many shards ran at the same time at most."""
+    running = most = 0
+    for line in output.splitlines():
+        running += line.endswith("rule runs:")
+        running -= line.startswith("Finished jobid") and "(Rule: runs)" in line
+        most = max(most, running)
+    return most
+
+
+@pytest.mark.slow
+def test_a_study_from_the_first_run_to_an_edited_package(checkout: Checkout):
+    output = checkout.snakemake("--cores", "2")
+    assert _most_at_once(output) == 2
+    first = checkout.finished()
+    assert len(first) == RUNS
+    called = (checkout.folder / "_build" / "html" / "index.html").read_text()
+    assert called == "-j2 book EDITIONS=clinical demo\n"
+
+    assert "Nothing to be done" in checkout.snakemake("--cores", "2")
+
+    checkout.declare(seeds=3)
+    checkout.snakemake("--cores", "2")
+    more = checkout.finished()
+    assert first.items() < more.items()
+    assert len(more) == len(first) + 3 + 1
+
+    # All is done, so that what is left of a job is short; and now there is one GPU for two shards.
+    with (checkout.folder / "ecgnb" / "plots.py").open("a") as file:
+        file.write("# edited\n")
+    checkout.configure(tuning=1, runs=2, gpu=True)
+    output = checkout.snakemake("--cores", "2", "--resources", "gpu=1")
+    assert _most_at_once(output) == 1
+    assert [_jobs(output, rule) for rule in ("tuning", "runs", "book")] == [1, 2, 1]
+    assert checkout.finished() == more
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on(checkout: Checkout):
+    checkout.configure(tuning=0, runs=1)
+    process = subprocess.Popen(
+        checkout.command("--cores", "1", "studies"),
+        cwd=checkout.folder,
+        env=checkout.environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _wait(lambda: len(checkout.finished()) >= 3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = checkout.finished()
+    assert "--unlock" in checkout.snakemake("--cores", "1", "studies", status=1)
+    checkout.snakemake("--unlock")
+    checkout.snakemake("--cores", "1", "studies")
+    assert before.items() < checkout.finished().items()
+    assert len(checkout.finished()) == RUNS
+
+
+def _wait(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+# Stand-ins for Slurm's programs. A job is a process; its state is what its file says.
+LISTED = """for file in "$SLURM_JOBS"/*.state; do
+echo "$(basename "$file" .state)|$(cat "$file")"; done"""
+SLURM = {
+    "sinfo": 'echo "main*"',
+    "scontrol": 'echo "MinJobAge = 300 sec"',
+    "squeue": LISTED,
+    "sacct": f'case "$*" in *Account*) echo none ;; *) {LISTED} ;; esac',
+    "scancel": """
+for id in "$@"; do
+    kill -s KILL -- "-$(cat "$SLURM_JOBS/$id.process")"
+    echo CANCELLED > "$SLURM_JOBS/$id.state"
+done""",
+    "srun": 'while [ "${1#-}" != "$1" ]; do shift; done; exec "$@"',
+    "job": """
+echo $$ > "$SLURM_JOBS/$1.process"
+if sh -c "$2" > "$SLURM_JOBS/$1.log" 2>&1; then state=COMPLETED; else state=FAILED; fi
+echo $state > "$SLURM_JOBS/$1.new"
+mv "$SLURM_JOBS/$1.new" "$SLURM_JOBS/$1.state" """,
+    "sbatch": """
+id=$(ls "$SLURM_JOBS" | grep -c state); echo "$*" > "$SLURM_JOBS/$id.call"
+for word in "$@"; do case "$word" in --wrap=*) job=${word#--wrap=} ;; esac; done
+echo RUNNING > "$SLURM_JOBS/$id.state"
+setsid job "$id" "$job" > /dev/null 2>&1 &
+echo "$id" """,
+}
+
+
+@pytest.mark.slow
+def test_slurm_profile_against_stand_ins(checkout: Checkout):
+    """Not yet tried on a real cluster: what is held is how jobs are sent, followed and cancelled.
+
+    Snakemake is interrupted, and asks sacct before and squeue after that.
+    """
+    pytest.importorskip("snakemake_executor_plugin_slurm", reason="the Slurm plugin is not there")
+    jobs = checkout.folder / "jobs"
+    jobs.mkdir()
+    for name, text in SLURM.items():
+        checkout.program(name, text)
+    checkout.environment["SLURM_JOBS"] = str(jobs)
+    checkout.configure(tuning=0, runs=1, gpu=True)
+    soon = ("--slurm-init-seconds-before-status-checks", "1")
+    process = subprocess.Popen(
+        checkout.command(*soon, "--slurm-status-command", "sacct", profile="slurm"),
+        cwd=checkout.folder,
+        env=checkout.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _wait(lambda: len(checkout.finished()) >= 3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(TIMEOUT_S) != 0
+    assert (jobs / "0.state").read_text() == "CANCELLED\n"
+    before = checkout.finished()
+    assert len(before) < RUNS
+    checkout.snakemake(*soon, "--slurm-status-command", "squeue", profile="slurm")
+    calls = sorted(path.read_text() for path in jobs.glob("*.call"))
+    assert len(calls) == 2  # the book is built here
+    for call in calls:
+        assert {"--gpus=1", "--cpus-per-task=1", "--mem", "-t", "-p"} <= set(call.split())
+    assert before.items() < checkout.finished().items()
+    assert len(checkout.finished()) == RUNS
+    assert (checkout.folder / "_build" / "html" / "index.html").exists()
+
+
+class Kubernetes(BaseHTTPRequestHandler):
+    """A stand-in for a cluster's server: a pod is a process in an empty folder of its own."""
+
+    pods: ClassVar[dict[str, subprocess.Popen]] = {}
+    containers: ClassVar[list[dict]] = []
+    folder: ClassVar[Path]
+    environment: ClassVar[dict[str, str]]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path.endswith("/jobs"):
+            name = body["metadata"]["name"]
+            (container,) = body["spec"]["template"]["spec"]["containers"]
+            (self.folder / name).mkdir(parents=True)
+            self.containers.append(container)
+            self.pods[name] = subprocess.Popen(
+                ["sh", *container["args"]], cwd=self.folder / name, env=self.environment
+            )
+        self._answer(body, 201)
+
+    def do_GET(self) -> None:
+        if self.path.endswith("/status"):
+            name = self.path.split("/")[-2]
+            code = self.pods[name].poll()
+            status = {} if code is None else {"failed" if code else "succeeded": 1}
+            self._answer({"kind": "Job", "metadata": {"name": name}, "status": status})
+        else:
+            self._answer({"kind": "PodList", "metadata": {}, "items": []})
+
+    def do_DELETE(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self._answer({"kind": "Status", "status": "Success"})
+
+    def _answer(self, value: dict, status: int = 200) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def kubernetes(checkout: Checkout) -> Iterator[type[Kubernetes]]:
+    """Start the stand-in, and tell the checkout's Snakemake of it."""
+    pytest.importorskip("snakemake_executor_plugin_kubernetes", reason="its plugin is not there")
+    # The plugin installs the storage plugin in each pod; and not every computer has rsync.
+    checkout.program("pip", "exit 0")
+    checkout.program("rsync", 'while [ $# -gt 2 ]; do shift; done; cp -r "$1" "$2"')
+    handler = type("Handler", (Kubernetes,), {"pods": {}, "containers": []})
+    handler.folder = checkout.folder / "pods"
+    # In a pod the package is installed from the checkout on the shared volume.
+    handler.environment = checkout.environment | {"PYTHONPATH": str(checkout.folder)}
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        one = {"name": "one", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
+        context = {"name": "one", "context": {"cluster": "one", "user": "one"}}
+        config = {"clusters": [one], "contexts": [context], "current-context": "one"}
+        config["users"] = [{"name": "one", "user": {}}]
+        (checkout.folder / "kube.yaml").write_text(yaml.safe_dump(config))
+        checkout.environment |= {
+            "KUBECONFIG": str(checkout.folder / "kube.yaml"),
+            "NO_PROXY": "127.0.0.1",
+        }
+        yield handler
+        server.shutdown()
+    for pod in handler.pods.values():
+        pod.kill()
+
+
+@pytest.mark.slow
+def test_kubernetes_profile_against_a_stand_in(checkout: Checkout, kubernetes: type[Kubernetes]):
+    """Not yet tried on a real cluster: what is held is how jobs are submitted and followed."""
+    checkout.configure(tuning=0, runs=1, gpu=True)
+    checkout.snakemake(
+        *("--default-storage-prefix", str(checkout.folder)),
+        *("--set-resources", "runs:gpu_manufacturer=nvidia", "runs:scale=0"),
+        *("--seconds-between-status-checks", "1"),
+        profile="kubernetes",
+    )
+    (container,) = kubernetes.containers  # the book is built where Snakemake runs
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert {"name": "ecgnb", "mountPath": "/shared"} in container["volumeMounts"]
+    assert len(checkout.finished()) == RUNS
+    assert (checkout.folder / "_build" / "html" / "index.html").exists()
+
+
+def test_a_study_is_recorded_when_all_its_shards_are_done(checkout: Checkout):
+    studies = {"clinical": {"tuning": 4, "runs": 20, "record": True}}
+    checkout.configure(tuning=0, runs=1, studies=studies)
+    output = checkout.snakemake("-n", "studies")
+    assert [_jobs(output, rule) for rule in ("tuning", "runs", "record")] == [4, 20, 1]
+
+
+def test_config_names_the_editions_of_the_makefile():
+    config = yaml.safe_load((ROOT / "workflow" / "config.yaml").read_text())
+    assert f"EDITIONS ?= {config['editions']}\n" in (ROOT / "Makefile").read_text()

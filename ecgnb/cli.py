@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,14 +21,12 @@ from ecgnb.study.data import (
     missing_datasets,
     open_dataset,
     record_dataset,
-    recorded_runs,
 )
 from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.estimate import duration
 from ecgnb.study.grid import Study
 from ecgnb.study.plan import first_seeds, groups, inventory, size_label
-from ecgnb.study.progress import open_progress
-from ecgnb.study.recorded import write_table
+from ecgnb.study.progress import open_progress, record_runs
 from ecgnb.study.run import default_workers, run_study, worker_bytes
 from ecgnb.study.shards import shards_needed
 from ecgnb.study.verify import TOLERANCE, verify
@@ -204,7 +201,7 @@ def _say_how(study: Study, workers: int, precision: str) -> None:
         sides = [{pair.source.dataset, pair.target.dataset} for pair in study.pairs]
         waiting = sum(bool(both & {*absent}) for both in sides)
         typer.echo(
-            f"not here: {', '.join(CATALOG[name].title for name in absent)}; {waiting} of "
+            f"not here: {', '.join(card(name).title for name in absent)}; {waiting} of "
             f"{len(study.pairs)} pairs wait for them"
         )
     device = choose_device()
@@ -244,15 +241,6 @@ def _shard(text: str) -> tuple[int, int]:
     if not (number.isdigit() and shards.isdigit() and 1 <= int(number) <= int(shards)):
         raise UserError(f"--shard {text} is not a share; write 2/5 for the second of five")
     return int(number), int(shards)
-
-
-def record_runs(study: Study) -> Path:
-    """Write all finished runs of a study into its recorded table."""
-    if not study.recorded:
-        raise UserError(f"study {study.name} is not recorded: it is trained where it is read")
-    path = recorded_runs(study)
-    write_table(open_progress(study).all_done(), path)
-    return path
 
 
 @app.command()

@@ -93,6 +93,9 @@ def _keep_runs(drive: bool) -> None:
 def _say_how_long(study: Study) -> None:
     rows = groups(study, open_progress(study).score)
     left = sum(group.runs - group.done for group in rows)
+    if not left:
+        print("All runs are here: they are read, which takes seconds.")
+        return
     seconds = sum(group.seconds * (group.runs - group.done) for group in rows)
     print(
         f"{left} runs are to be trained, about {duration(seconds / default_workers(study))} here. "

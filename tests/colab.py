@@ -57,7 +57,7 @@ def rehearse(folder: Path) -> None:
         empty = folder / path.stem
         empty.mkdir()
         copy = empty / path.name
-        copy.write_text(with_source(path.read_text(), ROOT.as_uri()))
+        copy.write_text(with_source(path.read_text(), f"git+{ROOT.as_uri()}"))
         command = [python, "-m", "nbconvert", "--to", "notebook", "--inplace", "--execute"]
         command += ["--ExecutePreprocessor.timeout=-1", "--log-level", "ERROR", path.name]
         subprocess.run(command, cwd=empty, env=environment, check=True)
@@ -76,11 +76,11 @@ def rehearse(folder: Path) -> None:
 
 
 def with_source(notebook: str, address: str) -> str:
-    """Let a notebook's set-up cell install this checkout; its address may not be public yet."""
+    """Let a notebook's set-up cell install the last commit here; it may not be public yet."""
     parts = json.loads(notebook)
     for cell in parts["cells"]:
         lines = [
-            f'_source = "ecgnb@{address}"\n' if line.startswith("_source = ") else line
+            f'_source = "{address}"\n' if line.startswith("_source = ") else line
             for line in cell["source"]
         ]
         cell["source"] = lines

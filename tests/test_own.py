@@ -200,6 +200,15 @@ def test_a_study_with_another_target(root):
         load_study("demon:mine")
 
 
+def test_the_study_of_the_page_is_one(root, tmp_path):
+    page = (ROOT / "book" / "own_data.md").read_text()
+    path = tmp_path / "mine.toml"
+    path.write_text(page.rpartition("```toml\n")[2].partition("```")[0])
+    (root / "my-hospital.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
+    study = load_study(str(path))
+    assert study.datasets == ("georgia", "my-hospital")
+
+
 def test_a_study_from_a_file(tmp_path):
     text = (ROOT / "ecgnb" / "studies" / "demo.toml").read_text()
     path = tmp_path / "small.toml"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
+from ecgnb.errors import UserError
 from ecgnb.study.data import fingerprints, recorded_runs
 from ecgnb.study.grid import Study
 from ecgnb.study.plan import inventory, open_runs, resolver
+from ecgnb.study.recorded import write_table
 from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Store, open_store
@@ -83,3 +86,18 @@ class Progress:
 def open_progress(study: Study) -> Progress:
     """Look up what is known of a study, on this computer and in its recorded results."""
     return Progress(study, open_store(recorded_runs(study)))
+
+
+def record_runs(study: Study) -> Path:
+    """Write all finished runs of a study into its recorded table, and return where that is.
+
+    Raises
+    ------
+    UserError
+        If the study is none of those that are recorded.
+    """
+    if not study.recorded:
+        raise UserError(f"study {study.name} is not recorded: it is trained where it is read")
+    path = recorded_runs(study)
+    write_table(open_progress(study).all_done(), path)
+    return path

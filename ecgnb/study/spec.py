@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
 
@@ -75,8 +75,9 @@ class RunSpec:
         """
         read = [fingerprints[name] for name in (self.dataset, self.source) if name]
         # Without the fields that stand at their defaults, a field added later changes no old key.
-        defaults = {entry.name: entry.default for entry in fields(self)}
-        said = {name: value for name, value in asdict(self).items() if value != defaults[name]}
+        said = {
+            name: value for name, default in _DEFAULTS if (value := getattr(self, name)) != default
+        }
         text = json.dumps([RESULTS_VERSION, said, read], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
@@ -101,3 +102,6 @@ class RunSpec:
             evaluations=self.evaluations,
             epochs=self.epochs,
         )
+
+
+_DEFAULTS = [(entry.name, entry.default) for entry in fields(RunSpec)]

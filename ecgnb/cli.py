@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from ecgnb import __version__
-from ecgnb.data.catalog import CATALOG, cache_root, card, data_root, find, own_cards
+from ecgnb.data.catalog import CATALOG, cache_root, card, data_root, find, own_cards, parts
 from ecgnb.data.convert import Options
-from ecgnb.data.fetch import describe, fetch, joined_of, no_home
+from ecgnb.data.fetch import describe, fetch, no_home
 from ecgnb.data.prepare import prepare, summary
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
@@ -101,7 +101,7 @@ def fetch_datasets(
     """Download public datasets to where ECGNB_DATA points; stop it whenever you like."""
     wanted = [card(name) for name in names or []]
     if study:
-        needed = [part for name in load_study(study).datasets for part in joined_of(card(name))]
+        needed = [part for name in load_study(study).datasets for part in parts(card(name))]
         for reason in filter(None, map(no_home, dict.fromkeys(needed))):
             typer.echo(reason)
         wanted += [one for one in needed if one.homes]

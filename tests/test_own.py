@@ -194,6 +194,9 @@ def test_a_study_with_another_target(root):
     assert [pair.target.dataset for pair in study.pairs] == ["mine"]
     assert study.pairs[0].target.label_set == "own-all"
     assert study.pairs[0].sizes == (50, 0)  # 200 are more than may be trained on
+    with pytest.raises(UserError, match="have the same patients"):
+        load_study("demo:sim-north")
+    assert load_study("clinical:sim-south").pairs[0].sizes == load_study("clinical").pairs[0].sizes
     with pytest.raises(UserError, match="There is no dataset 'yours'"):
         load_study("demo:yours")
     with pytest.raises(UserError, match="unknown study 'demon'"):
@@ -218,7 +221,7 @@ def test_a_study_from_a_file(tmp_path):
     path.write_text("title = ")
     with pytest.raises(UserError, match="not valid TOML"):
         load_study(str(path))
-    with pytest.raises(UserError, match=r"cannot read the study .*none.toml: No such file"):
+    with pytest.raises(UserError, match=r"Cannot read the study .*none.toml: No such file"):
         load_study(str(tmp_path / "none.toml"))
 
 

@@ -20,6 +20,7 @@ from types import MappingProxyType
 
 import platformdirs
 
+from ecgnb.data.files import read_toml
 from ecgnb.errors import UserError
 
 
@@ -210,6 +211,14 @@ def card(name: str) -> DatasetCard:
     raise UserError(f"There is no dataset '{name}'.{hint} 'ecgnb datasets' lists them all.")
 
 
+def parts(facts: DatasetCard) -> list[DatasetCard]:
+    """List the datasets whose records a dataset holds: for most, the dataset itself."""
+    if not facts.also:
+        return [facts]
+    own = [one for one in CATALOG.values() if not one.also and {*one.folders} & {*facts.folders}]
+    return [*own, *(CATALOG[name] for name in facts.also)]
+
+
 def load_card(path: str | os.PathLike[str]) -> DatasetCard:
     """Read a dataset card of your own: one TOML file, one table, its header the dataset's name.
 
@@ -224,12 +233,7 @@ def load_card(path: str | os.PathLike[str]) -> DatasetCard:
         If the file cannot be read, or for every key that is unknown, missing or of a wrong kind.
     """
     path = Path(path)
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read the dataset card {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"The dataset card {path} is not valid TOML: {error}.") from error
+    tables = read_toml(path, "dataset card")
     if len(tables) != 1 or not isinstance(next(iter(tables.values())), dict):
         raise UserError(
             f"The dataset card {path} must hold one table: start it with a line like [my-hospital]."

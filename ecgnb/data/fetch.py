@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ecgnb.data.archive import list_members, unpack
-from ecgnb.data.catalog import CATALOG, DatasetCard, card, data_root
+from ecgnb.data.catalog import DatasetCard, card, data_root, parts
 from ecgnb.data.download import Transfer, download, download_all
 from ecgnb.data.entries import Entry, HomeError, is_whole, total
 from ecgnb.data.files import locked
@@ -86,20 +86,12 @@ def no_home(facts: DatasetCard) -> str:
     if facts.simulated:
         return f"{facts.title} is simulated by ecgnb: nothing has to be fetched"
     if facts.also:
-        names = " and ".join(part.name for part in joined_of(facts))
+        names = " and ".join(part.name for part in parts(facts))
         return f"{facts.title} is no download of its own but joined of {names}: get those"
     return (
         f"{facts.title} has no public home known to ecgnb: put its files into the folder "
         f"{facts.folders[0]} where ECGNB_DATA points"
     )
-
-
-def joined_of(facts: DatasetCard) -> list[DatasetCard]:
-    """List the datasets whose files a dataset is made of: for most, the dataset itself."""
-    if not facts.also:
-        return [facts]
-    own = [one for one in CATALOG.values() if not one.also and {*one.folders} & {*facts.folders}]
-    return [*own, *(CATALOG[name] for name in facts.also)]
 
 
 def describe(dataset: str | DatasetCard, *, everything: bool = False) -> str:

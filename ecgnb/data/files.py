@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
+
+from ecgnb.errors import UserError
 
 
 def put(path: Path, write: Callable[[Path], None]) -> None:
@@ -48,3 +52,19 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
         if lock.is_locked:
             path.unlink(missing_ok=True)
             lock.release()
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Read a TOML file that a user wrote.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read; `what` says what it is.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read the {what} {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"The {what} {path} is not valid TOML: {error}.") from error

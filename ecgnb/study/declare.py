@@ -9,8 +9,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ecgnb.data.catalog import card, data_root, find
+from ecgnb.data.catalog import card, data_root, find, parts
 from ecgnb.data.convert import Options
+from ecgnb.data.files import read_toml
 from ecgnb.data.labels import default_label_set
 from ecgnb.data.raw import list_records
 from ecgnb.errors import UserError
@@ -50,12 +51,7 @@ def load_study(name: str, **changes: Any) -> Study:
     """
     if name.endswith(".toml"):
         path = Path(name).expanduser()
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"cannot read the study {path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"the study {path} is not valid TOML: {error}") from error
+        table = read_toml(path, "study")
         return build_study(path.stem, {"recorded": False, **table}, **changes)
     name, _, dataset = name.partition(":")
     if name not in study_names():
@@ -71,16 +67,20 @@ def load_study(name: str, **changes: Any) -> Study:
 def _onto(study: Study, dataset: str) -> Study:
     """Put another dataset in the place of a study's first target, as far as it is large enough."""
     facts, pair = card(dataset), study.pairs[0]
-    folder = None if facts.simulated else find(facts, data_root())
-    if folder is None:
-        raise UserError(
-            f"{facts.title} is not in {data_root()}; put it there, or correct 'folders' of its card"
-        )
-    count = len(list_records(facts, folder).table)
+    if facts.simulated:
+        count = study.data.simulated_records
+    else:
+        folder = find(facts, data_root())
+        if folder is None:
+            raise UserError(
+                f"{facts.title} is not in {data_root()}; put it there, or correct 'folders' of its "
+                "card"
+            )
+        count = len(list_records(facts, folder).table)
     sizes = tuple(size for size in pair.sizes if size <= _TRAINED * count)
     target = replace(pair.target, dataset=dataset, label_set=default_label_set(facts.vocabulary))
     scored = pair.min_test_positives if count >= _SMALL else _SMALL_TEST_POSITIVES
-    return replace(
+    onto = replace(
         study,
         name=f"{study.name}:{dataset}",
         title=f"{card(pair.source.dataset).short_title} to {facts.short_title}",
@@ -88,6 +88,8 @@ def _onto(study: Study, dataset: str) -> Study:
         recorded=False,
         pairs=(replace(pair, target=target, sizes=sizes, min_test_positives=scored),),
     )
+    _check(onto)
+    return onto
 
 
 def build_study(name: str, table: dict[str, Any], **changes: Any) -> Study:
@@ -134,8 +136,12 @@ def _check(study: Study) -> None:
     for pair in study.pairs:
         for arm in pair.arms:
             check_arm(arm)
-        card(pair.source.dataset)
-        card(pair.target.dataset)
+        source, target = card(pair.source.dataset), card(pair.target.dataset)
+        if {one.name for one in parts(source)} & {one.name for one in parts(target)}:
+            raise UserError(
+                f"study {study.name} trains on {source.title} and tests on {target.title}, which "
+                "have the same patients; choose another source or target"
+            )
         for model, head in product(pair.models, pair.heads[:1]):
             check_model(model, head)
     check_protocol(study.protocol)

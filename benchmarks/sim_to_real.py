@@ -89,7 +89,7 @@ def main() -> None:
         schedule = Schedule(LEARNING_RATE, UPDATES, BATCH, EVALUATIONS, seed)
         fitted = fit(model, train, validation, schedule, precision=precision, progress="train")
         seconds = round(time.perf_counter() - started)
-        simulated_auroc = round(fitted.validation_auroc, 3)
+        simulated_auroc = round(fitted.score, 3)
         runs.append({"seed": seed, "seconds": seconds, "simulated_auroc": simulated_auroc})
         for test, values in zip(tests, reached, strict=True):
             every = Records(

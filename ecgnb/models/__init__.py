@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ecgnb.errors import UserError
-from ecgnb.models import resnet1d, rnn
+from ecgnb.models import autoencoder, resnet1d, rnn
 
 HEADS = ("pooled", "flattened")
 
@@ -55,6 +55,8 @@ class Entry:
         The heads it has: ``pooled`` over time, or all time steps ``flattened``.
     half_precision_on_cpu : bool
         Whether bfloat16 is faster than float32 on processors that have it.
+    unlabelled : bool
+        Whether its encoder can be pre-trained without labels, by `build_reconstructor`.
     """
 
     title: str
@@ -62,6 +64,7 @@ class Entry:
     build: Callable[[str, int], tuple[nn.Module, int]]
     heads: tuple[str, ...]
     half_precision_on_cpu: bool
+    unlabelled: bool = False
 
 
 _RESNETS = {
@@ -78,6 +81,9 @@ MODELS: dict[str, Entry] = {
     "gru": Entry("GRU", "RNN", rnn.build_gru, HEADS, False),
     "lstm": Entry("LSTM", "RNN", rnn.build_lstm, HEADS, True),
     "bilstm": Entry("BiLSTM", "RNN", rnn.build_bilstm, HEADS, True),
+    "autoencoder": Entry(
+        "Autoencoder", "CNN", autoencoder.build_autoencoder, ("pooled",), True, unlabelled=True
+    ),
 }
 """The models by name, with what is known of each."""
 
@@ -116,6 +122,24 @@ def build_model(name: str, head: str, classes: int, samples: int, seed: int) -> 
         torch.manual_seed(seed)
         encoder, features = entry.build(head, samples)
         return Model(encoder, features, classes)
+
+
+def build_reconstructor(name: str, seed: int) -> autoencoder.Reconstructor:
+    """Build an encoder with a way back to its records, initial weights drawn from `seed`.
+
+    Raises
+    ------
+    UserError
+        If the model cannot be pre-trained without labels.
+    """
+    entry = check_model(name, "pooled")
+    if not entry.unlabelled:
+        able = ", ".join(other for other, known in MODELS.items() if known.unlabelled)
+        raise UserError(f"{name} cannot be pre-trained without labels; choose one of {able}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder, _ = entry.build("pooled", 0)
+        return autoencoder.Reconstructor(encoder)  # type: ignore[arg-type]
 
 
 @cache

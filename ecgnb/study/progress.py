@@ -27,7 +27,7 @@ class Progress:
         self._key = lru_cache(maxsize=None)(lambda spec: spec.key(self.fingerprints))
 
     def score(self, spec: RunSpec) -> float | None:
-        """Return the validation AUROC of a run, or None if it has not been done."""
+        """Return the validation score of a run, or None if it has not been done."""
         if spec not in self._scores:
             if not self._has_data(spec):
                 return None

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import parquet
+from pyarrow import compute, parquet
 
 from ecgnb.data.files import put
 from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec
+from ecgnb.training.task import CLASSIFY, RECONSTRUCT
 
 
 def write_table(results: Iterable[Result], path: Path) -> None:
@@ -54,7 +55,7 @@ def _from_row(row: Mapping[str, Any]) -> Result:
         spec=RunSpec(**{name: row[name] for name in names}),
         classes=classes,
         records=records,
-        predictions=values.reshape(len(records), len(classes) if records else 0),
+        predictions=values.reshape(len(records), -1 if records else 0),
         history=_with_prefix(row, "history_"),
         facts=_with_prefix(row, "fact_"),
     )
@@ -77,11 +78,14 @@ def read_recorded(path: Path | None, key: str) -> Result | None:
 
 
 def recorded_scores(path: Path | None) -> dict[str, float]:
-    """Return the validation AUROC of the runs of a recorded table by their key."""
+    """Return the validation score of the runs of a recorded table by their key."""
     if path is None or not path.exists():
         return {}
-    table = parquet.read_table(path, columns=["key", "fact_validation_auroc"])
-    return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    names = [f"fact_{task.name}" for task in (CLASSIFY, RECONSTRUCT)]
+    there = [name for name in names if name in parquet.read_schema(path).names]
+    table = parquet.read_table(path, columns=["key", *there])
+    scores = compute.coalesce(*(table[name] for name in there))
+    return dict(zip(table["key"].to_pylist(), scores.to_pylist(), strict=True))
 
 
 # The table stays as it was read: thousands of runs as Python's own values would fill the memory.

@@ -15,6 +15,7 @@ import torch
 
 import ecgnb
 from ecgnb.study.spec import RunSpec
+from ecgnb.training.task import CLASSIFY, RECONSTRUCT
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Result:
         ``train_records``, ``validation_records``, ``validation_auroc``, ``best_update``, the test
         metrics (``auroc``, ``auprc``, ``f1``, ``weighted_f1``, ``classes``), and where it was made
         (``seconds``, of which ``training_seconds`` in training itself, ``device``, ``precision``,
-        ``torch``, ``package``, ``code``).
+        ``torch``, ``package``, ``code``). Where records were reconstructed, it is
+        ``validation_explained``, and the test metrics are ``explained_variance`` and ``mse``.
     """
 
     key: str
@@ -47,6 +49,12 @@ class Result:
     predictions: npt.NDArray[np.float16]
     history: dict[str, list[float]]
     facts: dict[str, Any]
+
+    @property
+    def score(self) -> float:
+        """How good the chosen checkpoint is on validation."""
+        found = (self.facts.get(task.name) for task in (CLASSIFY, RECONSTRUCT))
+        return float(next(score for score in found if score is not None))
 
 
 @functools.cache

@@ -119,7 +119,7 @@ class Store:
                     left.unlink(missing_ok=True)
 
     def scores(self) -> dict[str, float]:
-        """Return the validation AUROC of finished runs by their key, without opening each.
+        """Return the validation score of finished runs by their key, without opening each.
 
         A run may be missing here; `score` then looks at its result.
         """
@@ -129,11 +129,11 @@ class Store:
         return {**recorded_scores(self.recorded), **here}
 
     def score(self, key: str) -> float | None:
-        """Return the validation AUROC of a run of the cache, or None if it has not been done."""
+        """Return the validation score of a run of the cache, or None if it has not been done."""
         path = self.path(key)
         if not path.exists():
             return None
-        score = float(_read(path).facts["validation_auroc"])
+        score = _read(path).score
         add_score(self.folder, key, score)  # which lacks it, or it would not have been asked for
         return score
 
@@ -157,7 +157,7 @@ class Store:
                 put(self.weights(result.key), write_weights)
             put(self.path(result.key), lambda path: _write(path, result))
             self.checkpoint(result.key).unlink(missing_ok=True)
-        add_score(self.folder, result.key, float(result.facts["validation_auroc"]))
+        add_score(self.folder, result.key, result.score)
 
     @contextmanager
     def _writable(self) -> Iterator[None]:

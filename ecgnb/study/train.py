@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ import torch
 
 from ecgnb.data.prepare import Prepared
 from ecgnb.data.splits import Split, source_split, subset, target_split
-from ecgnb.models import Model, build_model
+from ecgnb.models import Model, build_model, build_reconstructor
 from ecgnb.study.data import fingerprints, open_dataset, read_labels
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result, provenance
@@ -30,13 +31,15 @@ from ecgnb.training.device import (
     describe_device,
     share,
 )
-from ecgnb.training.fit import Schedule
+from ecgnb.training.fit import Schedule, wanted_of
 from ecgnb.training.inputs import Data, Records
 from ecgnb.training.metrics import best_thresholds, evaluate
 from ecgnb.training.protocol import check_protocol
+from ecgnb.training.task import RECONSTRUCT, UNLABELLED, reconstruction, task_of
 from ecgnb.training.transfer import ARMS, encode, load_encoder, save_weights, train_arm
 
 _ORDER_SEED = 2_000_000  # keeps the order of records apart from the initial weights
+_DRAWN = 4  # reconstructions that are kept, to be looked at
 _LONGEST_SHARED = 4096  # features a record; those of a flattened head are worth no room on disk
 
 
@@ -68,7 +71,10 @@ class Materials:
         return share(self.prepared(dataset).signals, self.device)
 
     def _labels(self, dataset: str, label_set: str, min_positives: int) -> pd.DataFrame:
-        return read_labels(self.prepared(dataset).table, dataset, label_set, min_positives)
+        table = self.prepared(dataset).table
+        if label_set == UNLABELLED:
+            return pd.DataFrame(index=table.index)  # nobody looks at the codes
+        return read_labels(table, dataset, label_set, min_positives)
 
     def records(self, dataset: str, rows: npt.NDArray[np.int64]) -> Records:
         """Name some records of a dataset, scaled as the study's protocol has it."""
@@ -129,6 +135,7 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
     started = time.perf_counter()
     store, prints = materials.store, materials.fingerprints
     key = spec.key(prints)
+    task = task_of(spec.label_set)
     labels = materials.labels(spec.dataset, spec.label_set, spec.min_positives)
     truth = labels.to_numpy()
     split = materials.split(spec)
@@ -141,7 +148,10 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
         return Data(materials.records(spec.dataset, part), wanted)
 
     samples = materials.prepared(spec.dataset).signals.shape[2]
-    model = build_model(spec.model, spec.head, truth.shape[1], samples, spec.seed)
+    if task is RECONSTRUCT:  # it has an encoder and a head, as a model has
+        model = cast(Model, build_reconstructor(spec.model, spec.seed))
+    else:
+        model = build_model(spec.model, spec.head, truth.shape[1], samples, spec.seed)
     if pretraining := spec.pretraining():
         load_encoder(model, store.weights(pretraining.key(prints)))
     model.to(materials.device)
@@ -164,17 +174,22 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
         features=materials.features(spec, model, setting.precision),
         chosen_on=data(split.test) if check_protocol(spec.protocol).chosen_on_test else None,
         checkpoint=Checkpoint(store.checkpoint(key), json.dumps(_made_by(setting))),
+        task=task,
     )
     facts: dict[str, object] = {
         "train_records": len(rows),
         "validation_records": len(split.validation),
-        "validation_auroc": trained.fitted.validation_auroc,
+        task.name: trained.fitted.score,
         "best_update": trained.fitted.best_update,
         **_made_by(setting),
     }
     records: tuple[str, ...] = ()
     predictions = trained.test.astype(np.float16)
-    if spec.stage != "tune":
+    if spec.stage != "tune" and task is RECONSTRUCT:
+        facts.update(reconstruction(trained.test, wanted_of(task, data(split.test))))
+        records = tuple(materials.prepared(spec.dataset).table["record"].iloc[split.test[:_DRAWN]])
+        predictions = predictions[:_DRAWN]
+    elif spec.stage != "tune":
         records = tuple(materials.prepared(spec.dataset).table["record"].iloc[split.test])
         thresholds = best_thresholds(truth[split.validation], trained.fitted.validation)
         # Scores are taken from what is stored, so that anyone can compute them again.

@@ -34,8 +34,8 @@ class State:
     losses : list of Tensor
         Of the updates since validation was last looked at; read then, so that a GPU is not
         waited for.
-    best_value, best_auroc : float
-        What the checkpoint was chosen by, and its macro AUROC on validation.
+    best_value, best_score : float
+        What the checkpoint was chosen by, and how good it is on validation.
     best_update : int
     best_weights : dict of Tensor
     best_scores : Tensor
@@ -48,7 +48,7 @@ class State:
     best_weights: dict[str, torch.Tensor]
     update: int = 0
     best_value: float = float("-inf")
-    best_auroc: float = float("nan")
+    best_score: float = float("nan")
     best_update: int = 0
     best_scores: torch.Tensor = field(default_factory=lambda: torch.empty((0, 0)))
     losses: list[torch.Tensor] = field(default_factory=list)
@@ -60,7 +60,7 @@ _PLAIN = (
     "history",
     "update",
     "best_value",
-    "best_auroc",
+    "best_score",
     "best_update",
     "seconds",
     "evaluation_seconds",

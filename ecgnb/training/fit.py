@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
 from torch import nn
 from tqdm import tqdm
 
@@ -18,13 +17,14 @@ from ecgnb.errors import UserError
 from ecgnb.training.checkpoint import Checkpoint, State
 from ecgnb.training.device import autocast
 from ecgnb.training.inputs import Data, predict
-from ecgnb.training.metrics import macro_auroc, weighted_f1
+from ecgnb.training.metrics import weighted_f1
 from ecgnb.training.protocol import Protocol, check_protocol
+from ecgnb.training.task import CLASSIFY, Task
 
+_AT_ONCE = 128  # records
 _WARM_UP = 0.1  # share of the updates during which the learning rate rises
-_MIN_VALIDATION_POSITIVES = 3
 
-_HISTORY = ("update", "train_loss", "validation_loss", "validation_auroc", "seconds")
+_HISTORY = ("update", "train_loss", "validation_loss")
 _SEEN_ON_TEST = ("validation_f1", "test_f1")
 
 
@@ -65,15 +65,15 @@ class Fitted:
     Attributes
     ----------
     history : dict of list
-        ``update``, ``train_loss``, ``validation_loss``, ``validation_auroc`` and ``seconds``, one
-        value an evaluation; ``validation_f1`` and ``test_f1``, weighted by prevalence, where the
-        protocol looks at the test set.
+        ``update``, ``train_loss``, ``validation_loss``, ``validation_auroc`` (or how the task calls
+        its score) and ``seconds``, one value an evaluation; ``validation_f1`` and ``test_f1``,
+        weighted by prevalence, where the protocol looks at the test set.
     best_update : int
         The update whose weights the model holds now.
-    validation_auroc : float
-        Its macro AUROC on validation.
-    validation : ndarray of float32, shape (records, classes)
-        Its probabilities on validation.
+    score : float
+        How good it is on validation: macro AUROC, unless the task has another score.
+    validation : ndarray of float32, shape (records, outputs)
+        What it says of validation: probabilities, if the task is to name classes.
     evaluation_seconds : float
         What looking at validation took; the rest of the time went into updates.
     earlier_seconds : float
@@ -82,7 +82,7 @@ class Fitted:
 
     history: dict[str, list[float]]
     best_update: int
-    validation_auroc: float
+    score: float
     validation: npt.NDArray[np.float32]
     evaluation_seconds: float
     earlier_seconds: float = 0.0
@@ -98,6 +98,7 @@ def fit(
     progress: str = "",
     test: Data | None = None,
     checkpoint: Checkpoint | None = None,
+    task: Task = CLASSIFY,
 ) -> Fitted:
     """Train a model, and leave it with the weights that did best.
 
@@ -117,6 +118,8 @@ def fit(
         Only for a protocol that chooses the checkpoint on it, as published.
     checkpoint : Checkpoint, optional
         Where a training that is stopped goes on.
+    task : Task
+        What the network is trained for.
 
     Returns
     -------
@@ -131,7 +134,7 @@ def fit(
     )
     # The order of all updates goes to the device at once, so that no update waits for it.
     order, stops = _order(train, schedule)
-    names = _HISTORY + (_SEEN_ON_TEST if test is not None else ())
+    names = (*_HISTORY, task.name, "seconds", *(_SEEN_ON_TEST if test is not None else ()))
     state = State({name: [] for name in names}, copy.deepcopy(model.state_dict()))
     if checkpoint:
         checkpoint.load(state, model, optimiser)
@@ -148,9 +151,10 @@ def fit(
     for which in order[state.update :]:
         for group in optimiser.param_groups:
             group["lr"] = schedule.learning_rate * _rate_factor(state.update, len(order), protocol)
+        batch = train.records[which]
         with autocast(train.labels.device, precision):
-            logits = model(train.records[which])
-        loss = F.binary_cross_entropy_with_logits(logits.float(), train.labels[which])
+            output = model(batch)
+        loss = task.loss(output.float(), task.wanted(batch, train.labels[which]))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if protocol.clipping:
@@ -161,7 +165,7 @@ def fit(
         bar.update()
         if state.update in stops:
             looked = time.perf_counter()
-            _look(state, model, validation, test, precision)
+            _look(state, model, validation, test, precision, task)
             state.evaluation_seconds += time.perf_counter() - looked
             state.history["seconds"].append(time.perf_counter() - begun)
         if checkpoint and checkpoint.due():
@@ -177,7 +181,7 @@ def fit(
     return Fitted(
         state.history,
         state.best_update,
-        state.best_auroc,
+        state.best_score,
         state.best_scores.numpy(),
         state.evaluation_seconds,
         earlier,
@@ -185,31 +189,41 @@ def fit(
 
 
 def _look(
-    state: State, model: nn.Module, validation: Data, test: Data | None, precision: str
+    state: State,
+    model: nn.Module,
+    validation: Data,
+    test: Data | None,
+    precision: str,
+    task: Task,
 ) -> None:
     """Look at validation, and keep the weights if they are the best so far."""
-    history, truth = state.history, _truth(validation)
+    history, wanted = state.history, wanted_of(task, validation)
     history["train_loss"].append(float(torch.stack(state.losses).mean()))
     state.losses.clear()
-    scores = predict(model, validation.records, precision)
-    reached = macro_auroc(truth, scores, _MIN_VALIDATION_POSITIVES)
+    output = predict(model, validation.records, precision, task.probabilities)
+    reached = task.score(output, wanted)
     history["update"].append(state.update)
-    history["validation_loss"].append(_cross_entropy(truth, scores))
-    history["validation_auroc"].append(reached)
+    history["validation_loss"].append(task.cost(output, wanted))
+    history[task.name].append(reached)
     if test is not None:
         seen = predict(model, test.records, precision)
-        history["validation_f1"].append(weighted_f1(truth, scores))
-        history["test_f1"].append(weighted_f1(_truth(test), seen))
+        history["validation_f1"].append(weighted_f1(wanted.astype(bool), output))
+        history["test_f1"].append(weighted_f1(wanted_of(task, test).astype(bool), seen))
     model.train()
     value = reached if test is None else history["test_f1"][-1]
     if value > state.best_value:
-        state.best_value, state.best_update, state.best_auroc = value, state.update, reached
+        state.best_value, state.best_update, state.best_score = value, state.update, reached
         state.best_weights = copy.deepcopy(model.state_dict())
-        state.best_scores = torch.from_numpy(scores)
+        state.best_scores = torch.from_numpy(output)
 
 
-def _truth(data: Data) -> npt.NDArray[np.bool_]:
-    return data.labels.cpu().numpy().astype(bool)
+def wanted_of(task: Task, data: Data) -> npt.NDArray[np.float32]:
+    """Return what a network should say of some records, shape (records, outputs)."""
+    parts = [
+        task.wanted(data.records[which], data.labels[which])
+        for which in torch.arange(len(data), device=data.labels.device).split(_AT_ONCE)
+    ]
+    return torch.cat(parts).float().cpu().numpy()
 
 
 def _rate_factor(update: int, updates: int, protocol: Protocol) -> float:
@@ -240,8 +254,3 @@ def _order(train: Data, schedule: Schedule) -> tuple[list[torch.Tensor], set[int
         batches = list(torch.from_numpy(stream[:wanted]).to(device).split(size))
         looks = min(schedule.evaluations, schedule.updates)
     return batches, {round(len(batches) * (index + 1) / looks) for index in range(looks)}
-
-
-def _cross_entropy(truth: npt.NDArray[np.bool_], scores: npt.NDArray[np.float32]) -> float:
-    likely = np.where(truth, scores, 1 - scores).clip(1e-7, 1)
-    return float(-np.log(likely).mean())

@@ -12,7 +12,7 @@ from torch import nn
 
 from ecgnb.training.device import autocast
 
-_UNIT = 250.0  # microvolts: about the standard deviation of an ECG, so that inputs are near 1
+UNIT = 250.0  # microvolts: about the standard deviation of an ECG, so that inputs are near 1
 _EVALUATION_BATCH = 128
 
 
@@ -78,7 +78,7 @@ def normalise(signals: torch.Tensor) -> torch.Tensor:
 
     Amplitudes between leads and records are kept, since hypertrophy and axis are read from them.
     """
-    values = signals.float() / _UNIT
+    values = signals.float() / UNIT
     return values - values.mean(dim=2, keepdim=True)
 
 

@@ -20,6 +20,7 @@ from ecgnb.training.checkpoint import Checkpoint
 from ecgnb.training.device import autocast
 from ecgnb.training.fit import Fitted, Schedule, fit
 from ecgnb.training.inputs import Data, Records, predict
+from ecgnb.training.task import CLASSIFY, Task
 
 _NOTHING = np.empty((0, 0), dtype=np.float32)
 
@@ -74,8 +75,8 @@ class Trained:
     ----------
     fitted : Fitted
         History and choice of the checkpoint.
-    test : ndarray of float32, shape (records, classes)
-        Probabilities; empty where no test records were given.
+    test : ndarray of float32, shape (records, outputs)
+        Probabilities, if the task is to name classes; empty where no test records were given.
     seconds : float
         What training took, without looking at validation and test: updates, and features where
         the encoder is frozen.
@@ -98,6 +99,7 @@ def train_arm(
     features: torch.Tensor | None = None,
     chosen_on: Data | None = None,
     checkpoint: Checkpoint | None = None,
+    task: Task = CLASSIFY,
 ) -> Trained:
     """Train a model in one arm and predict the test records.
 
@@ -122,6 +124,8 @@ def train_arm(
         The test records with their labels, for a protocol that chooses the checkpoint on them.
     checkpoint : Checkpoint, optional
         Where a training that is stopped goes on; what comes before its last part is done again.
+    task : Task
+        What the network is trained for.
     """
     kind = check_arm(arm)
     started = time.perf_counter()
@@ -156,11 +160,14 @@ def train_arm(
         precision=precision,
         test=chosen_on,
         checkpoint=checkpoint,
+        task=task,
     )
     if probed:
         fitted = _joined(probed, fitted)
     seconds = time.perf_counter() - started + fitted.earlier_seconds - fitted.evaluation_seconds
-    predicted = predict(trainable, parts[2], precision) if len(parts) == 3 else _NOTHING
+    predicted = _NOTHING
+    if len(parts) == 3:
+        predicted = predict(trainable, parts[2], precision, task.probabilities)
     return Trained(fitted, predicted, seconds)
 
 

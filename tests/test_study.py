@@ -323,7 +323,7 @@ def test_a_process_ends_with_its_parent(late):
 
 def test_what_stands_over_the_pairs_holds_for_those_that_say_nothing_else():
     pair = TINY["pairs"][0]
-    other = {**pair, "source": {**pair["target"], "updates": 6}, "seeds": 4, "arms": ["scratch"]}
+    other = {**pair, "source": {**pair["source"], "updates": 8}, "seeds": 4, "arms": ["scratch"]}
     rates = {"RNN": [0.1], "lstm": [0.2]}
     study = tiny(pairs=[pair, other], learning_rates=rates)
     assert [pair.seeds for pair in study.pairs] == [(0, 1), (0, 1, 2, 3)]

@@ -107,6 +107,8 @@ LAYOUTS = (
 CARD_VOCABULARIES = ("scp", "snomed", "cpsc", "code-test", "ptb", "brugada", "text", "own")
 AMPLITUDES = ("mV", "z-score")
 
+JOINT = "+"  # between the names of datasets that are taken as one
+
 _CHOICES = {"layout": LAYOUTS, "vocabulary": CARD_VOCABULARIES, "amplitude": AMPLITUDES}
 
 # What a value in TOML must be, by the annotation of its field.
@@ -193,13 +195,15 @@ def _own_cards(paths: tuple[tuple[Path, int], ...]) -> dict[str, DatasetCard]:
 
 
 def card(name: str) -> DatasetCard:
-    """Return the card of a dataset, of the catalog or of one's own.
+    """Return the card of a dataset, of the catalog or of one's own; or of several, ``a+b``.
 
     Raises
     ------
     UserError
         If there is no such dataset; the message names near matches.
     """
+    if JOINT in name:
+        return _joined(name, [card(part) for part in name.split(JOINT)])
     if name in CATALOG:
         return CATALOG[name]
     own = own_cards()
@@ -211,12 +215,28 @@ def card(name: str) -> DatasetCard:
     raise UserError(f"There is no dataset '{name}'.{hint} 'ecgnb datasets' lists them all.")
 
 
+def _joined(name: str, whole: list[DatasetCard]) -> DatasetCard:
+    return DatasetCard(
+        name=name,
+        title=", ".join(one.short_title for one in whole),
+        layout="joined",
+        vocabulary="joined",
+        folders=(),
+        licence="; ".join(dict.fromkeys(one.licence for one in whole)),
+        description="Several datasets as one.",
+        records=sum(one.records for one in whole),
+        patients_known=all(one.patients_known for one in whole),
+        also=tuple(one.name for one in whole),
+        simulated=all(one.simulated for one in whole),
+    )
+
+
 def parts(facts: DatasetCard) -> list[DatasetCard]:
     """List the datasets whose records a dataset holds: for most, the dataset itself."""
     if not facts.also:
         return [facts]
     own = [one for one in CATALOG.values() if not one.also and {*one.folders} & {*facts.folders}]
-    return [*own, *(CATALOG[name] for name in facts.also)]
+    return [*own, *(part for name in facts.also for part in parts(card(name)))]
 
 
 def load_card(path: str | os.PathLike[str]) -> DatasetCard:

@@ -104,10 +104,10 @@ def prepare(
     fingerprint = _files_fingerprint(facts, source, listing)
     if _of_these_files(ready, fingerprint):
         return ready
-    with _alone(folder):
+    with alone(folder):
         ready = _ready(facts, folder)
         if not _of_these_files(ready, fingerprint):  # nobody else was faster
-            with _writing(folder) as partial:
+            with writing(folder) as partial:
                 manifest = write_arrays(
                     facts, source, listing, options, selection, partial, progress
                 )
@@ -122,8 +122,9 @@ def _of_these_files(ready: Prepared | None, fingerprint: str) -> TypeGuard[Prepa
     return ready is not None and ready.manifest["files_fingerprint"] == fingerprint
 
 
-def open_prepared(facts: DatasetCard, folder: Path) -> Prepared:
+def open_prepared(dataset: str | DatasetCard, folder: Path) -> Prepared:
     """Open a prepared folder; its signals stay on disk until they are touched."""
+    facts = card(dataset) if isinstance(dataset, str) else dataset
     signals = np.load(folder / "signals.npy", mmap_mode="r", allow_pickle=False)
     table = pd.read_parquet(folder / "records.parquet")
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -198,7 +199,7 @@ def _simulated(name: str, options: Options) -> Path:
     digest = hashlib.sha256(code).hexdigest()[:12]
     folder = cache_root() / "simulated" / f"{name}-{count}-{digest}"
     if not folder.is_dir():
-        with _alone(folder):
+        with alone(folder):
             if not folder.is_dir():
                 try:
                     cohort.write_hospital(folder, name, count, seed=0)
@@ -247,7 +248,7 @@ def _cannot_write(folder: Path, error: Exception) -> UserError:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Let one program at a time make a folder, and remove what a killed one left of it."""
     with ExitStack() as held:
         try:
@@ -261,7 +262,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[Path]:
+def writing(folder: Path) -> Iterator[Path]:
     """Write a folder under another name, and put it in place when it is whole."""
     try:
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

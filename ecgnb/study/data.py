@@ -12,9 +12,11 @@ import pandas as pd
 
 import ecgnb
 from ecgnb.data.arrays import SELECTION
-from ecgnb.data.catalog import card, data_root, find
+from ecgnb.data.catalog import JOINT, card, data_root, find
 from ecgnb.data.convert import Options
+from ecgnb.data.joined import DATASET, join, join_fingerprints, join_tables
 from ecgnb.data.labels import encode
+from ecgnb.data.labels import label_set as label_set_of
 from ecgnb.data.prepare import Prepared, prepare
 from ecgnb.errors import UserError
 from ecgnb.study.grid import Study
@@ -57,6 +59,10 @@ def open_dataset(study: Study, dataset: str, *, progress: bool = False) -> Prepa
     UserError
         If it is not there, or gives other arrays than the recorded ones.
     """
+    if JOINT in dataset:
+        return join(
+            dataset, [open_dataset(study, name, progress=progress) for name in _of(dataset)]
+        )
     named = selection(study, dataset)
     prepared = prepare(dataset, study.data, selection=named, progress=progress)
     expected = recorded_fingerprints(study.data).get(dataset) if named is not None else None
@@ -72,25 +78,47 @@ def open_dataset(study: Study, dataset: str, *, progress: bool = False) -> Prepa
 
 def read_table(study: Study, dataset: str) -> pd.DataFrame:
     """Return the table of a dataset's records, without the raw files where they are recorded."""
+    if JOINT in dataset:
+        return join_tables({name: read_table(study, name) for name in _of(dataset)})
     named = selection(study, dataset)
     return open_dataset(study, dataset).table if named is None else named
+
+
+def _of(dataset: str) -> list[str]:
+    return dataset.split(JOINT)
 
 
 def read_labels(
     table: pd.DataFrame, dataset: str, label_set: str, min_positives: int
 ) -> pd.DataFrame:
     """Return one bool column a class for the rows of a dataset's table."""
+    if JOINT in dataset:
+        labels = [
+            read_labels(rows, str(name), label_set, 0)
+            for name, rows in table.groupby(DATASET, sort=False)
+        ]
+        whole = pd.concat(labels).fillna(False).astype(bool).loc[table.index]
+        return whole.loc[
+            :, whole.sum() >= (0 if label_set_of(label_set).classes else min_positives)
+        ]
     return encode(table["codes"], card(dataset).vocabulary, label_set, min_positives)
 
 
 def fingerprints(study: Study) -> dict[str, str]:
     """Return the fingerprint of each dataset that is here, recorded or prepared now."""
-    recorded = recorded_fingerprints(study.data)
     return {
-        name: recorded[name] if _recorded(study, name) else open_dataset(study, name).fingerprint
+        name: _fingerprint(study, name)
         for name in study.datasets
         if name not in missing_datasets(study)
     }
+
+
+def _fingerprint(study: Study, dataset: str) -> str:
+    if JOINT in dataset:
+        return join_fingerprints({name: _fingerprint(study, name) for name in _of(dataset)})
+    if _recorded(study, dataset):
+        return recorded_fingerprints(study.data)[dataset]
+    return open_dataset(study, dataset).fingerprint
 
 
 def _recorded(study: Study, dataset: str) -> bool:
@@ -99,13 +127,15 @@ def _recorded(study: Study, dataset: str) -> bool:
 
 def missing_datasets(study: Study) -> list[str]:
     """List the datasets of a study that are neither recorded nor where ``ECGNB_DATA`` points."""
-    absent = [
-        name for name in study.datasets if not card(name).simulated and not _recorded(study, name)
-    ]
-    if not absent or not os.environ.get("ECGNB_DATA"):
-        return absent
-    root = data_root()
-    return [name for name in absent if find(card(name), root) is None]
+    root = data_root() if os.environ.get("ECGNB_DATA") else None
+
+    def here(name: str) -> bool:
+        if JOINT in name:
+            return all(map(here, _of(name)))
+        there = root is not None and find(card(name), root) is not None
+        return card(name).simulated or _recorded(study, name) or there
+
+    return [name for name in study.datasets if not here(name)]
 
 
 def with_what_is_here(study: Study) -> Study:

@@ -779,3 +779,30 @@ def test_records_of_other_lengths_and_layouts(dataset: str, patients: str) -> No
     assert prepared.table["fold"].between(1, 10).all()
     assert patients in prepared.manifest["patients"]
     assert set(COLUMNS) - set(prepared.table) == {"path"}
+
+
+def test_a_long_record_gives_every_window(made: Path, made_card: DatasetCard, write_record) -> None:
+    signals = np.random.default_rng(0).integers(-500, 500, (2500, 12))
+    write_record(made, "R0004", signals, comments=("Age: 60", "Patient: p4"))
+    options = Options(seconds=10, antialias=False)
+    first, every = (prepare(made_card, replace(options, every_window=w)) for w in (False, True))
+    names = every.table["record"].tolist()
+    assert names[3:5] == ["R0004#0", "R0004#1"]
+    assert len(names) == len(first.table) + 1
+    assert np.array_equal(every.signals[3], first.signals[3])
+    assert np.array_equal(every.signals[4], signals[1000:2000].T)
+    windows = every.table.iloc[3:5]
+    assert (windows["patient"] == "p4").all()
+    assert windows["fold"].nunique() == 1
+    again = prepare(made_card, replace(options, every_window=True), selection=every.table)
+    assert again.table["record"].tolist() == names
+    with pytest.raises(UserError, match="can be used; the first reason: named by the study"):
+        prepare(made_card, options, selection=every.table[every.table["record"] == "R0004#0"])
+
+
+@pytest.mark.data
+def test_windows_of_real_records_of_many_lengths() -> None:
+    every = prepare("cpsc2018", Options(seconds=8.192, every_window=True))
+    assert len(every.table) > 150
+    assert every.table["record"].str.partition("#")[0].nunique() == 150
+    assert every.table.groupby("patient")["fold"].nunique().max() == 1

@@ -20,6 +20,7 @@ from ecgnb.data.catalog import DatasetCard
 from ecgnb.data.convert import Options, convert
 from ecgnb.data.labels import unknown_codes
 from ecgnb.data.layouts import Listing
+from ecgnb.data.windows import cut
 from ecgnb.errors import UserError
 
 SELECTION = ("record", "patient", "fold", "age", "sex", "codes")
@@ -76,6 +77,8 @@ def write_arrays(
     UserError
         If no record can be used.
     """
+    if options.every_window:
+        listing = cut(listing, source, options.seconds)
     rows, dropped = _rows(listing, selection)
     kept: list[dict[str, Any]] = []
     digest = hashlib.sha256()

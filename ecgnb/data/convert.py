@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from ecgnb.data import comments, records, resample, tensors
 from ecgnb.data.layouts import Listing
 from ecgnb.data.processes import in_processes
+from ecgnb.data.windows import window_of
 
 SIMULATED_RECORDS = 3000
 
@@ -43,6 +45,8 @@ class Options:
     band : bool
         Whether to pass only 0.5 to 40 Hz and to scale each lead to a standard deviation of 1000,
         as ``ptb-xl-filtered`` was published; amplitude is lost.
+    every_window : bool
+        Whether a longer record gives as many windows as it holds, instead of its first alone.
     simulated_records : int
         How many records a simulated hospital writes; other datasets ignore it.
     """
@@ -52,6 +56,7 @@ class Options:
     short: str = "pad"
     antialias: bool = True
     band: bool = False
+    every_window: bool = False
     simulated_records: int = SIMULATED_RECORDS
 
     @property
@@ -134,9 +139,10 @@ def _record(
     facts: dict[str, Any] = {}
     filtered = False
     if tensor is None:
-        header = records.read_header(source / path)
-        values = records.microvolts(header, records.read_digital(header))
+        name, number = window_of(path)
+        header, values = _read(source / name)
         rate, filtered = header.sampling_rate, header.signals[0].unit == "NU"
+        values = values[round(number * options.seconds * rate) :]
         facts = comments.facts(header) if in_headers else {}
     else:
         values, rate = tensors.read_microvolts(tensor, int(path)), tensor.rate
@@ -172,6 +178,13 @@ def _record(
     flags += ["padded"] if padded else []
     flags += ["clipped"] if max(values.max(), -values.min()) > _MICROVOLT_LIMIT else []
     return np.ascontiguousarray(whole), {**facts, "flags": " ".join(flags)}
+
+
+# The windows of a record follow one another.
+@functools.lru_cache(maxsize=1)
+def _read(path: Path) -> tuple[records.Header, npt.NDArray[np.float64]]:
+    header = records.read_header(path)
+    return header, records.microvolts(header, records.read_digital(header))
 
 
 def _band(values: npt.NDArray[np.float64], rate: float, filtered: bool) -> npt.NDArray[np.float64]:

@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
 import ecgnb.study.train as trainer
+from ecgnb.data.labels import LABEL_SETS
 from ecgnb.errors import UserError
+from ecgnb.models import build_model
 from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import fingerprints, read_labels, read_table
 from ecgnb.study.declare import build_study, load_study, study_names
@@ -27,6 +29,8 @@ from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Store, open_store
 from ecgnb.study.train import Materials, execute
 from ecgnb.training import checkpoint as checkpoints
+from ecgnb.training.inputs import predict
+from ecgnb.training.transfer import load_encoder
 
 TINY = {
     "title": "Tiny",
@@ -333,6 +337,38 @@ def test_what_stands_over_the_pairs_holds_for_those_that_say_nothing_else():
     # The first pair's runs from scratch are those of the second as well.
     assert len(cells) == len(set(cells)) == 2 * 2 * 4 + 2 * 2
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+
+
+def test_a_network_as_it_came_is_asked_and_not_trained(cache):
+    table = copy.deepcopy(TINY)
+    for side in ("source", "target"):
+        table["pairs"][0][side] |= {"label_set": "challenge-2021"}
+    study = build_study("tiny", table, arms=["as-is", "scratch"], seeds=[0])
+    results = run_study(study, workers=1, progress=False)
+    asked = [run for run in results if run.spec.arm == "as-is"]
+    assert [run.spec.size for run in asked] == [0]  # once, whatever others are trained on
+    assert not [
+        run.spec
+        for run in inventory(study, open_progress(study).score)
+        if run.spec.stage == "tune" and run.spec.arm == "as-is"
+    ]
+    (run,) = asked
+    assert run.facts["training_seconds"] == 0
+    assert run.classes == tuple(LABEL_SETS["challenge-2021"].classes)
+    materials = Materials(study, open_store())
+    model = build_model("gru", "pooled", len(run.classes), 200, 5)
+    path = materials.store.weights(run.spec.pretraining().key(materials.fingerprints))
+    load_encoder(model, path, head=True)
+    records = materials.records(run.spec.dataset, materials.split(run.spec).test)
+    expected = predict(model, records, run.facts["precision"]).astype(np.float16)
+    assert np.array_equal(run.predictions, expected)
+
+
+def test_a_network_as_it_came_needs_one_label_set():
+    table = copy.deepcopy(TINY)
+    table["pairs"][0]["source"] |= {"label_set": "challenge-2021"}
+    with pytest.raises(UserError, match="as-is needs one label set"):
+        build_study("tiny", table, arms=["as-is"])
 
 
 def test_declared_studies_are_sound():

@@ -137,6 +137,12 @@ def _check(study: Study) -> None:
         for arm in pair.arms:
             check_arm(arm)
         source, target = card(pair.source.dataset), card(pair.target.dataset)
+        untrained = [arm for arm in pair.arms if not check_arm(arm).trained]
+        if untrained and pair.source.label_set != pair.target.label_set:
+            raise UserError(
+                f"study {study.name}: the arm {untrained[0]} needs one label set for source and "
+                f"target, not {pair.source.label_set} and {pair.target.label_set}"
+            )
         if {one.name for one in parts(source)} & {one.name for one in parts(target)}:
             raise UserError(
                 f"study {study.name} trains on {source.title} and tests on {target.title}, which "

@@ -41,6 +41,8 @@ class Estimate:
         part = count * (_SOURCE_PART if spec.stage == "pretrain" else _TARGET_PART)
         train = spec.size or count - 2 * part
         tested = 0 if spec.stage == "tune" else part
+        if not ARMS[spec.arm].trained:
+            return part + tested
         if ARMS[spec.arm].frozen:
             return train + part + tested
         if spec.epochs:  # each is looked at twice: on validation and on the test set

@@ -11,7 +11,7 @@ from itertools import product
 from ecgnb.data.convert import Options
 from ecgnb.models import MODELS
 from ecgnb.study.shards import share
-from ecgnb.study.spec import RunSpec
+from ecgnb.study.spec import ALL, RunSpec
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
 from ecgnb.training.transfer import check_arm
 
@@ -138,7 +138,8 @@ class Study:
                     yield self._cell(pair, model, head, arm, size, seed)
 
     def _cell(self, pair: Pair, model: str, head: str, arm: str, size: int, seed: int) -> RunSpec:
-        source = pair.source if check_arm(arm).pretrained else Side("", "", 0, 0)
+        kind = check_arm(arm)
+        source = pair.source if kind.pretrained else Side("", "", 0, 0)
         return RunSpec(
             stage="final",
             dataset=pair.target.dataset,
@@ -147,7 +148,7 @@ class Study:
             model=model,
             head=head,
             arm=arm,
-            size=size,
+            size=size if kind.trained else ALL,  # one run, whatever others are trained on
             seed=seed,
             protocol=self.protocol,
             learning_rate=0.0,
@@ -163,7 +164,12 @@ class Study:
         )
 
     def candidates(self, cell: RunSpec) -> list[RunSpec]:
-        """Return the tuning runs among which the learning rate of `cell` is chosen."""
+        """Return the tuning runs among which the learning rate of `cell` is chosen.
+
+        An arm that is not trained has one candidate, with no learning rate.
+        """
+        if not check_arm(cell.arm).trained:
+            return [replace(cell, stage="tune", seed=self.tuning_seed)]
         tuning = replace(cell, stage="tune", seed=self.tuning_seed)
         return [replace(tuning, learning_rate=rate) for rate in self.rates(cell.model)]
 

@@ -138,9 +138,10 @@ def inventory(study: Study, score: Score) -> list[Planned]:
         if pretraining := known.pretraining():
             runs.append(pretraining)
         tuning = replace(known, seed=study.tuning_seed)
-        if len(study.rates(cell.model)) > 1 and tuning not in tuned:
+        if tuning not in tuned:
             tuned.add(tuning)
-            runs += [*study.candidates(tuning), *study.source_candidates(cell)]
+            for several in (study.candidates(tuning), study.source_candidates(cell)):
+                runs += several if len(several) > 1 else []
         for run in runs:
             # Only tuning runs are known by their learning rate before one is chosen.
             rate = run.learning_rate if run.seed == study.tuning_seed else 0.0

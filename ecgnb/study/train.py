@@ -104,7 +104,7 @@ class Materials:
         """
         arm = ARMS[spec.arm]
         pretraining = spec.pretraining()
-        asked = arm.frozen or arm.probing
+        asked = arm.trained and (arm.frozen or arm.probing)
         if not asked or pretraining is None or model.head.in_features > _LONGEST_SHARED:
             return None
         rows = np.arange(len(self.prepared(spec.dataset).table))
@@ -153,7 +153,7 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
     else:
         model = build_model(spec.model, spec.head, truth.shape[1], samples, spec.seed)
     if pretraining := spec.pretraining():
-        load_encoder(model, store.weights(pretraining.key(prints)))
+        load_encoder(model, store.weights(pretraining.key(prints)), head=not ARMS[spec.arm].trained)
     model.to(materials.device)
     trained = train_arm(
         model,

@@ -18,7 +18,7 @@ from ecgnb.errors import UserError
 from ecgnb.models import Model
 from ecgnb.training.checkpoint import Checkpoint
 from ecgnb.training.device import autocast
-from ecgnb.training.fit import Fitted, Schedule, fit
+from ecgnb.training.fit import Fitted, Schedule, fit, wanted_of
 from ecgnb.training.inputs import Data, Records, predict
 from ecgnb.training.task import CLASSIFY, Task
 
@@ -39,12 +39,16 @@ class Arm:
         Whether only the head is trained.
     probing : float
         The share of the updates that train the head alone, before everything is trained.
+    trained : bool
+        Whether anything is trained; else the source's network, head and all, names the target's
+        classes, which must be its own.
     """
 
     title: str
     pretrained: bool
     frozen: bool
     probing: float = 0.0
+    trained: bool = True
 
 
 ARMS = {
@@ -56,6 +60,7 @@ ARMS = {
     "probe-then-finetune": Arm(
         "probed, then fine-tuned", pretrained=True, frozen=False, probing=1 / 3
     ),
+    "as-is": Arm("as it came", pretrained=True, frozen=True, trained=False),
 }
 """The arms by name, with what each starts from and trains."""
 
@@ -128,6 +133,8 @@ def train_arm(
         What the network is trained for.
     """
     kind = check_arm(arm)
+    if not kind.trained:
+        return _asked(model, validation, test, precision, task)
     started = time.perf_counter()
     parts = [train.records, validation.records]
     if test is not None:
@@ -169,6 +176,16 @@ def train_arm(
     if len(parts) == 3:
         predicted = predict(trainable, parts[2], precision, task.probabilities)
     return Trained(fitted, predicted, seconds)
+
+
+def _asked(
+    model: Model, validation: Data, test: Records | None, precision: str, task: Task
+) -> Trained:
+    """Ask a network that is not trained any further."""
+    said = predict(model, validation.records, precision, task.probabilities)
+    score = task.score(said, wanted_of(task, validation))
+    tested = predict(model, test, precision, task.probabilities) if test else _NOTHING
+    return Trained(Fitted({}, 0, score, said, 0.0), tested, 0.0)
 
 
 def encode(model: Model, records: Records, precision: str) -> torch.Tensor:
@@ -243,22 +260,22 @@ def save_weights(model: Model, path: Path, facts: dict[str, object]) -> None:
     save_file(tensors, path, metadata={"ecgnb": json.dumps(facts, sort_keys=True)})
 
 
-def load_encoder(model: Model, path: Path) -> None:
-    """Give a model the encoder of `path`; its head stays as it is.
+def load_encoder(model: Model, path: Path, *, head: bool = False) -> None:
+    """Give a model the encoder of `path`; its head stays as it is, unless that is wanted too.
 
     Raises
     ------
     UserError
         If the file is not such a file or holds another encoder.
     """
-    prefix = "encoder."
+    prefix = "" if head else "encoder."
     try:
         with safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
             state = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-        model.encoder.load_state_dict(state)
+        (model if head else model.encoder).load_state_dict(state)
     except Exception as error:  # safetensors raises its own type, PyTorch RuntimeError
         raise UserError(
-            f"{path.name} does not hold the weights of this encoder; delete it, and the "
+            f"{path.name} does not hold the weights of this network; delete it, and the "
             "pre-training is done again"
         ) from error

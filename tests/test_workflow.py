@@ -229,6 +229,8 @@ def test_slurm_profile_against_stand_ins(checkout: Checkout):
         env=checkout.environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # Where the tests run in the background, programs begin with their ears closed to it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     _wait(lambda: len(checkout.finished()) >= 3)
     process.send_signal(signal.SIGINT)
@@ -297,6 +299,7 @@ def kubernetes(checkout: Checkout) -> Iterator[type[Kubernetes]]:
     pytest.importorskip("snakemake_executor_plugin_kubernetes", reason="its plugin is not there")
     # The plugin installs the storage plugin in each pod; and not every computer has rsync.
     checkout.program("pip", "exit 0")
+    checkout.program("python", f'exec {sys.executable} "$@"')
     checkout.program("rsync", 'while [ $# -gt 2 ]; do shift; done; cp -r "$1" "$2"')
     handler = type("Handler", (Kubernetes,), {"pods": {}, "containers": []})
     handler.folder = checkout.folder / "pods"

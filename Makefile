@@ -49,7 +49,7 @@ $(STAMP): pyproject.toml constraints.txt
 	       "Name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "setting up .venv (once; some minutes)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install -qq -c constraints.txt -e '.[book,test,workflow]'
+	@$(BIN)/pip install -qq -c constraints.txt -e '.[book,imagenet,test,workflow]'
 	@$(BIN)/python -c 'import matplotlib.pyplot' 2>/dev/null  # its font cache: now, not in a notebook
 	@mkdir -p .venv/etc/ipython  # a kernel on this machine alone need not warn that it is not encrypted
 	@echo '{"IPKernelApp": {"log_level": "ERROR"}}' > .venv/etc/ipython/ipython_kernel_config.json

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ecgnb.errors import UserError
-from ecgnb.models import autoencoder, resnet1d, rnn
+from ecgnb.models import autoencoder, resnet1d, rnn, spectrogram
 
 HEADS = ("pooled", "flattened")
 
@@ -57,6 +57,8 @@ class Entry:
         Whether bfloat16 is faster than float32 on processors that have it.
     unlabelled : bool
         Whether its encoder can be pre-trained without labels, by `build_reconstructor`.
+    load_imagenet : callable, optional
+        Gives its encoder weights that were learnt on photographs.
     """
 
     title: str
@@ -65,6 +67,7 @@ class Entry:
     heads: tuple[str, ...]
     half_precision_on_cpu: bool
     unlabelled: bool = False
+    load_imagenet: Callable[[nn.Module], None] | None = None
 
 
 _RESNETS = {
@@ -83,6 +86,14 @@ MODELS: dict[str, Entry] = {
     "bilstm": Entry("BiLSTM", "RNN", rnn.build_bilstm, HEADS, True),
     "autoencoder": Entry(
         "Autoencoder", "CNN", autoencoder.build_autoencoder, ("pooled",), True, unlabelled=True
+    ),
+    "efficientnet-lite0": Entry(
+        "EfficientNet-Lite0 on spectrograms",
+        "CNN",
+        spectrogram.build_spectrogram,
+        ("pooled",),
+        False,
+        load_imagenet=spectrogram.load_imagenet,
     ),
 }
 """The models by name, with what is known of each."""

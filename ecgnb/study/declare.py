@@ -137,6 +137,9 @@ def _check(study: Study) -> None:
         for arm in pair.arms:
             check_arm(arm)
         source, target = card(pair.source.dataset), card(pair.target.dataset)
+        for model, arm in product(pair.models, pair.arms):
+            if check_arm(arm).photographs and not MODELS[model].load_imagenet:
+                raise UserError(f"study {study.name}: there are no weights of ImageNet for {model}")
         untrained = [arm for arm in pair.arms if not check_arm(arm).trained]
         if untrained and pair.source.label_set != pair.target.label_set:
             raise UserError(

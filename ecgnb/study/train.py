@@ -16,7 +16,7 @@ import torch
 
 from ecgnb.data.prepare import Prepared
 from ecgnb.data.splits import Split, source_split, subset, target_split
-from ecgnb.models import Model, build_model, build_reconstructor
+from ecgnb.models import MODELS, Model, build_model, build_reconstructor
 from ecgnb.study.data import fingerprints, open_dataset, read_labels
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result, provenance
@@ -154,6 +154,9 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
         model = build_model(spec.model, spec.head, truth.shape[1], samples, spec.seed)
     if pretraining := spec.pretraining():
         load_encoder(model, store.weights(pretraining.key(prints)), head=not ARMS[spec.arm].trained)
+    load_imagenet = MODELS[spec.model].load_imagenet
+    if ARMS[spec.arm].photographs and load_imagenet:  # which `load_study` has made sure of
+        load_imagenet(model.encoder)
     model.to(materials.device)
     trained = train_arm(
         model,

@@ -39,6 +39,8 @@ class Arm:
         Whether only the head is trained.
     probing : float
         The share of the updates that train the head alone, before everything is trained.
+    photographs : bool
+        Whether the encoder comes from ImageNet, which not every model has weights of.
     trained : bool
         Whether anything is trained; else the source's network, head and all, names the target's
         classes, which must be its own.
@@ -49,6 +51,7 @@ class Arm:
     frozen: bool
     probing: float = 0.0
     trained: bool = True
+    photographs: bool = False
 
 
 ARMS = {
@@ -60,6 +63,7 @@ ARMS = {
     "probe-then-finetune": Arm(
         "probed, then fine-tuned", pretrained=True, frozen=False, probing=1 / 3
     ),
+    "imagenet": Arm("from ImageNet", pretrained=False, frozen=False, photographs=True),
     "as-is": Arm("as it came", pretrained=True, frozen=True, trained=False),
 }
 """The arms by name, with what each starts from and trains."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ecgnb.data.catalog import card
+from ecgnb.data.catalog import card, parts
 from ecgnb.data.fetch import fetch
 from ecgnb.study.data import missing_datasets, recorded_runs
 from ecgnb.study.declare import load_study
@@ -58,9 +58,10 @@ def set_up(study: str, drive: bool = False, *, trains: bool = True) -> None:
     if declared.recorded and recorded_runs(declared).exists():
         print("This study is recorded: its runs are read, which takes seconds.")
         return
-    for name in missing_datasets(declared):
-        if card(name).homes:
-            fetch(name)
+    needed = [part for name in missing_datasets(declared) for part in parts(card(name))]
+    for part in dict.fromkeys(needed):
+        if part.homes:  # and if it is here already, `fetch` says so
+            fetch(part.name)
     if trains:
         _say_how_long(declared)
     else:

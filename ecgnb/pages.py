@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ecgnb.chapters.common import main_pair
 from ecgnb.charts import draw_gain
-from ecgnb.data.catalog import CATALOG, DatasetCard
+from ecgnb.data.catalog import CATALOG, JOINT, DatasetCard
+from ecgnb.data.catalog import card as find_card
 from ecgnb.data.labels import LABEL_SETS
 from ecgnb.models import MODELS
 from ecgnb.prose import answer, gain_alt, gain_caption
@@ -24,6 +25,8 @@ from ecgnb.study.plan import size_label
 from ecgnb.study.progress import open_progress
 from ecgnb.study.statistics import LEVEL, MARGIN
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
+from ecgnb.training.task import UNLABELLED
+from ecgnb.training.transfer import ARMS
 
 _ANSWERED_BY = "clinical"  # the study whose verdict stands on the front page
 
@@ -77,7 +80,7 @@ def _roles(card: DatasetCard, studies: list[Study]) -> list[tuple[str, str]]:
         for study in studies
         for pair in study.pairs
         for role, side in (("source", pair.source), ("target", pair.target))
-        if side.dataset == card.name
+        if card.name in side.dataset.split(JOINT)
     ]
     return list(dict.fromkeys(roles))
 
@@ -192,7 +195,7 @@ def write_studies(folder: Path) -> None:
 
 def _pair(pair: Pair) -> list[str]:
     return [
-        _side(pair.source),
+        _side(pair.source) if any(ARMS[arm].pretrained for arm in pair.arms) else "none",
         _side(pair.target),
         ", ".join(MODELS[model].title for model in pair.models),
         ", ".join(pair.heads),
@@ -203,8 +206,11 @@ def _pair(pair: Pair) -> list[str]:
 
 
 def _side(side: Side) -> str:
+    title = find_card(side.dataset).short_title
+    if side.label_set == UNLABELLED:
+        return f"{title}, no labels, {side.updates} updates"
     return (
-        f"{CATALOG[side.dataset].short_title}, labels `{side.label_set}` with at least "
+        f"{title}, labels `{side.label_set}` with at least "
         f"{side.min_positives} positives, {side.updates} updates"
     )
 

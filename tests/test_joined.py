@@ -43,7 +43,7 @@ def test_parts_stand_one_behind_the_other():
 
 def test_a_card_of_several():
     whole = card("ptb-xl+cpsc2018")
-    assert whole.title == "PTB-XL, CPSC2018"
+    assert whole.title == "PTB-XL + CPSC2018"
     assert whole.records == card("ptb-xl").records + card("cpsc2018").records
     assert not whole.patients_known  # of one of them it is not known
     with pytest.raises(UserError, match="There is no dataset 'ptb-xk'"):

@@ -794,8 +794,10 @@ def test_a_long_record_gives_every_window(made: Path, made_card: DatasetCard, wr
     windows = every.table.iloc[3:5]
     assert (windows["patient"] == "p4").all()
     assert windows["fold"].nunique() == 1
-    again = prepare(made_card, replace(options, every_window=True), selection=every.table)
-    assert again.table["record"].tolist() == names
+    for named in (every.table, first.table):  # a study names its records, or their windows
+        again = prepare(made_card, replace(options, every_window=True), selection=named)
+        assert again.table["record"].tolist() == names
+        assert again.table["fold"].tolist()[4] == named["fold"].tolist()[3]
     with pytest.raises(UserError, match="can be used; the first reason: named by the study"):
         prepare(made_card, options, selection=every.table[every.table["record"] == "R0004#0"])
 

@@ -20,7 +20,7 @@ from ecgnb.data.catalog import DatasetCard
 from ecgnb.data.convert import Options, convert
 from ecgnb.data.labels import unknown_codes
 from ecgnb.data.layouts import Listing
-from ecgnb.data.windows import cut
+from ecgnb.data.windows import cut, name_windows
 from ecgnb.errors import UserError
 
 SELECTION = ("record", "patient", "fold", "age", "sex", "codes")
@@ -79,6 +79,7 @@ def write_arrays(
     """
     if options.every_window:
         listing = cut(listing, source, options.seconds)
+        selection = None if selection is None else name_windows(selection, listing)
     rows, dropped = _rows(listing, selection)
     kept: list[dict[str, Any]] = []
     digest = hashlib.sha256()

@@ -218,7 +218,7 @@ def card(name: str) -> DatasetCard:
 def _joined(name: str, whole: list[DatasetCard]) -> DatasetCard:
     return DatasetCard(
         name=name,
-        title=", ".join(one.short_title for one in whole),
+        title=" + ".join(one.short_title for one in whole),
         layout="joined",
         vocabulary="joined",
         folders=(),

@@ -53,6 +53,23 @@ def _windows(row: dict[Any, Any], source: Path, seconds: float) -> Iterator[dict
         }
 
 
+def name_windows(selection: pd.DataFrame, listing: Listing) -> pd.DataFrame:
+    """Let a table that names records name each of their windows; others stay as they are.
+
+    Parameters
+    ----------
+    selection : DataFrame
+        With a column ``record``.
+    listing : Listing
+        What `cut` returned.
+    """
+    windows = listing.table["record"]
+    whole = windows.str.partition(_MARK)[0]
+    several = pd.DataFrame({"record": whole, "window": windows})[whole != windows]
+    named = selection.merge(several, on="record", how="left")
+    return named.assign(record=named["window"].fillna(named["record"])).drop(columns="window")
+
+
 def window_of(path: str) -> tuple[str, int]:
     """Return the header of a window, and which window of the record it is."""
     header, _, number = path.partition(_MARK)

@@ -26,15 +26,26 @@ def convergence_answer(summary: pd.DataFrame, costs: pd.DataFrame) -> Markdown:
     for (model, head), rows in summary.groupby(["model", "head"], sort=False):
         sooner = rows[(rows["p"] < 1 - LEVEL) & (rows["saved"] > 0)]
         later = rows[(rows["p"] < 1 - LEVEL) & (rows["saved"] < 0)]
-        parts = [f"{row.saved:.0%} at {row.records:,}" for row in rows.itertuples()]
         lines.append(
-            f"**{network(str(model), str(head))}.** Fine-tuning saves {joined(parts)} training "
-            "records of the updates that training from scratch needs for the same level. It is "
+            f"**{network(str(model), str(head))}.** Of the updates that training from scratch "
+            f"needs for the same level, fine-tuning {_saved(rows)}. It is "
             f"sooner beyond chance at {len(sooner)} of {len(rows)} sizes"
             f"{f', and later at {len(later)}' if len(later) else ''}. "
             + _paid(costs[(costs["model"] == model) & (costs["head"] == head)])
         )
     return Markdown("\n\n".join(lines))
+
+
+def _saved(rows: pd.DataFrame) -> str:
+    """Say at which numbers of training records updates are saved, and at which more are needed."""
+    texts = []
+    for wanted, verb, rest in ((True, "saves", ""), (False, "needs", " more")):
+        chosen = rows[(rows["saved"] >= 0) == wanted]
+        shares = zip(chosen["saved"].abs(), chosen["records"], strict=True)
+        parts = [f"{share:.0%}{rest} at {records:,}" for share, records in shares]
+        if parts:
+            texts.append(f"{verb} {joined(parts)}")
+    return f"{' and '.join(texts)} training records"
 
 
 def _paid(costs: pd.DataFrame) -> str:

@@ -14,7 +14,7 @@ import torch
 from ecgnb.models import build_model
 from ecgnb.study.estimate import RUN_S, UPDATE_PASSES, Estimate
 from ecgnb.study.grid import Study
-from ecgnb.study.spec import ALL, RunSpec
+from ecgnb.study.spec import ALL, RunSpec, changed
 from ecgnb.training.device import activate, choose_device, choose_setting
 from ecgnb.training.fit import Schedule, fit
 from ecgnb.training.inputs import Data, Records
@@ -49,11 +49,11 @@ def resolver(study: Study, score: Score) -> Callable[[RunSpec], Resolved]:
     known: dict[RunSpec, Resolved] = {}
 
     def resolve(cell: RunSpec) -> Resolved:
-        tuning = replace(cell, seed=study.tuning_seed)
+        tuning = changed(cell, seed=study.tuning_seed)
         if tuning not in known:
             known[tuning] = _resolve(study, tuning, score)
         found = known[tuning]
-        return found if found.run is None else Resolved(replace(found.run, seed=cell.seed))
+        return found if found.run is None else Resolved(changed(found.run, seed=cell.seed))
 
     return resolve
 
@@ -137,7 +137,7 @@ def inventory(study: Study, score: Score) -> list[Planned]:
         runs = [known]
         if pretraining := known.pretraining():
             runs.append(pretraining)
-        tuning = replace(known, seed=study.tuning_seed)
+        tuning = changed(known, seed=study.tuning_seed)
         if tuning not in tuned:
             tuned.add(tuning)
             for several in (study.candidates(tuning), study.source_candidates(cell)):
@@ -145,7 +145,7 @@ def inventory(study: Study, score: Score) -> list[Planned]:
         for run in runs:
             # Only tuning runs are known by their learning rate before one is chosen.
             rate = run.learning_rate if run.seed == study.tuning_seed else 0.0
-            name = replace(run, learning_rate=rate, source_learning_rate=0.0)
+            name = changed(run, learning_rate=rate, source_learning_rate=0.0)
             found[name] = found.get(name, False) or score(run) is not None
     return [Planned(spec, done) for spec, done in found.items()]
 

@@ -1,4 +1,4 @@
-"""The command line: ``ecgnb datasets | fetch | prepare | plan | run | status``."""
+"""The command line: ``ecgnb datasets | fetch | prepare | plan | run | status | verify``."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def set_up(study: str, drive: bool = False, *, trains: bool = True) -> None:
         print("For a GPU: Runtime, Change runtime type, T4 GPU; then run all cells again.")
     declared = load_study(study)
     if declared.recorded and recorded_runs(declared).exists():
-        print("This study is recorded: its runs are read, which takes seconds.")
+        print("This study is recorded: its runs are read, and none is trained.")
         return
     needed = [part for name in missing_datasets(declared) for part in parts(card(name))]
     for part in dict.fromkeys(needed):
@@ -65,7 +65,7 @@ def set_up(study: str, drive: bool = False, *, trains: bool = True) -> None:
     if trains:
         _say_how_long(declared)
     else:
-        print("This chapter trains nothing; it takes a minute.")
+        print("This chapter trains nothing.")
 
 
 def is_hosted() -> bool:
@@ -95,7 +95,7 @@ def _say_how_long(study: Study) -> None:
     rows = groups(study, open_progress(study).score)
     left = sum(group.runs - group.done for group in rows)
     if not left:
-        print("All runs are here: they are read, which takes seconds.")
+        print("All runs are here: they are read, and none is trained.")
         return
     seconds = sum(group.seconds * (group.runs - group.done) for group in rows)
     print(

@@ -1,6 +1,6 @@
 """A rehearsal of Colab: every notebook in an environment like the one it has there.
 
-Run as ``make colab``; it takes a quarter of an hour, most of it training the demo. It makes a
+Run as ``make colab``; most of its time goes into training the demo. It makes a
 virtual environment with the versions that Colab has, but for the GPU, and a stand-in for the
 package ``google.colab``; executes every notebook from top to bottom in an empty folder, its
 set-up cell first, which has to install ecgnb; and sees that this changed no package that was there.

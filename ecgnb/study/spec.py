@@ -105,7 +105,7 @@ class RunSpec:
 def changed(spec: RunSpec, **values: object) -> RunSpec:
     """Return a spec with other values, as `dataclasses.replace` does.
 
-    That would take five times as long, and a study makes tens of thousands of them.
+    That takes several times as long, and a study makes tens of thousands of them.
     """
     new = object.__new__(RunSpec)
     new.__dict__.update(spec.__dict__, **values)

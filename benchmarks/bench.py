@@ -26,7 +26,7 @@ from tables import tables, write_pages
 
 from ecgnb.study.declare import load_study
 from ecgnb.study.progress import open_progress
-from ecgnb.training.transfer import ARMS
+from ecgnb.training.arms import ARMS
 
 RESULTS = Path(__file__).parent / "results"
 PTB_XL_RECORDS = 21_837

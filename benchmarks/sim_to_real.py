@@ -19,7 +19,7 @@ from machine import cpu
 from ecgnb.data.convert import Options
 from ecgnb.data.labels import encode, label_set
 from ecgnb.data.prepare import Prepared, prepare
-from ecgnb.models import build_model
+from ecgnb.models.build import build_model
 from ecgnb.study.result import provenance
 from ecgnb.training.device import choose_device, choose_setting, share
 from ecgnb.training.fit import Schedule, fit

@@ -9,7 +9,7 @@ import pandas as pd
 from ecgnb.models import MODELS
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study
-from ecgnb.training.transfer import ARMS
+from ecgnb.training.arms import ARMS
 
 Found = dict[str, Any]
 

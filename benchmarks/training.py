@@ -17,7 +17,8 @@ import plain
 import torch
 
 from ecgnb import models
-from ecgnb.models import MODELS, build_model
+from ecgnb.models import MODELS
+from ecgnb.models.build import build_model
 from ecgnb.training.device import LARGE_PAGES, activate, choose_device, choose_setting, share
 from ecgnb.training.fit import Schedule, fit
 from ecgnb.training.inputs import Data, Records

@@ -18,7 +18,7 @@ from ecgnb.models import MODELS
 from ecgnb.plots import COLOURS, STYLES, WIDTH
 from ecgnb.study.curves import Worth
 from ecgnb.study.statistics import MARGIN
-from ecgnb.training.transfer import ARMS
+from ecgnb.training.arms import ARMS
 
 _GREY = "#b8b8b8"
 _LARGEST_MULTIPLE = 32

@@ -1,4 +1,7 @@
-"""The command line: ``ecgnb datasets | fetch | prepare | plan | run | status | verify``."""
+"""The command line: ``ecgnb datasets | fetch | prepare | plan | run | status | verify``.
+
+Only the commands that train import PyTorch, which takes longer than all that ``status`` does.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,9 @@ from ecgnb.study.data import (
 from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.estimate import duration
 from ecgnb.study.grid import Study
-from ecgnb.study.plan import first_seeds, groups, inventory, size_label
+from ecgnb.study.plan import first_seeds, inventory, size_label
 from ecgnb.study.progress import open_progress, record_runs
-from ecgnb.study.run import default_workers, run_study, worker_bytes
 from ecgnb.study.shards import shards_needed
-from ecgnb.study.verify import TOLERANCE, verify
-from ecgnb.training.device import choose_device, choose_setting, describe_device
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -168,6 +168,9 @@ def plan(
     ] = 30.0,
 ) -> None:
     """Say how many runs a study has, how long they take here and how much memory."""
+    from ecgnb.study.cost import groups
+    from ecgnb.study.run import default_workers, worker_bytes
+
     declared = _declared(study, seeds)
     progress = open_progress(declared)
     count = workers or default_workers(declared)
@@ -197,6 +200,8 @@ def _declared(name: str, seeds: int | None) -> Study:
 
 def _say_how(study: Study, workers: int, precision: str) -> None:
     """Say what was chosen for this machine, and which data are missing."""
+    from ecgnb.training.device import choose_device, choose_setting, describe_device
+
     if absent := missing_datasets(study):
         sides = [{pair.source.dataset, pair.target.dataset} for pair in study.pairs]
         waiting = sum(bool(both & {*absent}) for both in sides)
@@ -227,6 +232,8 @@ def run(
 
     Several of these, on one computer or on several that share ECGNB_CACHE, do each run once.
     """
+    from ecgnb.study.run import default_workers, run_study
+
     declared = replace(_declared(study, seeds), shard=_shard(shard))
     _say_how(declared, workers or default_workers(declared), precision)
     results = run_study(declared, workers=workers, precision=precision, progress=_shown())
@@ -263,6 +270,8 @@ def verify_runs(
     sample: Annotated[int, typer.Option(min=1, help="How many runs to train again.")] = 5,
 ) -> None:
     """Train some recorded runs again, and see whether they come out as recorded."""
+    from ecgnb.study.verify import TOLERANCE, verify
+
     failed = 0
     for check in verify(load_study(study), sample):
         spec = check.recorded.spec

@@ -11,11 +11,11 @@ import torch
 
 from ecgnb.data.catalog import card, parts
 from ecgnb.data.fetch import fetch
+from ecgnb.study.cost import groups
 from ecgnb.study.data import missing_datasets, recorded_runs
 from ecgnb.study.declare import load_study
 from ecgnb.study.estimate import duration
 from ecgnb.study.grid import Study
-from ecgnb.study.plan import groups
 from ecgnb.study.progress import open_progress
 from ecgnb.study.run import default_workers
 from ecgnb.training.device import choose_device, describe_device

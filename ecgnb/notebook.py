@@ -22,7 +22,7 @@ from ecgnb.study.progress import open_progress
 from ecgnb.study.result import Result, provenance
 from ecgnb.study.run import run_study
 from ecgnb.study.statistics import DETECTABLE, LEVEL, POWER
-from ecgnb.training.transfer import ARMS
+from ecgnb.training.arms import ARMS
 
 
 def open_study(

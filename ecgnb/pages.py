@@ -24,9 +24,9 @@ from ecgnb.study.grid import Pair, Side, Study
 from ecgnb.study.plan import size_label
 from ecgnb.study.progress import open_progress
 from ecgnb.study.statistics import LEVEL, MARGIN
+from ecgnb.training.arms import ARMS
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
 from ecgnb.training.task import UNLABELLED
-from ecgnb.training.transfer import ARMS
 
 _ANSWERED_BY = "clinical"  # the study whose verdict stands on the front page
 

@@ -16,8 +16,8 @@ from ecgnb.study.compare import compare_arms
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.statistics import DETECTABLE, LEVEL, MARGIN, POWER, VERDICTS
+from ecgnb.training.arms import ARMS
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
-from ecgnb.training.transfer import ARMS
 
 
 def answer(comparison: pd.DataFrame) -> Markdown:

@@ -8,7 +8,7 @@ import pytest
 from ecgnb.models import MODELS
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study
-from ecgnb.training.transfer import ARMS
+from ecgnb.training.arms import ARMS
 
 PAGE = (Path(__file__).parents[1] / "book" / "api.md").read_text(encoding="utf-8")
 TRAIN, COMPARE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

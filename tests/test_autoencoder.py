@@ -10,8 +10,9 @@ from test_study import TINY
 import ecgnb.study.train as trainer
 from ecgnb.data.records import LEADS
 from ecgnb.errors import UserError
-from ecgnb.models import MODELS, build_model, build_reconstructor
+from ecgnb.models import MODELS
 from ecgnb.models.autoencoder import code_length
+from ecgnb.models.build import build_model, build_reconstructor
 from ecgnb.study.declare import build_study
 from ecgnb.study.progress import open_progress
 from ecgnb.study.recorded import write_table

@@ -7,14 +7,15 @@ import pytest
 
 from ecgnb.chapters import architecture, common, convergence, diminishing, published
 from ecgnb.charts import draw_heads, draw_times, draw_worth
-from ecgnb.models import MODELS, forward_gflop
+from ecgnb.models import MODELS
+from ecgnb.models.build import forward_gflop
 from ecgnb.study import compare, curves
 from ecgnb.study.compare import compare_arms
 from ecgnb.study.convergence import break_even, summarise_times, times_to_target
 from ecgnb.study.curves import Curve, fit_curve, worth
 from ecgnb.study.declare import load_study
 from ecgnb.study.result import Result
-from ecgnb.training.transfer import ARMS
+from ecgnb.training.arms import ARMS
 
 SIZES, SEEDS = (50, 100, 200, 400, 800), range(10)
 SCRATCH, TUNED = Curve(0.05, 3.0, 0.7), Curve(0.05, 0.6, 0.45)

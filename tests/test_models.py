@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
 from torch import nn
 
-from ecgnb.models import MODELS, build_model
+from ecgnb.models import MODELS
+from ecgnb.models.build import build_model
 from ecgnb.models.gru import gru
 from ecgnb.models.resnet1d import BasicBlock, Bottleneck, _relu
 

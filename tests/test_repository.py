@@ -120,7 +120,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     chapter.parent.mkdir(parents=True)
     chapter.write_text("Small data\n==========\n\nThe answer.\n")
     page = (
-        ".. toctree::\n   :glob:\n\n   editions/*/*\n\n.. autofunction:: ecgnb.models.build_model\n"
+        ".. toctree::\n   :glob:\n\n   editions/*/*\n\n.. autofunction:: ecgnb.models.check_model\n"
     )
     (folder / "book" / "index.rst").write_text(f"Book\n====\n\n{page}")
     shutil.copytree(NOTEBOOKS, folder / "notebooks")

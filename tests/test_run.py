@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 import ecgnb.study.run as runner
 from ecgnb.errors import UserError
-from ecgnb.models import MODELS, build_model
+from ecgnb.models import MODELS
+from ecgnb.models.build import build_model
 from ecgnb.study.declare import load_study
 from ecgnb.study.estimate import Estimate, duration
 from ecgnb.study.plan import first_seeds, inventory, resolver

@@ -8,7 +8,8 @@ import torch
 from test_study import TINY
 
 from ecgnb.errors import UserError
-from ecgnb.models import build_model, spectrogram
+from ecgnb.models import spectrogram
+from ecgnb.models.build import build_model
 from ecgnb.models.spectrogram import build_spectrogram, imagenet_weights, load_imagenet
 from ecgnb.study.declare import build_study
 from ecgnb.study.run import run_study

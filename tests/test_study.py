@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 import ecgnb.study.train as trainer
 from ecgnb.data.labels import LABEL_SETS
 from ecgnb.errors import UserError
-from ecgnb.models import build_model
+from ecgnb.models.build import build_model
 from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import fingerprints, read_labels, read_table
 from ecgnb.study.declare import build_study, load_study, study_names

@@ -8,15 +8,17 @@ import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
 from ecgnb.errors import UserError
-from ecgnb.models import MODELS, build_model
+from ecgnb.models import MODELS
+from ecgnb.models.build import build_model
 from ecgnb.training import checkpoint as checkpoints
 from ecgnb.training import transfer
+from ecgnb.training.arms import ARMS
 from ecgnb.training.checkpoint import Checkpoint
 from ecgnb.training.device import choose_setting
 from ecgnb.training.fit import Schedule, fit
 from ecgnb.training.inputs import Data, Records, normalise, predict
 from ecgnb.training.metrics import auroc, best_thresholds, eligible, evaluate, f1, macro_auroc
-from ecgnb.training.transfer import ARMS, encode, load_encoder, save_weights, train_arm
+from ecgnb.training.transfer import encode, load_encoder, save_weights, train_arm
 
 SAMPLES, CLASSES = 128, 3
 SCHEDULE = Schedule(learning_rate=3e-3, updates=12, batch_size=8, evaluations=3, seed=0)

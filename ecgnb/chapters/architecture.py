@@ -12,7 +12,8 @@ from IPython.display import Markdown
 
 from ecgnb.chapters import common
 from ecgnb.chapters.common import named, network
-from ecgnb.models import MODELS, build_model
+from ecgnb.models import MODELS
+from ecgnb.models.build import build_model
 from ecgnb.prose import joined
 from ecgnb.study.compare import Scores, compare_gains
 from ecgnb.study.grid import Study

@@ -17,7 +17,7 @@ from ecgnb.prose import joined
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.statistics import LEVEL, MARGIN
-from ecgnb.training.transfer import ARMS
+from ecgnb.training.arms import ARMS
 
 
 def convergence_answer(summary: pd.DataFrame, costs: pd.DataFrame) -> Markdown:

@@ -16,7 +16,7 @@ from ecgnb.study.grid import Study
 from ecgnb.study.progress import open_progress
 from ecgnb.study.result import Result
 from ecgnb.study.run import run_study
-from ecgnb.training.transfer import ARMS
+from ecgnb.training.arms import ARMS
 
 
 def published_view(study: Study, results: Sequence[Result]) -> Markdown:

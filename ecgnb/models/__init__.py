@@ -1,42 +1,15 @@
-"""The models: each is an encoder, which transfers, and a head, which belongs to the label set."""
+"""The models: each is an encoder, which transfers, and a head, which belongs to the label set.
+
+What is known of them stands here; `ecgnb.models.build` builds them, and only it needs PyTorch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ecgnb.errors import UserError
-from ecgnb.models import autoencoder, resnet1d, rnn, spectrogram
 
 HEADS = ("pooled", "flattened")
-
-
-class Model(nn.Module):
-    """An encoder and a linear head.
-
-    Parameters
-    ----------
-    encoder : nn.Module
-        Maps records, float of shape (batch, 12, samples), to features, (batch, features).
-    features : int
-        Length of a feature vector.
-    classes : int
-        Length of the output.
-    """
-
-    def __init__(self, encoder: nn.Module, features: int, classes: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = nn.Linear(features, classes)
-
-    def forward(self, records: torch.Tensor) -> torch.Tensor:
-        """Return one logit a class, shape (batch, classes)."""
-        return self.head(self.encoder(records))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -49,51 +22,59 @@ class Entry:
         Its name in print.
     family : str
         ``CNN`` or ``RNN``.
-    build : callable
-        ``build(head, samples)`` returns the encoder and the number of its features.
+    build : str
+        Where the function ``build(head, samples)`` is, which returns the encoder and the number
+        of its features, as ``module:name``.
     heads : tuple of str
         The heads it has: ``pooled`` over time, or all time steps ``flattened``.
     half_precision_on_cpu : bool
         Whether bfloat16 is faster than float32 on processors that have it.
     unlabelled : bool
         Whether its encoder can be pre-trained without labels, by `build_reconstructor`.
-    load_imagenet : callable, optional
-        Gives its encoder weights that were learnt on photographs.
+    load_imagenet : str, optional
+        Where the function is that gives its encoder weights that were learnt on photographs.
     """
 
     title: str
     family: str
-    build: Callable[[str, int], tuple[nn.Module, int]]
+    build: str
     heads: tuple[str, ...]
     half_precision_on_cpu: bool
     unlabelled: bool = False
-    load_imagenet: Callable[[nn.Module], None] | None = None
+    load_imagenet: str | None = None
 
 
-_RESNETS = {
-    "resnet1d18": ("ResNet1d18", resnet1d.resnet1d18),
-    "resnet1d50": ("ResNet1d50", resnet1d.resnet1d50),
-    "resnet1d101": ("ResNet1d101", resnet1d.resnet1d101),
-}
+_PACKAGE = "ecgnb.models."
+
+
+def _resnet(depth: int) -> Entry:
+    return Entry(
+        f"ResNet1d{depth}", "CNN", f"{_PACKAGE}resnet1d:resnet1d{depth}", ("pooled",), True
+    )
+
 
 MODELS: dict[str, Entry] = {
-    **{
-        name: Entry(title, "CNN", build, ("pooled",), True)
-        for name, (title, build) in _RESNETS.items()
-    },
-    "gru": Entry("GRU", "RNN", rnn.build_gru, HEADS, False),
-    "lstm": Entry("LSTM", "RNN", rnn.build_lstm, HEADS, True),
-    "bilstm": Entry("BiLSTM", "RNN", rnn.build_bilstm, HEADS, True),
+    "resnet1d18": _resnet(18),
+    "resnet1d50": _resnet(50),
+    "resnet1d101": _resnet(101),
+    "gru": Entry("GRU", "RNN", f"{_PACKAGE}rnn:build_gru", HEADS, False),
+    "lstm": Entry("LSTM", "RNN", f"{_PACKAGE}rnn:build_lstm", HEADS, True),
+    "bilstm": Entry("BiLSTM", "RNN", f"{_PACKAGE}rnn:build_bilstm", HEADS, True),
     "autoencoder": Entry(
-        "Autoencoder", "CNN", autoencoder.build_autoencoder, ("pooled",), True, unlabelled=True
+        "Autoencoder",
+        "CNN",
+        f"{_PACKAGE}autoencoder:build_autoencoder",
+        ("pooled",),
+        True,
+        unlabelled=True,
     ),
     "efficientnet-lite0": Entry(
         "EfficientNet-Lite0 on spectrograms",
         "CNN",
-        spectrogram.build_spectrogram,
+        f"{_PACKAGE}spectrogram:build_spectrogram",
         ("pooled",),
         False,
-        load_imagenet=spectrogram.load_imagenet,
+        load_imagenet=f"{_PACKAGE}spectrogram:load_imagenet",
     ),
 }
 """The models by name, with what is known of each."""
@@ -107,94 +88,3 @@ def check_model(name: str, head: str) -> Entry:
     if head not in entry.heads:
         raise UserError(f"{name} has no head {head!r}; choose {' or '.join(entry.heads)}")
     return entry
-
-
-def build_model(name: str, head: str, classes: int, samples: int, seed: int) -> Model:
-    """Build a model with initial weights drawn from `seed`.
-
-    Parameters
-    ----------
-    name : str
-        A name of `MODELS`.
-    head : str
-        ``pooled`` or ``flattened``.
-    classes, samples : int
-        Length of the output and of a record.
-    seed : int
-        The same seed gives the same encoder whatever the number of classes.
-
-    Raises
-    ------
-    UserError
-        If the model is unknown or has no such head.
-    """
-    entry = check_model(name, head)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        encoder, features = entry.build(head, samples)
-        return Model(encoder, features, classes)
-
-
-def build_reconstructor(name: str, seed: int) -> autoencoder.Reconstructor:
-    """Build an encoder with a way back to its records, initial weights drawn from `seed`.
-
-    Raises
-    ------
-    UserError
-        If the model cannot be pre-trained without labels.
-    """
-    entry = check_model(name, "pooled")
-    if not entry.unlabelled:
-        able = ", ".join(other for other, known in MODELS.items() if known.unlabelled)
-        raise UserError(f"{name} cannot be pre-trained without labels; choose one of {able}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        encoder, _ = entry.build("pooled", 0)
-        return autoencoder.Reconstructor(encoder)  # type: ignore[arg-type]
-
-
-@cache
-def training_bytes(name: str, head: str, samples: int) -> tuple[float, float]:
-    """Estimate the memory of a training: for the weights, and for each record of a batch.
-
-    Weights, gradients and both averages of the optimiser take 16 bytes a parameter. What a record
-    takes is mostly what the layers put out, kept for the way back; measured use was 0.7 to 0.8 of
-    this estimate for the ResNets, and as much for the recurrent networks.
-    """
-    model = build_model(name, head, 1, samples, seed=0).eval()
-    outputs = 0
-
-    def count(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
-        nonlocal outputs
-        outputs += output.numel()
-
-    if isinstance(model.encoder, rnn.RecurrentEncoder):
-        outputs = model.encoder.kept(samples)
-    else:
-        for module in model.modules():
-            if not list(module.children()):
-                module.register_forward_hook(count)
-        with torch.no_grad():
-            model(torch.zeros(1, rnn.LEADS, samples))
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    return 16.0 * weights, 4.0 * outputs
-
-
-@cache
-def forward_gflop(name: str, head: str, classes: int, samples: int) -> float:
-    """Count the operations of a model on one record, in billions; a product and a sum are two.
-
-    Parameters
-    ----------
-    name, head : str
-        A model and its head.
-    classes, samples : int
-        Length of the output and of a record.
-    """
-    model = build_model(name, head, classes, samples, seed=0).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, rnn.LEADS, samples))
-    counted = counter.get_total_flops()
-    if isinstance(model.encoder, rnn.RecurrentEncoder):  # some of its kernels are not counted
-        counted = model.encoder.operations(samples) + 2 * model.head.weight.numel()
-    return counted / 1e9

@@ -24,8 +24,8 @@ from ecgnb.study.statistics import (
     power,
     seeds_needed,
 )
+from ecgnb.training.arms import ARMS
 from ecgnb.training.metrics import auroc, eligible
-from ecgnb.training.transfer import ARMS
 
 _FIFTHS = 5  # the seeds s and s + 5 test on the same patients
 

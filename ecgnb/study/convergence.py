@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ecgnb.models import forward_gflop
+from ecgnb.models.build import forward_gflop
 from ecgnb.study.compare import Cell, Scores, cell_of
 from ecgnb.study.estimate import UPDATE_PASSES
 from ecgnb.study.grid import Study

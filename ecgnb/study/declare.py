@@ -17,8 +17,8 @@ from ecgnb.data.raw import list_records
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS, check_model
 from ecgnb.study.grid import Pair, Side, Study
+from ecgnb.training.arms import check_arm
 from ecgnb.training.protocol import check_protocol
-from ecgnb.training.transfer import check_arm
 
 _SMALL = 1000  # records; with fewer, few classes have ten positives in a fifth
 _SMALL_TEST_POSITIVES = 2

@@ -9,7 +9,7 @@ from ecgnb.data.catalog import card
 from ecgnb.study.data import missing_datasets, read_table
 from ecgnb.study.grid import Study
 from ecgnb.study.spec import RunSpec
-from ecgnb.training.transfer import ARMS
+from ecgnb.training.arms import ARMS
 
 _SOURCE_PART, _TARGET_PART = 0.1, 0.2  # of the records validate, and as many test
 UPDATE_PASSES = 3  # an update costs about three forward passes: one forward and two backward

@@ -12,8 +12,8 @@ from ecgnb.data.convert import Options
 from ecgnb.models import MODELS
 from ecgnb.study.shards import share
 from ecgnb.study.spec import ALL, RunSpec
+from ecgnb.training.arms import check_arm
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
-from ecgnb.training.transfer import check_arm
 
 
 @dataclass(frozen=True)

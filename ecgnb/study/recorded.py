@@ -15,7 +15,7 @@ from pyarrow import compute, parquet
 from ecgnb.data.files import put
 from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec
-from ecgnb.training.task import CLASSIFY, RECONSTRUCT
+from ecgnb.training.metrics import SCORES
 
 
 def write_table(results: Iterable[Result], path: Path) -> None:
@@ -81,7 +81,7 @@ def recorded_scores(path: Path | None) -> dict[str, float]:
     """Return the validation score of the runs of a recorded table by their key."""
     if path is None or not path.exists():
         return {}
-    names = [f"fact_{task.name}" for task in (CLASSIFY, RECONSTRUCT)]
+    names = [f"fact_{score}" for score in SCORES]
     there = [name for name in names if name in parquet.read_schema(path).names]
     table = parquet.read_table(path, columns=["key", *there])
     scores = compute.coalesce(*(table[name] for name in there))

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 import ecgnb
 from ecgnb.study.spec import RunSpec
-from ecgnb.training.task import CLASSIFY, RECONSTRUCT
+from ecgnb.training.metrics import SCORES
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,15 @@ class Result:
     @property
     def score(self) -> float:
         """How good the chosen checkpoint is on validation."""
-        found = (self.facts.get(task.name) for task in (CLASSIFY, RECONSTRUCT))
+        found = (self.facts.get(name) for name in SCORES)
         return float(next(score for score in found if score is not None))
 
 
 @functools.cache
 def provenance() -> dict[str, str]:
     """Return the versions and the machine that make a result."""
+    import torch  # takes most of a second, which who only reads results need not wait for
+
     return {
         "package": ecgnb.__version__,
         "code": code_digest(),

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from ecgnb.data.processes import end_with
 from ecgnb.data.splits import subset, target_split
 from ecgnb.errors import UserError
-from ecgnb.models import MODELS, training_bytes
+from ecgnb.models import MODELS
+from ecgnb.models.build import training_bytes
 from ecgnb.study.data import open_dataset, read_labels, read_table, with_what_is_here
 from ecgnb.study.estimate import Estimate, duration
 from ecgnb.study.grid import Study

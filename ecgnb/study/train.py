@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import cast
 
 import numpy as np
@@ -16,12 +17,14 @@ import torch
 
 from ecgnb.data.prepare import Prepared
 from ecgnb.data.splits import Split, source_split, subset, target_split
-from ecgnb.models import MODELS, Model, build_model, build_reconstructor
+from ecgnb.models import MODELS
+from ecgnb.models.build import Model, build_model, build_reconstructor
 from ecgnb.study.data import fingerprints, open_dataset, read_labels
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result, provenance
 from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Store
+from ecgnb.training.arms import ARMS
 from ecgnb.training.checkpoint import Checkpoint
 from ecgnb.training.device import (
     Setting,
@@ -36,7 +39,7 @@ from ecgnb.training.inputs import Data, Records
 from ecgnb.training.metrics import best_thresholds, evaluate
 from ecgnb.training.protocol import check_protocol
 from ecgnb.training.task import RECONSTRUCT, UNLABELLED, reconstruction, task_of
-from ecgnb.training.transfer import ARMS, encode, load_encoder, save_weights, train_arm
+from ecgnb.training.transfer import encode, load_encoder, save_weights, train_arm
 
 _ORDER_SEED = 2_000_000  # keeps the order of records apart from the initial weights
 _DRAWN = 4  # reconstructions that are kept, to be looked at
@@ -156,7 +159,7 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
         load_encoder(model, store.weights(pretraining.key(prints)), head=not ARMS[spec.arm].trained)
     load_imagenet = MODELS[spec.model].load_imagenet
     if ARMS[spec.arm].photographs and load_imagenet:  # which `load_study` has made sure of
-        load_imagenet(model.encoder)
+        resolve_name(load_imagenet)(model.encoder)
     model.to(materials.device)
     trained = train_arm(
         model,

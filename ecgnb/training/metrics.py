@@ -10,6 +10,10 @@ import numpy.typing as npt
 MIN_TEST_POSITIVES = 10
 """A class with fewer positives in a test set takes no part in its macro averages."""
 
+SCORES = AUROC, EXPLAINED = "validation_auroc", "validation_explained"
+"""What the score on validation is called, by which a checkpoint is chosen: where findings are
+named, and where records are reconstructed."""
+
 Truth = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.floating]
 

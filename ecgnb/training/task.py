@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
 
 from ecgnb.data.records import LEADS
 from ecgnb.training.inputs import UNIT
-from ecgnb.training.metrics import macro_auroc
+from ecgnb.training.metrics import AUROC, EXPLAINED, macro_auroc
 
 MIN_VALIDATION_POSITIVES = 3
 UNLABELLED = "unlabelled"
@@ -98,12 +98,8 @@ def _lead_ii(records: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return records[:, LEADS.index("II")]
 
 
-CLASSIFY = Task(
-    _labels, F.binary_cross_entropy_with_logits, _auroc, _cross_entropy, "validation_auroc", True
-)
-RECONSTRUCT = Task(
-    _lead_ii, F.mse_loss, explained_variance, _squared, "validation_explained", False
-)
+CLASSIFY = Task(_labels, F.binary_cross_entropy_with_logits, _auroc, _cross_entropy, AUROC, True)
+RECONSTRUCT = Task(_lead_ii, F.mse_loss, explained_variance, _squared, EXPLAINED, False)
 
 
 def task_of(label_set: str) -> Task:

@@ -1,4 +1,4 @@
-"""The arms: how the target's model starts, and which part of it is trained."""
+"""Training a model in one arm: from scratch, or from what was learnt elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ecgnb.errors import UserError
-from ecgnb.models import Model
+from ecgnb.models.build import Model
+from ecgnb.training.arms import check_arm
 from ecgnb.training.checkpoint import Checkpoint
 from ecgnb.training.device import autocast
 from ecgnb.training.fit import Fitted, Schedule, fit, wanted_of
@@ -23,57 +24,6 @@ from ecgnb.training.inputs import Data, Records, predict
 from ecgnb.training.task import CLASSIFY, Task
 
 _NOTHING = np.empty((0, 0), dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to start and to train.
-
-    Attributes
-    ----------
-    title : str
-        Its name in print.
-    pretrained : bool
-        Whether the encoder comes from the source.
-    frozen : bool
-        Whether only the head is trained.
-    probing : float
-        The share of the updates that train the head alone, before everything is trained.
-    photographs : bool
-        Whether the encoder comes from ImageNet, which not every model has weights of.
-    trained : bool
-        Whether anything is trained; else the source's network, head and all, names the target's
-        classes, which must be its own.
-    """
-
-    title: str
-    pretrained: bool
-    frozen: bool
-    probing: float = 0.0
-    trained: bool = True
-    photographs: bool = False
-
-
-ARMS = {
-    "scratch": Arm("from scratch", pretrained=False, frozen=False),
-    "finetune": Arm("fine-tuned", pretrained=True, frozen=False),
-    "linear-probe": Arm("linear probe", pretrained=True, frozen=True),
-    "random-probe": Arm("random probe", pretrained=False, frozen=True),
-    # Kumar et al. (2022): a head that fits spares the encoder the first, largest gradients.
-    "probe-then-finetune": Arm(
-        "probed, then fine-tuned", pretrained=True, frozen=False, probing=1 / 3
-    ),
-    "imagenet": Arm("from ImageNet", pretrained=False, frozen=False, photographs=True),
-    "as-is": Arm("as it came", pretrained=True, frozen=True, trained=False),
-}
-"""The arms by name, with what each starts from and trains."""
-
-
-def check_arm(name: str) -> Arm:
-    """Return an arm, or raise a UserError that names what there is."""
-    if name not in ARMS:
-        raise UserError(f"unknown arm {name!r}; choose one of {', '.join(ARMS)}")
-    return ARMS[name]
 
 
 @dataclass(frozen=True)

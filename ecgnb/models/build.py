@@ -1,0 +1,127 @@
+"""Building the models of the registry: an encoder, which transfers, and a head on top of it."""
+
+from __future__ import annotations
+
+from functools import cache
+from pkgutil import resolve_name
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ecgnb.errors import UserError
+from ecgnb.models import MODELS, autoencoder, check_model, rnn
+
+
+class Model(nn.Module):
+    """An encoder and a linear head.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        Maps records, float of shape (batch, 12, samples), to features, (batch, features).
+    features : int
+        Length of a feature vector.
+    classes : int
+        Length of the output.
+    """
+
+    def __init__(self, encoder: nn.Module, features: int, classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(features, classes)
+
+    def forward(self, records: torch.Tensor) -> torch.Tensor:
+        """Return one logit a class, shape (batch, classes)."""
+        return self.head(self.encoder(records))  # type: ignore[no-any-return]
+
+
+def build_model(name: str, head: str, classes: int, samples: int, seed: int) -> Model:
+    """Build a model with initial weights drawn from `seed`.
+
+    Parameters
+    ----------
+    name : str
+        A name of `MODELS`.
+    head : str
+        ``pooled`` or ``flattened``.
+    classes, samples : int
+        Length of the output and of a record.
+    seed : int
+        The same seed gives the same encoder whatever the number of classes.
+
+    Raises
+    ------
+    UserError
+        If the model is unknown or has no such head.
+    """
+    entry = check_model(name, head)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder, features = resolve_name(entry.build)(head, samples)
+        return Model(encoder, features, classes)
+
+
+def build_reconstructor(name: str, seed: int) -> autoencoder.Reconstructor:
+    """Build an encoder with a way back to its records, initial weights drawn from `seed`.
+
+    Raises
+    ------
+    UserError
+        If the model cannot be pre-trained without labels.
+    """
+    entry = check_model(name, "pooled")
+    if not entry.unlabelled:
+        able = ", ".join(other for other, known in MODELS.items() if known.unlabelled)
+        raise UserError(f"{name} cannot be pre-trained without labels; choose one of {able}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder, _ = resolve_name(entry.build)("pooled", 0)
+        return autoencoder.Reconstructor(encoder)  # type: ignore[arg-type]
+
+
+@cache
+def training_bytes(name: str, head: str, samples: int) -> tuple[float, float]:
+    """Estimate the memory of a training: for the weights, and for each record of a batch.
+
+    Weights, gradients and both averages of the optimiser take 16 bytes a parameter. What a record
+    takes is mostly what the layers put out, kept for the way back; measured use was 0.7 to 0.8 of
+    this estimate for the ResNets, and as much for the recurrent networks.
+    """
+    model = build_model(name, head, 1, samples, seed=0).eval()
+    outputs = 0
+
+    def count(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+        nonlocal outputs
+        outputs += output.numel()
+
+    if isinstance(model.encoder, rnn.RecurrentEncoder):
+        outputs = model.encoder.kept(samples)
+    else:
+        for module in model.modules():
+            if not list(module.children()):
+                module.register_forward_hook(count)
+        with torch.no_grad():
+            model(torch.zeros(1, rnn.LEADS, samples))
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    return 16.0 * weights, 4.0 * outputs
+
+
+@cache
+def forward_gflop(name: str, head: str, classes: int, samples: int) -> float:
+    """Count the operations of a model on one record, in billions; a product and a sum are two.
+
+    Parameters
+    ----------
+    name, head : str
+        A model and its head.
+    classes, samples : int
+        Length of the output and of a record.
+    """
+    model = build_model(name, head, classes, samples, seed=0).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, rnn.LEADS, samples))
+    counted = counter.get_total_flops()
+    if isinstance(model.encoder, rnn.RecurrentEncoder):  # some of its kernels are not counted
+        counted = model.encoder.operations(samples) + 2 * model.head.weight.numel()
+    return counted / 1e9

@@ -1,0 +1,83 @@
+"""What the runs of a study cost on this machine, measured before any of them starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ecgnb.models.build import build_model
+from ecgnb.study.estimate import RUN_S, UPDATE_PASSES, Estimate
+from ecgnb.study.grid import Study
+from ecgnb.study.plan import Planned, Score, inventory
+from ecgnb.training.device import activate, choose_device, choose_setting
+from ecgnb.training.fit import Schedule, fit
+from ecgnb.training.inputs import Data, Records
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that cost the same, for a table of the plan.
+
+    Attributes
+    ----------
+    stage, model, head, arm : str
+    runs, done : int
+    seconds : float
+        What one of them takes here, on one thread.
+    """
+
+    stage: str
+    model: str
+    head: str
+    arm: str
+    runs: int
+    done: int
+    seconds: float
+
+
+def groups(study: Study, score: Score, precision: str = "auto") -> list[Group]:
+    """Count the runs of a study by stage, model and arm, and measure what one costs here.
+
+    The seconds come from timing a few updates of each model on this machine, on one thread.
+    """
+    planned: dict[tuple[str, str, str, str], list[Planned]] = {}
+    for run in inventory(study, score):
+        spec = run.spec
+        planned.setdefault((spec.stage, spec.model, spec.head, spec.arm), []).append(run)
+    estimate = Estimate(study)
+    cost: dict[tuple[str, str], float] = {}
+    rows = []
+    for (stage, model, head, arm), runs in planned.items():
+        if (model, head) not in cost:
+            cost[model, head] = _seconds_per_pass(model, head, study, precision)
+        work = sum(estimate.work(run.spec) for run in runs) / len(runs)
+        done = sum(run.done for run in runs)
+        seconds = work * cost[model, head] + RUN_S
+        rows.append(Group(stage, model, head, arm, len(runs), done, seconds))
+    return rows
+
+
+def _seconds_per_pass(model_name: str, head: str, study: Study, precision: str) -> float:
+    """Time a few updates; the time of one forward pass of one record."""
+    device = choose_device()
+    setting = choose_setting(model_name, precision, device)
+    activate(setting)
+    size, samples = study.batch_size, study.data.samples
+    model = build_model(model_name, head, 20, samples, seed=0).to(device)
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randint(-500, 500, (size, 12, samples), generator=generator)
+    labels = (torch.rand((size, 20), generator=generator) > 0.5).float()
+    records = Records(values.to(torch.int16), torch.arange(size)).to(device)
+    data = Data(records, labels.to(device))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        seconds = []
+        for updates in (1, 4):  # the first call warms up; the last is timed
+            schedule = Schedule(1e-3, updates, size, 1, 0)
+            fitted = fit(model, data, data, schedule, precision=setting.precision)
+            seconds.append(fitted.history["seconds"][-1] - fitted.evaluation_seconds)
+        return seconds[-1] / (updates * UPDATE_PASSES * size)
+    finally:
+        torch.set_num_threads(threads)

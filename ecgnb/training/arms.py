@@ -1,0 +1,58 @@
+"""The arms: how the target's model starts, and which part of it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ecgnb.errors import UserError
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to start and to train.
+
+    Attributes
+    ----------
+    title : str
+        Its name in print.
+    pretrained : bool
+        Whether the encoder comes from the source.
+    frozen : bool
+        Whether only the head is trained.
+    probing : float
+        The share of the updates that train the head alone, before everything is trained.
+    photographs : bool
+        Whether the encoder comes from ImageNet, which not every model has weights of.
+    trained : bool
+        Whether anything is trained; else the source's network, head and all, names the target's
+        classes, which must be its own.
+    """
+
+    title: str
+    pretrained: bool
+    frozen: bool
+    probing: float = 0.0
+    trained: bool = True
+    photographs: bool = False
+
+
+ARMS = {
+    "scratch": Arm("from scratch", pretrained=False, frozen=False),
+    "finetune": Arm("fine-tuned", pretrained=True, frozen=False),
+    "linear-probe": Arm("linear probe", pretrained=True, frozen=True),
+    "random-probe": Arm("random probe", pretrained=False, frozen=True),
+    # Kumar et al. (2022): a head that fits spares the encoder the first, largest gradients.
+    "probe-then-finetune": Arm(
+        "probed, then fine-tuned", pretrained=True, frozen=False, probing=1 / 3
+    ),
+    "imagenet": Arm("from ImageNet", pretrained=False, frozen=False, photographs=True),
+    "as-is": Arm("as it came", pretrained=True, frozen=True, trained=False),
+}
+"""The arms by name, with what each starts from and trains."""
+
+
+def check_arm(name: str) -> Arm:
+    """Return an arm, or raise a UserError that names what there is."""
+    if name not in ARMS:
+        raise UserError(f"unknown arm {name!r}; choose one of {', '.join(ARMS)}")
+    return ARMS[name]

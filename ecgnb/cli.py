@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from ecgnb import __version__
-from ecgnb.data.catalog import CATALOG, cache_root, card, data_root, find, own_cards, parts
+from ecgnb.data.catalog import CATALOG, JOINT, cache_root, card, data_root, find, own_cards, parts
 from ecgnb.data.convert import Options
 from ecgnb.data.fetch import describe, fetch, no_home
 from ecgnb.data.prepare import prepare, summary
@@ -131,11 +131,15 @@ def prepare_dataset(
     """Turn raw records into one array and one table a dataset."""
     if study:
         declared = load_study(study)
-        for name in declared.datasets:
+        absent = missing_datasets(declared)
+        here = [name for name in declared.datasets if name not in absent]
+        for name in dict.fromkeys(JOINT.join(here).split(JOINT)):
             prepared = open_dataset(declared, name, progress=_shown())
             typer.echo(summary(prepared))
             if record:
                 typer.echo(f"  written: {record_dataset(prepared, declared.data)}")
+        for name in absent:
+            typer.echo(f"not here: {card(name).title}")
         return
     options = Options(rate=rate, seconds=seconds, short=short)
     for name in names or _present():

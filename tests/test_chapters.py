@@ -15,6 +15,7 @@ from ecgnb.study.convergence import break_even, summarise_times, times_to_target
 from ecgnb.study.curves import Curve, fit_curve, worth
 from ecgnb.study.declare import load_study
 from ecgnb.study.result import Result
+from ecgnb.study.statistics import REPLICATES
 from ecgnb.training.arms import ARMS
 
 SIZES, SEEDS = (50, 100, 200, 400, 800), range(10)
@@ -65,8 +66,8 @@ def results(study):
 def known_scores(monkeypatch):
     """Each run's AUROC is what its facts say, and patients move it a little."""
 
-    def scored(study, run):
-        drawn = np.random.default_rng(run.spec.seed % 5).normal(0, 0.002, 200)
+    def scored(study, run, metric, only):
+        drawn = np.random.default_rng(run.spec.seed % 5).normal(0, 0.002, REPLICATES)
         return run.facts["auroc"], run.facts["auroc"] + drawn
 
     monkeypatch.setattr(compare, "_scored", scored)

@@ -51,9 +51,9 @@ def test_a_card_of_several():
 
 
 def test_the_target_must_not_be_among_the_sources():
-    with pytest.raises(UserError, match="have the same patients"):
+    with pytest.raises(UserError, match="have patients in common"):
         _study("sim-north+sim-south")
-    with pytest.raises(UserError, match="have the same patients"):
+    with pytest.raises(UserError, match="have patients in common"):
         _study("sim-south+ptb-xl")
 
 

@@ -194,7 +194,7 @@ def test_a_study_with_another_target(root):
     assert [pair.target.dataset for pair in study.pairs] == ["mine"]
     assert study.pairs[0].target.label_set == "own-all"
     assert study.pairs[0].sizes == (50, 0)  # 200 are more than may be trained on
-    with pytest.raises(UserError, match="have the same patients"):
+    with pytest.raises(UserError, match="have patients in common"):
         load_study("demo:sim-north")
     assert load_study("clinical:sim-south").pairs[0].sizes == load_study("clinical").pairs[0].sizes
     with pytest.raises(UserError, match="There is no dataset 'yours'"):

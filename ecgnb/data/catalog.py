@@ -63,6 +63,8 @@ class DatasetCard:
         `ecgnb.data.homes`.
     unread : tuple of str
         Folders of a download that ecgnb does not read; fetched only if all is asked for.
+    patients_of : str
+        The dataset some of whose patients it has, or may have; empty if there is none.
     also : tuple of str
         Other datasets of the catalog whose records are added; it is here only if they are.
     simulated : bool
@@ -91,6 +93,7 @@ class DatasetCard:
     record_range: tuple[str, ...] = ()
     homes: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    patients_of: str = ""
     also: tuple[str, ...] = ()
     simulated: bool = False
 

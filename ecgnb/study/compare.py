@@ -16,16 +16,18 @@ from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec
 from ecgnb.study.statistics import (
     LEVEL,
+    REPLICATES,
     Difference,
     Floats,
     Fold,
     bootstrap_auroc,
+    bootstrap_f1,
     paired_difference,
     power,
     seeds_needed,
 )
 from ecgnb.training.arms import ARMS
-from ecgnb.training.metrics import auroc, eligible
+from ecgnb.training.metrics import auroc, eligible, f1
 
 _FIFTHS = 5  # the seeds s and s + 5 test on the same patients
 
@@ -41,6 +43,7 @@ class Cell:
     model: str
     head: str
     size: int
+    budget: int  # updates on the target
 
 
 def cell_of(spec: RunSpec) -> Cell:
@@ -53,6 +56,7 @@ def cell_of(spec: RunSpec) -> Cell:
         model=spec.model,
         head=spec.head,
         size=spec.size,
+        budget=spec.updates,
     )
 
 
@@ -64,10 +68,19 @@ class Scores:
     study : Study
     results : sequence of Result
         Final runs.
+    metric : str
+        ``auroc`` or ``f1``, macro averages over the classes that can be scored; F1 is taken at the
+        thresholds that were chosen on validation.
+    only : str
+        Score this class alone.
     """
 
-    def __init__(self, study: Study, results: Sequence[Result]) -> None:
+    def __init__(
+        self, study: Study, results: Sequence[Result], metric: str = "auroc", only: str = ""
+    ) -> None:
         self.study = study
+        self.metric = metric
+        self.only = only
         self.runs = {
             (cell_of(result.spec), result.spec.arm, result.spec.seed): result for result in results
         }
@@ -82,7 +95,7 @@ class Scores:
         }
 
     def contrast(self, terms: Sequence[tuple[float, Mapping[int, Result]]]) -> Difference | None:
-        """Average a weighted sum of AUROCs over the seeds that all its terms have.
+        """Average a weighted sum of test scores over the seeds that all its terms have.
 
         Parameters
         ----------
@@ -92,34 +105,70 @@ class Scores:
         Returns
         -------
         Difference or None
-            None if no seed is in all terms.
+            None if no seed is in all terms, or nothing can be scored in one of the fifths.
         """
         seeds = sorted(set.intersection(*(set(runs) for _, runs in terms)))
-        folds = []
-        for fifth in range(_FIFTHS):
-            rows = [
-                [(weight, runs[seed]) for weight, runs in terms]
-                for seed in seeds
-                if seed % _FIFTHS == fifth
-            ]
-            if rows:
-                folds.append(self._fold(rows))
-        return paired_difference(folds) if folds else None
+        fifths = [[seed for seed in seeds if seed % _FIFTHS == fifth] for fifth in range(_FIFTHS)]
+        folds = [
+            self._fold([[(weight, runs[seed]) for weight, runs in terms] for seed in fifth])
+            for fifth in fifths
+            if fifth
+        ]
+        found = [fold for fold in folds if fold]
+        return paired_difference(found) if found and len(found) == len(folds) else None
 
-    def _fold(self, rows: Sequence[Sequence[tuple[float, Result]]]) -> Fold:
+    def _fold(self, rows: Sequence[Sequence[tuple[float, Result]]]) -> Fold | None:
         first = rows[0][0][1]
-        for _, run in (term for row in rows for term in row):
-            if run.records != first.records or run.classes != first.classes:
-                raise ValueError(f"runs {first.key} and {run.key} were not tested alike")
-        scored = [[(weight, *_scored(self.study, run)) for weight, run in row] for row in rows]
-        return Fold(
-            np.array([sum(weight * value for weight, value, _ in row) for row in scored]),
-            np.array([sum(weight * drawn for weight, _, drawn in row) for row in scored]),
-        )
+        differences, replicates = np.zeros(len(rows)), np.zeros((len(rows), REPLICATES))
+        for place, row in enumerate(rows):
+            for weight, run in row:
+                if run.records != first.records or run.classes != first.classes:
+                    raise ValueError(f"runs {first.key} and {run.key} were not tested alike")
+                score = _scored(self.study, run, self.metric, self.only)
+                if score is None:
+                    return None
+                differences[place] += weight * score[0]
+                replicates[place] += weight * score[1]
+        return Fold(differences, replicates)
+
+
+def arm_means(study: Study, results: Sequence[Result], metric: str = "auroc") -> pd.DataFrame:
+    """Average a test score of every arm in every cell, with its interval.
+
+    Parameters
+    ----------
+    study : Study
+    results : sequence of Result
+        Final runs.
+    metric : str
+        See `Scores`.
+
+    Returns
+    -------
+    DataFrame
+        One row a cell and arm: the fields of `Cell`, ``arm``, ``records`` (training records),
+        ``mean``, ``low``, ``high`` and ``seeds``.
+    """
+    scores = Scores(study, results, metric)
+    rows = []
+    for cell, arm in dict.fromkeys((cell_of(run.spec), run.spec.arm) for run in results):
+        runs = scores.of(cell, arm)
+        found = scores.contrast([(1.0, runs)])
+        if found:
+            records = round(np.mean([run.facts["train_records"] for run in runs.values()]))
+            values = {"mean": found.mean, "low": found.low, "high": found.high}
+            rows.append(
+                {**asdict(cell), "arm": arm, "records": records, **values, "seeds": found.seeds}
+            )
+    return pd.DataFrame(rows)
 
 
 def compare_arms(
-    study: Study, results: Sequence[Result], first: str = "finetune", second: str = "scratch"
+    study: Study,
+    results: Sequence[Result],
+    first: str = "finetune",
+    second: str = "scratch",
+    metric: str = "auroc",
 ) -> pd.DataFrame:
     """Compare two arms in every cell of a study that has both.
 
@@ -130,15 +179,17 @@ def compare_arms(
         Final runs.
     first, second : str
         Names of `ARMS`; a difference is the first less the second.
+    metric : str
+        See `Scores`.
 
     Returns
     -------
     DataFrame
         One row a cell: the fields of `Cell`, ``records`` (training records), ``first`` and
-        ``second`` (mean macro AUROC of each arm), ``tested`` (different test records over all
+        ``second`` (mean score of each arm), ``tested`` (different test records over all
         seeds), ``classes`` (fewest scored in a fold), and the columns of `with_tests`.
     """
-    scores = Scores(study, results)
+    scores = Scores(study, results, metric)
     rows, found = [], []
     for cell in scores.cells:
         # An arm that starts at random has no source, and stands beside every source of its target.
@@ -154,8 +205,8 @@ def compare_arms(
             {
                 **asdict(cell),
                 "records": round(np.mean([run.facts["train_records"] for run in runs])),
-                "first": np.mean([one[seed].facts["auroc"] for seed in seeds]),
-                "second": np.mean([other[seed].facts["auroc"] for seed in seeds]),
+                "first": np.mean([one[seed].facts[metric] for seed in seeds]),
+                "second": np.mean([other[seed].facts[metric] for seed in seeds]),
                 "tested": len({record for run in runs for record in run.records}),
                 "classes": min(run.facts["classes"] for run in runs),
             }
@@ -251,22 +302,31 @@ def compare_gains(
     return with_tests(pd.DataFrame(rows), found)
 
 
-_CACHE: dict[tuple[str, str], tuple[float, Floats]] = {}
+_CACHE: dict[tuple[str, ...], tuple[float, Floats] | None] = {}
 
 
-def _scored(study: Study, run: Result) -> tuple[float, Floats]:
-    """Return the macro AUROC of a run, and the same on test sets drawn again."""
-    name = (study.digest, run.key)
+def _scored(study: Study, run: Result, metric: str, only: str) -> tuple[float, Floats] | None:
+    """Return the macro average of a run's scores, and the same on test sets drawn again."""
+    name = (study.digest, run.key, metric, only)
     if name not in _CACHE:
-        spec = run.spec
-        labels, patients = _truth(study, spec.dataset, spec.label_set, spec.min_positives)
-        truth = labels.loc[list(run.records), list(run.classes)].to_numpy()
-        use = eligible(truth, spec.min_test_positives)
-        scores = run.predictions[:, use].astype(np.float64)
-        whom = patients.loc[list(run.records)].to_numpy()
-        mean = float(auroc(truth[:, use], scores).mean())
-        _CACHE[name] = mean, bootstrap_auroc(truth[:, use], scores, whom)
+        _CACHE[name] = _score(study, run, metric, only)
     return _CACHE[name]
+
+
+def _score(study: Study, run: Result, metric: str, only: str) -> tuple[float, Floats] | None:
+    spec, rows = run.spec, list(run.records)
+    labels, patients = _truth(study, spec.dataset, spec.label_set, spec.min_positives)
+    truth, whom = labels.loc[rows, list(run.classes)].to_numpy(), patients.loc[rows].to_numpy()
+    use = eligible(truth, spec.min_test_positives)
+    if only:
+        use &= np.array(run.classes) == only
+    if not use.any():
+        return None
+    truth, scores = truth[:, use], run.predictions[:, use].astype(np.float64)
+    if metric == "f1":
+        named = scores >= np.array(run.facts["thresholds"])[use]
+        return float(f1(truth, named).mean()), bootstrap_f1(truth, named, whom)
+    return float(auroc(truth, scores).mean()), bootstrap_auroc(truth, scores, whom)
 
 
 @lru_cache(maxsize=32)

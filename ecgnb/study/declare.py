@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ecgnb.data.catalog import card, data_root, find, parts
+from ecgnb.data.catalog import DatasetCard, card, data_root, find, parts
 from ecgnb.data.convert import Options
 from ecgnb.data.files import read_toml
 from ecgnb.data.labels import default_label_set
@@ -100,7 +100,11 @@ def build_study(name: str, table: dict[str, Any], **changes: Any) -> Study:
     replaced = {key: changes.pop(key) for key in _PAIR_FIELDS if key in changes}
     values.update(changes)
     try:
-        pairs = tuple(_pair({**common, **entry, **replaced}) for entry in values.pop("pairs"))
+        pairs = tuple(
+            pair
+            for entry in values.pop("pairs")
+            for pair in _pairs({**common, **entry, **replaced})
+        )
         data = Options(**values.pop("data", {}))
         rates = values.pop("learning_rates")
         grids = rates.items() if isinstance(rates, dict) else [("", rates)]
@@ -122,6 +126,28 @@ def build_study(name: str, table: dict[str, Any], **changes: Any) -> Study:
 _PAIR_FIELDS = ("models", "heads", "sizes", "seeds", "arms", "min_test_positives")
 
 
+def _pairs(entry: dict[str, Any]) -> list[Pair]:
+    """Build the pairs of an entry, which may name several sources or targets.
+
+    Then each source goes with each target that has none of its patients.
+    """
+    names = [entry[side]["dataset"] for side in ("source", "target")]
+    if all(isinstance(name, str) for name in names):
+        return [_pair(entry)]
+    several = [[name] if isinstance(name, str) else name for name in names]
+    return [
+        _pair(
+            {
+                **entry,
+                "source": {**entry["source"], "dataset": source},
+                "target": {**entry["target"], "dataset": target},
+            }
+        )
+        for target, source in product(several[1], several[0])
+        if not _patients(card(source)) & _patients(card(target))
+    ]
+
+
 def _pair(entry: dict[str, Any]) -> Pair:
     fields_: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
@@ -132,6 +158,10 @@ def _pair(entry: dict[str, Any]) -> Pair:
     return Pair(**fields_)
 
 
+def _patients(facts: DatasetCard) -> set[str]:
+    return {one.patients_of or one.name for one in parts(facts)}
+
+
 def _check(study: Study) -> None:
     for pair in study.pairs:
         for arm in pair.arms:
@@ -140,16 +170,16 @@ def _check(study: Study) -> None:
         for model, arm in product(pair.models, pair.arms):
             if check_arm(arm).photographs and not MODELS[model].load_imagenet:
                 raise UserError(f"study {study.name}: there are no weights of ImageNet for {model}")
-        untrained = [arm for arm in pair.arms if not check_arm(arm).trained]
-        if untrained and pair.source.label_set != pair.target.label_set:
+        whole = [arm for arm in pair.arms if check_arm(arm).keeps_head]
+        if whole and pair.source.label_set != pair.target.label_set:
             raise UserError(
-                f"study {study.name}: the arm {untrained[0]} needs one label set for source and "
+                f"study {study.name}: the arm {whole[0]} needs one label set for source and "
                 f"target, not {pair.source.label_set} and {pair.target.label_set}"
             )
-        if {one.name for one in parts(source)} & {one.name for one in parts(target)}:
+        if _patients(source) & _patients(target):
             raise UserError(
                 f"study {study.name} trains on {source.title} and tests on {target.title}, which "
-                "have the same patients; choose another source or target"
+                "have patients in common; choose another source or target"
             )
         for model, head in product(pair.models, pair.heads[:1]):
             check_model(model, head)

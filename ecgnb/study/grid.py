@@ -42,7 +42,8 @@ class Pair:
     seeds : tuple of int
     arms : tuple of str
     min_test_positives : int
-        See `ecgnb.study.spec.RunSpec`.
+    tells_hospitals : bool
+        See `ecgnb.study.spec.RunSpec`; only arms that have a source can tell.
     """
 
     source: Side
@@ -53,6 +54,7 @@ class Pair:
     seeds: tuple[int, ...]
     arms: tuple[str, ...]
     min_test_positives: int = MIN_TEST_POSITIVES
+    tells_hospitals: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ class Study:
             source_min_positives=source.min_positives,
             source_updates=source.updates,
             min_test_positives=pair.min_test_positives,
+            tells_hospitals=pair.tells_hospitals and kind.pretrained,
         )
 
     def candidates(self, cell: RunSpec) -> list[RunSpec]:
@@ -168,9 +171,9 @@ class Study:
 
         An arm that is not trained has one candidate, with no learning rate.
         """
+        tuning = replace(cell, stage="tune", seed=self.tuning_seed, tells_hospitals=False)
         if not check_arm(cell.arm).trained:
-            return [replace(cell, stage="tune", seed=self.tuning_seed)]
-        tuning = replace(cell, stage="tune", seed=self.tuning_seed)
+            return [tuning]
         return [replace(tuning, learning_rate=rate) for rate in self.rates(cell.model)]
 
     def source_candidates(self, cell: RunSpec) -> list[RunSpec]:

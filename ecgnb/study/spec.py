@@ -37,6 +37,8 @@ class RunSpec:
         Training records; `ALL` for all.
     seed : int
         Decides the test fifth, the training subset, the initial weights and the order of records.
+    tells_hospitals : bool
+        Whether it is measured how well the encoder's features tell the source from the target.
     protocol : str
         A name of `ecgnb.training.protocol.PROTOCOLS`.
     learning_rate, updates, batch_size, evaluations, epochs
@@ -64,6 +66,7 @@ class RunSpec:
     source_updates: int = 0
     min_test_positives: int = MIN_TEST_POSITIVES
     epochs: int = 0
+    tells_hospitals: bool = False
 
     def key(self, fingerprints: Mapping[str, str]) -> str:
         """Hash of the spec, of the data it reads and of `RESULTS_VERSION`.

@@ -211,6 +211,25 @@ def seeds_needed(
     return None
 
 
+def draw_again(patients: npt.NDArray[np.int64]) -> Floats:
+    """Draw test sets again from their patients.
+
+    Parameters
+    ----------
+    patients : ndarray, shape (records,)
+        Whom each record belongs to; patients are drawn, not records, and always the same ones.
+
+    Returns
+    -------
+    ndarray of float, shape (`REPLICATES`, records)
+        How often each record stands in each replicate.
+    """
+    unique, member = np.unique(patients, return_inverse=True)
+    rng = np.random.default_rng(0)
+    share = np.full(len(unique), 1 / len(unique))
+    return rng.multinomial(len(unique), share, size=REPLICATES)[:, member].astype(np.float64)
+
+
 def bootstrap_auroc(
     truth: npt.NDArray[np.bool_], scores: Floats, patients: npt.NDArray[np.int64]
 ) -> Floats:
@@ -221,22 +240,42 @@ def bootstrap_auroc(
     truth : ndarray of bool, shape (records, classes)
     scores : ndarray of float, shape (records, classes)
     patients : ndarray, shape (records,)
-        Whom each record belongs to; patients are drawn, not records, and the same ones whatever
-        the scores.
+        See `draw_again`.
 
     Returns
     -------
     ndarray of float, shape (`REPLICATES`,)
         A class of which no positive was drawn does not count in that replicate.
     """
-    unique, member = np.unique(patients, return_inverse=True)
-    rng = np.random.default_rng(0)
-    share = np.full(len(unique), 1 / len(unique))
-    weights = rng.multinomial(len(unique), share, size=REPLICATES)[:, member].astype(np.float64)
+    weights = draw_again(patients)
     classes = [
         weighted_auroc(one, score, weights) for one, score in zip(truth.T, scores.T, strict=True)
     ]
     return np.nanmean(classes, axis=0)  # type: ignore[no-any-return]
+
+
+def bootstrap_f1(
+    truth: npt.NDArray[np.bool_],
+    predicted: npt.NDArray[np.bool_],
+    patients: npt.NDArray[np.int64],
+) -> Floats:
+    """Return the macro F1 on test sets drawn again from their patients.
+
+    Parameters
+    ----------
+    truth, predicted : ndarray of bool, shape (records, classes)
+    patients : ndarray, shape (records,)
+        See `draw_again`.
+
+    Returns
+    -------
+    ndarray of float, shape (`REPLICATES`,)
+        A class that is neither there nor predicted counts 0, as in `ecgnb.training.metrics.f1`.
+    """
+    weights = draw_again(patients)
+    hits = weights @ (truth & predicted)
+    both = weights @ truth + weights @ predicted
+    return np.mean(2 * hits / np.maximum(both, 1), axis=1)  # type: ignore[no-any-return]
 
 
 def weighted_auroc(truth: npt.NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:

@@ -35,6 +35,7 @@ from ecgnb.training.device import (
     share,
 )
 from ecgnb.training.fit import Schedule, wanted_of
+from ecgnb.training.hospitals import tell_apart
 from ecgnb.training.inputs import Data, Records
 from ecgnb.training.metrics import best_thresholds, evaluate
 from ecgnb.training.protocol import check_protocol
@@ -156,7 +157,7 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
     else:
         model = build_model(spec.model, spec.head, truth.shape[1], samples, spec.seed)
     if pretraining := spec.pretraining():
-        load_encoder(model, store.weights(pretraining.key(prints)), head=not ARMS[spec.arm].trained)
+        load_encoder(model, store.weights(pretraining.key(prints)), head=ARMS[spec.arm].keeps_head)
     load_imagenet = MODELS[spec.model].load_imagenet
     if ARMS[spec.arm].photographs and load_imagenet:  # which `load_study` has made sure of
         resolve_name(load_imagenet)(model.encoder)
@@ -202,6 +203,8 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
         tested = truth[split.test], predictions.astype(np.float64)
         scores = asdict(evaluate(*tested, thresholds, spec.min_test_positives))
         facts.update(scores, thresholds=[float(value) for value in thresholds])
+    if spec.tells_hospitals and spec.stage == "final":
+        facts["hospital_auroc"] = _tell_hospitals(materials, spec, model, setting.precision)
     seconds = time.perf_counter() - started + trained.fitted.earlier_seconds
     facts.update(seconds=seconds, training_seconds=trained.seconds)
     classes = tuple(labels.columns)
@@ -209,6 +212,19 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
     weights = partial(_write_weights, model, spec) if spec.stage == "pretrain" else None
     store.save(result, weights)
     return key
+
+
+def _tell_hospitals(materials: Materials, spec: RunSpec, model: Model, precision: str) -> float:
+    """Ask which of the records that neither training has seen come from the target."""
+    sides = {
+        spec.source: source_split(materials.prepared(spec.source).table).test,
+        spec.dataset: materials.split(spec).test,
+    }
+    features, patients = [], []
+    for dataset, rows in sides.items():
+        features.append(encode(model, materials.records(dataset, rows), precision).numpy())
+        patients.append(materials.prepared(dataset).table["patient"].to_numpy()[rows])
+    return tell_apart(*features, *patients)
 
 
 def _made_by(setting: Setting) -> dict[str, str]:

@@ -24,8 +24,9 @@ class Arm:
     photographs : bool
         Whether the encoder comes from ImageNet, which not every model has weights of.
     trained : bool
-        Whether anything is trained; else the source's network, head and all, names the target's
-        classes, which must be its own.
+        Whether anything is trained; else the source's network names the target's classes as it is.
+    keeps_head : bool
+        Whether the head comes from the source as well, whose classes must be those of the target.
     """
 
     title: str
@@ -34,6 +35,7 @@ class Arm:
     probing: float = 0.0
     trained: bool = True
     photographs: bool = False
+    keeps_head: bool = False
 
 
 ARMS = {
@@ -46,7 +48,8 @@ ARMS = {
         "probed, then fine-tuned", pretrained=True, frozen=False, probing=1 / 3
     ),
     "imagenet": Arm("from ImageNet", pretrained=False, frozen=False, photographs=True),
-    "as-is": Arm("as it came", pretrained=True, frozen=True, trained=False),
+    "finetune-whole": Arm("fine-tuned, head kept", pretrained=True, frozen=False, keeps_head=True),
+    "as-is": Arm("as it came", pretrained=True, frozen=True, trained=False, keeps_head=True),
 }
 """The arms by name, with what each starts from and trains."""
 

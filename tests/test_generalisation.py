@@ -1,0 +1,242 @@
+"""Networks that change hospital: no leak, a kept head, features that tell hospitals apart."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score, roc_auc_score
+
+import ecgnb.study.train as trainer
+from ecgnb.data.catalog import CATALOG, JOINT, card, parts
+from ecgnb.data.splits import source_split
+from ecgnb.errors import UserError
+from ecgnb.models.build import build_model
+from ecgnb.study.compare import Scores, arm_means, cell_of, compare_arms
+from ecgnb.study.data import open_dataset, read_labels, read_table
+from ecgnb.study.declare import build_study, load_study
+from ecgnb.study.run import run_study
+from ecgnb.study.store import open_store
+from ecgnb.study.train import Materials, execute
+from ecgnb.training.hospitals import tell_apart
+from ecgnb.training.transfer import load_encoder
+
+TABLE = {
+    "title": "Two hospitals",
+    "description": "",
+    "recorded": False,
+    "protocol": "clean",
+    "seeds": [0, 1],
+    "tuning_seed": 9,
+    "learning_rates": [0.01],
+    "batch_size": 8,
+    "evaluations": 2,
+    "models": ["gru"],
+    "heads": ["pooled"],
+    "data": {"rate": 50.0, "seconds": 4.0, "simulated_records": 300},
+    "pairs": [
+        {
+            "arms": ["scratch", "as-is", "finetune-whole"],
+            "sizes": [0],
+            "tells_hospitals": True,
+            "source": {
+                "dataset": ["sim-north", "sim-south"],
+                "label_set": "challenge-2021",
+                "min_positives": 0,
+                "updates": 6,
+            },
+            "target": {
+                "dataset": ["sim-north", "sim-south"],
+                "label_set": "challenge-2021",
+                "min_positives": 0,
+                "updates": 3,
+            },
+        }
+    ],
+}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ECGNB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_several_datasets_make_a_pair_each():
+    study = build_study("two", TABLE)
+    sides = [(pair.source.dataset, pair.target.dataset) for pair in study.pairs]
+    assert sides == [("sim-south", "sim-north"), ("sim-north", "sim-south")]  # none with itself
+
+
+def test_two_datasets_of_one_hospital_are_no_source_and_target():
+    assert card("ptb-xl-filtered").patients_of == "ptb-xl"
+    with pytest.raises(UserError, match="patients in common"):
+        load_study("avetisyan2023", pairs=[_real("ptb-xl-filtered", "ptb-xl")])
+    with pytest.raises(UserError, match="patients in common"):
+        load_study("avetisyan2023", pairs=[_real("ptb-xl", "chapman-shaoxing+ptb-xl-filtered")])
+
+
+def _real(source, target):
+    side = {"label_set": "challenge-2021", "min_positives": 0, "updates": 1}
+    return {
+        "arms": ["as-is"],
+        "sizes": [0],
+        "source": {"dataset": source, **side},
+        "target": {"dataset": target, **side},
+    }
+
+
+def test_no_patient_of_a_target_stands_in_a_source():
+    """By the records that are named, for all pairs of the studies with many hospitals."""
+    for name in ("avetisyan2023", "jang2021", "clinical"):
+        study = load_study(name)
+        for pair in study.pairs:
+            sides = [
+                {
+                    (one.patients_of or one.name, patient)
+                    for one in parts(card(side.dataset))
+                    if (one.name in _named())
+                    for patient in read_table(study, one.name)["patient"]
+                }
+                for side in (pair.source, pair.target)
+            ]
+            assert not sides[0] & sides[1], (pair.source.dataset, pair.target.dataset)
+
+
+def _named():
+    study = load_study("avetisyan2023")
+    named = {one for name in study.datasets for one in name.split(JOINT)}
+    return {name for name in named if CATALOG[name].simulated or name in _HERE}
+
+
+_HERE = ("ptb-xl", "ptb-xl-filtered", "chapman-shaoxing", "cpsc2018", "brugada-huca")
+
+
+def test_pre_training_reads_nothing_of_the_hospital_that_is_held_out(cache, monkeypatch):
+    """Only the source is asked for its signals and its labels."""
+    study = build_study("two", TABLE)
+    materials = Materials(study, open_store())
+    spec = next(cell for cell in study.cells() if cell.arm == "as-is")
+    pretraining = spec.pretraining()
+    read = []
+    for name in ("_signals", "_labels"):
+        original = getattr(materials, name)
+        monkeypatch.setattr(
+            materials,
+            name[1:],
+            lambda dataset, *rest, _of=original: (read.append(dataset), _of(dataset, *rest))[1],
+        )
+    execute(materials, pretraining)
+    assert read
+    assert set(read) == {pretraining.dataset} != {spec.dataset}
+
+
+def test_the_head_is_kept_where_it_should_be(cache, monkeypatch):
+    seen = {}
+    original = trainer.train_arm
+
+    def watched(model, arm, *rest, **named):
+        seen.setdefault(arm, model.head.weight.detach().clone())
+        return original(model, arm, *rest, **named)
+
+    monkeypatch.setattr(trainer, "train_arm", watched)
+    pair = TABLE["pairs"][0]
+    longer = {**TABLE, "pairs": [{**pair, "source": {**pair["source"], "updates": 40}}]}
+    study = build_study("two", longer, arms=["finetune-whole", "finetune"], seeds=[0])
+    materials = Materials(study, open_store())
+    cells = {
+        cell.arm: replace(cell, learning_rate=0.01, source_learning_rate=0.01)
+        for cell in study.cells()
+        if cell.dataset == "sim-south"
+    }
+    execute(materials, cells["finetune"].pretraining())
+    seen.clear()
+    for cell in cells.values():
+        execute(materials, cell)
+    spec = cells["finetune"]
+    model = build_model("gru", "pooled", 26, 200, spec.seed)
+    fresh = model.head.weight.detach().clone()
+    path = materials.store.weights(spec.pretraining().key(materials.fingerprints))
+    load_encoder(model, path, head=True)
+    assert torch.equal(seen["finetune"], fresh)
+    assert torch.equal(seen["finetune-whole"], model.head.weight)
+    assert not torch.equal(model.head.weight, fresh)
+
+
+def test_a_kept_head_needs_one_label_set():
+    table = {**TABLE, "pairs": [_real("ptb-xl", "sim-north")]}
+    table["pairs"][0]["source"]["label_set"] = "scp-all"
+    with pytest.raises(UserError, match="finetune-whole needs one label set"):
+        build_study("two", table, arms=["finetune-whole"])
+
+
+def test_runs_tell_hospitals_apart_only_where_there_is_a_source(cache):
+    results = run_study(build_study("two", TABLE), workers=1, progress=False)
+    for run in results:
+        assert ("hospital_auroc" in run.facts) == (run.spec.arm != "scratch")
+    told = [run.facts["hospital_auroc"] for run in results if run.spec.arm == "as-is"]
+    assert all(0 <= value <= 1 for value in told)
+    assert len(set(told)) > 1
+    study = build_study("two", TABLE)
+    run = next(run for run in results if run.spec.arm == "as-is")
+    assert len(source_split(read_table(study, run.spec.source)).test)
+    # What was added to a spec later changes no key of runs that do without it.
+    assert "tells_hospitals" not in str(run.spec.pretraining().key({run.spec.source: "x"}))
+
+
+def test_a_probe_finds_what_differs_and_only_that():
+    rng = np.random.default_rng(0)
+    same, alike = rng.normal(size=(2, 300, 20)).astype(np.float32)
+    patients = np.arange(300)
+    assert abs(tell_apart(same, alike, patients, patients) - 0.5) < 0.1
+    shifted = alike + np.eye(20, dtype=np.float32)[3] * 4
+    assert tell_apart(same, shifted, patients, patients) > 0.97
+
+
+def test_a_probe_is_not_helped_by_knowing_a_patient():
+    """Ten records of each of thirty patients, all patients drawn alike: nothing to be told."""
+    rng = np.random.default_rng(1)
+    means = rng.normal(size=(60, 50)) * 3
+    records = np.repeat(means, 10, axis=0) + rng.normal(size=(600, 50)) * 0.1
+    whose = np.repeat(np.arange(30), 10)
+    sides = records[:300].astype(np.float32), records[300:].astype(np.float32)
+    grouped = tell_apart(*sides, whose, whose)
+    alone = tell_apart(*sides, np.arange(300), np.arange(300))
+    assert alone > 0.95 > grouped + 0.2
+
+
+def test_scores_by_class_and_f1_are_what_scikit_learn_says(cache):
+    study = build_study("two", TABLE, seeds=[0], min_test_positives=4)
+    results = run_study(study, workers=1, progress=False)
+    run = next(run for run in results if run.spec.arm == "finetune-whole")
+    table = read_table(study, run.spec.dataset).set_index("record", drop=False)
+    labels = read_labels(table, run.spec.dataset, "challenge-2021", 0).loc[list(run.records)]
+    enough = [4 <= labels[name].sum() <= len(labels) - 4 for name in run.classes]
+    scored = [name for name, use in zip(run.classes, enough, strict=True) if use]
+    at = [run.classes.index(name) for name in scored]
+    said = run.predictions[:, at].astype(float) >= np.array(run.facts["thresholds"])[at]
+    expected = f1_score(labels[scored], said, average="macro")
+    means = arm_means(study, [run], "f1")
+    assert means["mean"].item() == pytest.approx(expected) == pytest.approx(run.facts["f1"])
+    assert means["low"].item() < expected < means["high"].item()
+    one = Scores(study, [run], only=scored[0])
+    wanted = roc_auc_score(labels[scored[0]], run.predictions[:, at[0]].astype(float))
+    found = one.contrast([(1.0, one.of(cell_of(run.spec), "finetune-whole"))])
+    assert found.mean == pytest.approx(wanted)
+    rare = next(name for name in run.classes if labels[name].sum() < 4)
+    nothing = Scores(study, [run], only=rare)
+    assert nothing.contrast([(1.0, nothing.of(cell_of(run.spec), "finetune-whole"))]) is None
+    both = compare_arms(study, results, "finetune-whole", "scratch", metric="f1")
+    assert both["first"].iloc[0] == pytest.approx(
+        next(r for r in results if r.spec.arm == "finetune-whole").facts["f1"]
+    )
+
+
+def test_two_budgets_of_updates_are_two_rows(cache):
+    pair = TABLE["pairs"][0]
+    shorter = {**pair, "target": {**pair["target"], "updates": 2}}
+    table = {**TABLE, "pairs": [pair, shorter]}
+    study = build_study("two", table, arms=["scratch", "finetune"], seeds=[0])
+    results = run_study(study, workers=1, progress=False)
+    assert sorted(compare_arms(study, results)["budget"]) == [2, 2, 3, 3]
+    assert open_dataset(study, "sim-north").fingerprint

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
+from ecgnb.chapters.autoencoder import Drawn
 from ecgnb.models import MODELS
 from ecgnb.plots import COLOURS, STYLES, WIDTH
 from ecgnb.study.curves import Worth
@@ -82,6 +83,63 @@ def draw_size_curves(metrics: pd.DataFrame) -> Figure:
         axes.set_ylabel("macro AUROC")
         _size_axis(axes, metrics["records"])
     figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+def draw_levels(table: pd.DataFrame, value: str) -> Figure:
+    """Draw scores with intervals over the number of training records, a line a beginning.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With columns ``beginning``, ``records``, ``mean``, ``low`` and ``high``.
+    value : str
+        What is drawn, for the axis.
+    """
+    figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
+    axes = figure.subplots()
+    names = list(dict.fromkeys(table["beginning"]))
+    for place, (name, (colour, line, mark)) in enumerate(zip(names, STYLES, strict=False)):
+        rows = table[table["beginning"] == name].sort_values("records")
+        axes.errorbar(
+            rows["records"] * 1.03 ** (2 * place - len(names) + 1),
+            rows["mean"],
+            yerr=[rows["mean"] - rows["low"], rows["high"] - rows["mean"]],
+            color=colour,
+            linestyle=line,
+            marker=mark,
+            capsize=3,
+            label=name,
+        )
+    axes.set_ylabel(value)
+    _size_axis(axes, table["records"])
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+def draw_reconstructions(drawn: Sequence[Drawn], rate: float) -> Figure:
+    """Draw records and their reconstructions over one another, one below the other.
+
+    Parameters
+    ----------
+    drawn : sequence of Drawn
+        See `ecgnb.chapters.autoencoder.reconstructions`.
+    rate : float
+        Sampling rate in Hz.
+    """
+    figure = Figure(figsize=(WIDTH, 1.25 * len(drawn) + 0.5), layout="constrained")
+    panels = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, one in zip(panels, drawn, strict=True):
+        seconds = np.arange(len(one.wanted)) / rate
+        axes.plot(seconds, one.wanted / 1000, color=_GREY, linewidth=3.0)
+        axes.plot(seconds, one.found / 1000, color=STYLES[0][0], linewidth=0.9)
+        number = one.name.partition("/")[2]
+        title = f"{number}, {one.finding}" if one.finding else number
+        axes.set_title(f"{title} ({one.explained:.1%})", loc="left", fontsize=10)
+        axes.set_ylabel("mV")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[-1].set_xlabel("time (s)")
+    panels[-1].set_xlim(0, len(drawn[0].wanted) / rate)
     return figure
 
 

@@ -13,7 +13,7 @@ from ecgnb.data.catalog import card, parts
 from ecgnb.data.fetch import fetch
 from ecgnb.study.cost import groups
 from ecgnb.study.data import missing_datasets, recorded_runs
-from ecgnb.study.declare import load_study
+from ecgnb.study.declare import chapter_study, load_study
 from ecgnb.study.estimate import duration
 from ecgnb.study.grid import Study
 from ecgnb.study.progress import open_progress
@@ -25,7 +25,7 @@ _DRIVE = _MACHINE / "drive"
 _KEPT = _DRIVE / "MyDrive" / "ecgnb" / "runs"
 
 
-def set_up(study: str, drive: bool = False, *, trains: bool = True) -> None:
+def set_up(study: str, drive: bool = False, chapter: str = "", *, trains: bool = True) -> None:
     """Prepare a hosted notebook for its study; anywhere else do nothing.
 
     It says which GPU there is, fetches the datasets that the notebook is going to train on, and
@@ -37,6 +37,8 @@ def set_up(study: str, drive: bool = False, *, trains: bool = True) -> None:
         See `ecgnb.study.declare.load_study`.
     drive : bool
         Whether finished runs are kept on the user's Google Drive, who is asked for permission.
+    chapter : str
+        See `ecgnb.study.declare.chapter_study`.
     trains : bool
         Whether the notebook needs the runs of the study, or its records only.
 
@@ -54,7 +56,7 @@ def set_up(study: str, drive: bool = False, *, trains: bool = True) -> None:
     print(f"Computing on {describe_device(choose_device())}.")
     if not torch.cuda.is_available():
         print("For a GPU: Runtime, Change runtime type, T4 GPU; then run all cells again.")
-    declared = load_study(study)
+    declared = chapter_study(load_study(study), chapter)
     if declared.recorded and recorded_runs(declared).exists():
         print("This study is recorded: its runs are read, and none is trained.")
         return

@@ -14,8 +14,8 @@ from ecgnb.chapters.common import network
 from ecgnb.data.catalog import card
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
-from ecgnb.study.data import fingerprints, recorded_runs
-from ecgnb.study.declare import load_study
+from ecgnb.study.data import fingerprints, recorded_runs, with_what_is_here
+from ecgnb.study.declare import chapter_study, load_study
 from ecgnb.study.grid import Study
 from ecgnb.study.plan import size_label
 from ecgnb.study.progress import open_progress
@@ -26,7 +26,9 @@ from ecgnb.training.arms import ARMS
 
 
 def open_study(
-    namespace: Mapping[str, Any], parameters: Sequence[str] = ("study", "drive")
+    namespace: Mapping[str, Any],
+    chapter: str = "",
+    parameters: Sequence[str] = ("study", "drive"),
 ) -> Study:
     """Check a notebook's parameters and load its study.
 
@@ -35,6 +37,9 @@ def open_study(
     namespace : mapping
         The notebook's ``globals()``, right after its parameters. Papermill only warns of a
         parameter that a notebook does not know; here it is an error.
+    chapter : str
+        Where the chapter may have a study of its own, its name; see
+        `ecgnb.study.declare.chapter_study`.
     parameters : sequence of str
         The parameters that the notebook has.
 
@@ -55,7 +60,7 @@ def open_study(
             f"unknown parameter {', '.join(map(repr, unknown))}; this notebook takes "
             f"{', '.join(parameters)}"
         )
-    return load_study(namespace["study"])
+    return chapter_study(load_study(namespace["study"]), chapter)
 
 
 _IPYTHON = ("In", "Out")
@@ -183,7 +188,8 @@ def footer(study: Study, results: Sequence[Result] = ()) -> Markdown:
         total = sum(result.facts["seconds"] for result in results)
         where = "trained here"
         if study.recorded and recorded_runs(study).exists():
-            done, declared = len(open_progress(study).finished()), len(list(study.cells()))
+            progress = open_progress(with_what_is_here(study))
+            done, declared = len(progress.finished()), len(list(progress.study.cells()))
             where = f"recorded; of the whole study {done:,} of {declared:,}"
         lines.insert(
             3,

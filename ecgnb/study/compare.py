@@ -44,6 +44,7 @@ class Cell:
     head: str
     size: int
     budget: int  # updates on the target
+    taught: str  # the label set of the source
 
 
 def cell_of(spec: RunSpec) -> Cell:
@@ -57,6 +58,7 @@ def cell_of(spec: RunSpec) -> Cell:
         head=spec.head,
         size=spec.size,
         budget=spec.updates,
+        taught=spec.source_label_set,
     )
 
 
@@ -88,7 +90,7 @@ class Scores:
 
     def of(self, cell: Cell, arm: str) -> dict[int, Result]:
         """Return the runs of an arm by seed; one that starts at random stands at any source."""
-        side = cell if ARMS[arm].pretrained else replace(cell, source="")
+        side = cell if ARMS[arm].pretrained else replace(cell, source="", taught="")
         seeds = sorted({seed for _, _, seed in self.runs})
         return {
             seed: self.runs[side, arm, seed] for seed in seeds if (side, arm, seed) in self.runs

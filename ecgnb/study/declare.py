@@ -64,6 +64,12 @@ def load_study(name: str, **changes: Any) -> Study:
     return _onto(study, dataset) if dataset else study
 
 
+def chapter_study(study: Study, chapter: str) -> Study:
+    """Return the study of a chapter: its own, where the given one names it, else the given one."""
+    own = dict(study.chapters).get(chapter)
+    return load_study(own) if own else study
+
+
 def _onto(study: Study, dataset: str) -> Study:
     """Put another dataset in the place of a study's first target, as far as it is large enough."""
     facts, pair = card(dataset), study.pairs[0]
@@ -78,7 +84,10 @@ def _onto(study: Study, dataset: str) -> Study:
             )
         count = len(list_records(facts, folder).table)
     sizes = tuple(size for size in pair.sizes if size <= _TRAINED * count)
-    target = replace(pair.target, dataset=dataset, label_set=default_label_set(facts.vocabulary))
+    # A head that is kept names the classes of the source, which must be those of the target.
+    whole = any(check_arm(arm).keeps_head for arm in pair.arms)
+    names = pair.target.label_set if whole else default_label_set(facts.vocabulary)
+    target = replace(pair.target, dataset=dataset, label_set=names)
     scored = pair.min_test_positives if count >= _SMALL else _SMALL_TEST_POSITIVES
     onto = replace(
         study,
@@ -86,6 +95,7 @@ def _onto(study: Study, dataset: str) -> Study:
         title=f"{card(pair.source.dataset).short_title} to {facts.short_title}",
         description=f"As the study {study.name}, with {facts.title} as the target.",
         recorded=False,
+        chapters=tuple((chapter, f"{own}:{dataset}") for chapter, own in study.chapters),
         pairs=(replace(pair, target=target, sizes=sizes, min_test_positives=scored),),
     )
     _check(onto)
@@ -107,10 +117,12 @@ def build_study(name: str, table: dict[str, Any], **changes: Any) -> Study:
         )
         data = Options(**values.pop("data", {}))
         rates = values.pop("learning_rates")
+        chapters = values.pop("chapters", {})
         grids = rates.items() if isinstance(rates, dict) else [("", rates)]
         study = Study(
             pairs=pairs,
             data=data,
+            chapters=tuple(chapters.items()),
             learning_rates=tuple((name, tuple(grid)) for name, grid in grids),
             **values,
         )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ecgnb.data import records, resample
 from ecgnb.data.catalog import DatasetCard, card
 from ecgnb.data.labels import encode, full_name
 from ecgnb.errors import UserError
-from ecgnb.study.data import open_dataset, read_labels, read_table, results_root
+from ecgnb.study.data import open_dataset, read_labels, read_table
+from ecgnb.study.examples import example_headers, read_example
 from ecgnb.study.grid import Side, Study
 
 COMMON = "challenge-2021"
@@ -166,12 +165,10 @@ def find_example(study: Study, side: Described, label: str) -> Example:
     both = side.labels.combine_first(side.common)
     if label not in both:
         raise UserError(f"{label} is not a label here; choose one of {', '.join(map(str, both))}")
-    folder = results_root() / "examples" / side.card.name
-    stored = study.recorded and folder.is_dir()
+    stored = example_headers(study, side.card.name)
     candidates = both[label].to_numpy(dtype=bool).copy()
     if stored:
-        names = [path.stem.split("_")[0] for path in folder.glob("*.hea")]
-        candidates &= side.table["record"].isin(names).to_numpy()
+        candidates &= side.table["record"].isin(list(stored)).to_numpy()
     every = encode(side.table["codes"], side.card.vocabulary, side.side.label_set)
     findings = every.sum(axis=1).to_numpy()
     if not candidates.any():
@@ -179,19 +176,10 @@ def find_example(study: Study, side: Described, label: str) -> Example:
     row = int(np.flatnonzero(candidates)[findings[candidates].argmin()])
     facts = side.table.iloc[row]
     if stored:
-        signals = _read(next(folder.glob(f"{facts['record']}*.hea")), study)
+        signals = read_example(study, stored[facts["record"]])
     else:
         signals = open_dataset(study, side.card.name).signals[row].astype(np.float64)
     own = tuple(full_name(str(name)) for name in every.columns[every.iloc[row]])
     return Example(
         facts["record"], signals, study.data.rate, float(facts["age"]), str(facts["sex"]), own
     )
-
-
-def _read(path: Path, study: Study) -> npt.NDArray[np.float64]:
-    header = records.read_header(path)
-    values = records.microvolts(header, records.read_digital(header))
-    values = resample.resample(
-        values, header.sampling_rate, study.data.rate, antialias=study.data.antialias
-    )
-    return values[: study.data.samples].T

@@ -78,6 +78,8 @@ class Study:
     data : Options
         How its datasets are prepared.
     pairs : tuple of Pair
+    chapters : tuple of (str, str)
+        The studies of those chapters that have one of their own, by the chapter's name.
     shard : tuple of int
         Which share of the final runs to do, such as (2, 5) for the second of five.
     """
@@ -95,6 +97,7 @@ class Study:
     epochs: int = 0
     data: Options = field(default_factory=Options)
     shard: tuple[int, int] = (1, 1)
+    chapters: tuple[tuple[str, str], ...] = ()
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from ecgnb.data.splits import Split, source_split, subset, target_split
 from ecgnb.models import MODELS
 from ecgnb.models.build import Model, build_model, build_reconstructor
 from ecgnb.study.data import fingerprints, open_dataset, read_labels
+from ecgnb.study.examples import example_headers, read_example
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result, provenance
 from ecgnb.study.spec import RunSpec
@@ -36,14 +37,14 @@ from ecgnb.training.device import (
 )
 from ecgnb.training.fit import Schedule, wanted_of
 from ecgnb.training.hospitals import tell_apart
-from ecgnb.training.inputs import Data, Records
+from ecgnb.training.inputs import Data, Records, predict
 from ecgnb.training.metrics import best_thresholds, evaluate
 from ecgnb.training.protocol import check_protocol
 from ecgnb.training.task import RECONSTRUCT, UNLABELLED, reconstruction, task_of
 from ecgnb.training.transfer import encode, load_encoder, save_weights, train_arm
 
 _ORDER_SEED = 2_000_000  # keeps the order of records apart from the initial weights
-_DRAWN = 4  # reconstructions that are kept, to be looked at
+_DRAWN = 4  # reconstructions that are kept where there are no examples
 _LONGEST_SHARED = 4096  # features a record; those of a flattened head are worth no room on disk
 
 
@@ -194,8 +195,7 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
     predictions = trained.test.astype(np.float16)
     if spec.stage != "tune" and task is RECONSTRUCT:
         facts.update(reconstruction(trained.test, wanted_of(task, data(split.test))))
-        records = tuple(materials.prepared(spec.dataset).table["record"].iloc[split.test[:_DRAWN]])
-        predictions = predictions[:_DRAWN]
+        records, predictions = _drawn_again(materials, spec, model, setting.precision)
     elif spec.stage != "tune":
         records = tuple(materials.prepared(spec.dataset).table["record"].iloc[split.test])
         thresholds = best_thresholds(truth[split.validation], trained.fitted.validation)
@@ -212,6 +212,30 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
     weights = partial(_write_weights, model, spec) if spec.stage == "pretrain" else None
     store.save(result, weights)
     return key
+
+
+def _drawn_again(
+    materials: Materials, spec: RunSpec, model: Model, precision: str
+) -> tuple[tuple[str, ...], npt.NDArray[np.float16]]:
+    """Reconstruct records to be looked at: examples of the targets, else of its own test fold."""
+    study = materials.study
+    headers = {
+        f"{name}/{record}": header
+        for name in dict.fromkeys(pair.target.dataset for pair in study.pairs)
+        for record, header in example_headers(study, name).items()
+    }
+    if headers:
+        signals = np.stack([read_example(study, header) for header in headers.values()])
+        values = torch.from_numpy(np.rint(signals).astype(np.int16)).to(materials.device)
+        ranged = check_protocol(spec.protocol).ranged
+        shown = Records(values, torch.arange(len(values)).to(materials.device), ranged)
+        names = tuple(headers)
+    else:
+        rows = materials.split(spec).test[:_DRAWN]
+        shown = materials.records(spec.dataset, rows)
+        found = materials.prepared(spec.dataset).table["record"].iloc[rows]
+        names = tuple(one if "/" in one else f"{spec.dataset}/{one}" for one in found)
+    return names, predict(model, shown, precision, sigmoid=False).astype(np.float16)
 
 
 def _tell_hospitals(materials: Materials, spec: RunSpec, model: Model, precision: str) -> float:

@@ -1,0 +1,343 @@
+"""Sentences, figures and tables of the chapter on the autoencoder.
+
+No number of ours in them is typed; whoever changes the runs changes the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from IPython.display import Markdown
+
+from ecgnb.chapters import common
+from ecgnb.data.catalog import card
+from ecgnb.data.records import LEADS
+from ecgnb.models.autoencoder import code_length
+from ecgnb.prose import joined, seeds_of
+from ecgnb.study.compare import Scores, arm_means, compare_arms, with_tests
+from ecgnb.study.examples import finding_of, read_record
+from ecgnb.study.grid import Study
+from ecgnb.study.progress import open_progress
+from ecgnb.study.result import Result
+from ecgnb.study.statistics import LEVEL, MARGIN
+from ecgnb.training.arms import ARMS
+from ecgnb.training.inputs import UNIT
+from ecgnb.training.task import UNLABELLED
+
+PUBLISHED = {"nothing": (0.843, 0.831, 0.543), "the autoencoder": (0.857, 0.843, 0.835)}
+"""Mean F1 of Jang et al. (2021) with 100, 50 and 25 % of the training set."""
+
+_SHARES = (1.0, 0.5, 0.25)
+_IMAGES = "efficientnet-lite0"
+_WORDS = {"helps": "**helps**", "harms": "**harms**", "equivalent": "makes **no difference**"}
+
+
+def beginning(model: str, arm: str, taught: str) -> str:
+    """Name what a network begins with, for a legend and a sentence."""
+    if model == _IMAGES:
+        return "spectrogram, photographs" if ARMS[arm].photographs else "spectrogram, nothing"
+    if not ARMS[arm].pretrained:
+        return "nothing"
+    return "the autoencoder" if taught == UNLABELLED else "labels of the source"
+
+
+def levels(study: Study, results: Sequence[Result]) -> pd.DataFrame:
+    """Average the mean F1 of every beginning at every number of records.
+
+    Returns
+    -------
+    DataFrame
+        See `ecgnb.study.compare.arm_means`, with ``beginning``; runs with the study's first number
+        of updates only.
+    """
+    means = arm_means(study, results, "f1")
+    means = means[means["budget"] == study.pairs[0].target.updates]
+    cells = zip(means["model"], means["arm"], means["taught"], strict=True)
+    return means.assign(beginning=[beginning(*cell) for cell in cells])
+
+
+def gains(study: Study, results: Sequence[Result]) -> pd.DataFrame:
+    """Compare every beginning with nothing, in the same network, by mean F1.
+
+    Returns
+    -------
+    DataFrame
+        See `ecgnb.study.compare.compare_arms`, with ``beginning``.
+    """
+    budget = study.pairs[0].target.updates
+    chosen = [run for run in results if run.spec.updates == budget]
+    tables = []
+    for arm in ("finetune", "imagenet"):
+        table = compare_arms(study, chosen, arm, metric="f1")
+        if len(table):
+            cells = zip(table["model"], table["taught"], strict=True)
+            tables.append(table.assign(beginning=[beginning(m, arm, t) for m, t in cells]))
+    return pd.concat(tables, ignore_index=True)
+
+
+def gains_answer(table: pd.DataFrame) -> list[str]:
+    """State for every beginning where it helps."""
+    lines = []
+    for name, rows in table.groupby("beginning", sort=False):
+        parts = []
+        for verdict in ("helps", "harms", "equivalent", "undecided"):
+            some = rows[rows["verdict"] == verdict]
+            if len(some):
+                sizes = joined([f"{r.records:,} ({r.difference:+.3f})" for r in some.itertuples()])
+                parts.append(f"{_WORDS.get(verdict, 'is **undecided**')} with {sizes} records")
+        lines.append(f"To begin with {_article(str(name))} {joined(parts)}.")
+    return lines
+
+
+def _article(name: str) -> str:
+    kind, _, of = name.partition(", ")
+    return f"{of} ({kind})" if of else name
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """One training size with fewer and with more updates, from scratch.
+
+    Attributes
+    ----------
+    records, few, many : int
+        Training records, and the two numbers of updates.
+    table : DataFrame
+        One row, the columns of `ecgnb.study.compare.with_tests`: more updates less fewer; and
+        ``few_mean``, ``many_mean``, and ``pretrained``, the mean F1 after the autoencoder with few.
+    """
+
+    records: int
+    few: int
+    many: int
+    table: pd.DataFrame
+
+
+def collapses(study: Study, results: Sequence[Result]) -> list[Collapse]:
+    """Compare training from scratch with as many updates, and with as many epochs, as with all.
+
+    That is the question of the published collapse: with a quarter of the records, the same number
+    of epochs is a quarter of the updates.
+    """
+    scores = Scores(study, results, "f1")
+    many = study.pairs[0].target.updates
+    found = []
+    for cell in scores.cells:
+        if cell.source or cell.budget >= many:
+            continue
+        rich = [one for one in scores.cells if _same_but_budget(one, cell) and one.budget == many]
+        few_runs = scores.of(cell, "scratch")
+        if not rich or not few_runs:
+            continue
+        difference = scores.contrast([(1.0, scores.of(rich[0], "scratch")), (-1.0, few_runs)])
+        if difference is None:
+            continue
+        means = {
+            name: np.mean([run.facts["f1"] for run in runs.values()])
+            for name, runs in (("few_mean", few_runs), ("many_mean", scores.of(rich[0], "scratch")))
+        }
+        after = [
+            run.facts["f1"]
+            for run in results
+            if run.spec.arm == "finetune"
+            and run.spec.source_label_set == UNLABELLED
+            and (run.spec.size, run.spec.updates) == (cell.size, cell.budget)
+        ]
+        means["pretrained"] = np.mean(after) if after else np.nan
+        records = next(iter(few_runs.values())).facts["train_records"]
+        found.append(
+            Collapse(records, cell.budget, many, with_tests(pd.DataFrame([means]), [difference]))
+        )
+    return found
+
+
+def _same_but_budget(one: object, other: object) -> bool:
+    return {**vars(one), "budget": 0} == {**vars(other), "budget": 0}
+
+
+def collapse_answer(found: Sequence[Collapse]) -> list[str]:
+    """Answer whether the published collapse is want of records or want of updates."""
+    lines = []
+    for one in found:
+        row = one.table.iloc[0]
+        cause = {
+            "helps": "what is missing there is **optimisation**, at least in part",
+            "equivalent": "more updates change nothing: what is missing is **records**",
+            "harms": "more updates make it worse: what is missing is **records**",
+        }.get(str(row["verdict"]), "whether more updates would help is **undecided**")
+        lines.append(
+            f"With {one.records:,} records and as many epochs as with all, {one.few} updates, the "
+            f"network from nothing reaches a mean F1 of {row['few_mean']:.3f}; with as many "
+            f"updates, {one.many}, it reaches {row['many_mean']:.3f} "
+            f"({row['difference']:+.3f}, {row['low']:+.3f} to {row['high']:+.3f}): {cause}. From "
+            f"the autoencoder, the {one.few} updates reach {row['pretrained']:.3f}."
+        )
+    return lines
+
+
+def answer(study: Study, table: pd.DataFrame, found: Sequence[Collapse]) -> Markdown:
+    """State what each beginning is worth, and what the collapse is."""
+    lines = gains_answer(table)
+    tested = table["tested"].max()
+    lines.append(
+        "In brackets stands the difference of mean F1 over the rhythms, each network against the "
+        f"same network from nothing ({seeds_of(table)} seeds, {tested:,} test records in all). "
+        f"Verdicts rest on {LEVEL:.0%} intervals, and inside ±{MARGIN:g} a difference does not "
+        "matter."
+    )
+    return Markdown("\n\n".join([*lines[:-1], *collapse_answer(found), lines[-1]]))
+
+
+def levels_text(study: Study, table: pd.DataFrame) -> tuple[str, str]:
+    """Compute the caption and the alternative text of the learning curves."""
+    target = card(study.pairs[0].target.dataset).short_title
+    caption = (
+        f"Mean F1 over the rhythms of {target} by number of training records, with {LEVEL:.0%} "
+        f"intervals over seeds and patients ({seeds_of(table)} seeds). Thresholds were chosen on "
+        "validation."
+    )
+    parts = [
+        f"{row.beginning} at {row.records}: {row.mean:.3f}, {row.low:.3f} to {row.high:.3f}"
+        for row in table.itertuples()
+    ]
+    return caption, f"Learning curves. {'; '.join(parts)}."
+
+
+def beside_table(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """Put the published mean F1 beside ours, a row a beginning, a column a share of the records."""
+    whole = table["records"].max()
+    rows = []
+    for name, ours in table.groupby("beginning", sort=False):
+        paper = PUBLISHED.get(str(name))
+        cells = {}
+        for place, share in enumerate(_SHARES):
+            near = ours[(ours["records"] / whole / share - 1).abs() < 0.05]
+            found = [f"{r.mean:.3f} ({r.low:.3f} to {r.high:.3f})" for r in near.itertuples()]
+            cells[f"published, {share:.0%}"] = f"{paper[place]:.3f}" if paper else "not known"
+            cells[f"here, {share:.0%}"] = found[0] if found else "not run"
+        rows.append({"begins with": name, **cells})
+    return pd.DataFrame(rows)
+
+
+def gains_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate the comparisons, a row a beginning and a number of records."""
+    rows = table.sort_values(["beginning", "records"], kind="stable")
+    return pd.DataFrame(
+        {
+            "begins with": rows["beginning"],
+            "records": rows["records"].map("{:,}".format),
+            "difference of mean F1": rows["difference"].map("{:+.3f}".format),
+            f"{LEVEL:.0%} interval": [f"{r.low:+.3f} to {r.high:+.3f}" for r in rows.itertuples()],
+            "verdict": rows["verdict"],
+            "p (Holm)": rows["p_holm"].map("{:.3f}".format),
+            "with it": rows["first"].map("{:.3f}".format),
+            "from nothing": rows["second"].map("{:.3f}".format),
+            "seeds": rows["seeds"],
+            "tested": rows["tested"].map("{:,}".format),
+        }
+    )
+
+
+def reconstructors(study: Study) -> list[Result]:
+    """Return the pre-trainings without labels whose encoders the final runs begin with."""
+    done = open_progress(study).all_done()
+    wanted = {run.spec.pretraining() for run in done if run.spec.stage == "final"}
+    return [run for run in done if run.spec in wanted and run.spec.label_set == UNLABELLED]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A record and its reconstruction.
+
+    Attributes
+    ----------
+    name, finding : str
+        ``dataset/record``, and what it shows, where that is known.
+    wanted, found : ndarray, shape (samples,)
+        Lead II less its mean, and what the autoencoder made of it, in microvolts.
+    """
+
+    name: str
+    finding: str
+    wanted: npt.NDArray[np.float64]
+    found: npt.NDArray[np.float64]
+
+    @property
+    def explained(self) -> float:
+        """Share of the variance that is explained."""
+        left = np.square(self.found - self.wanted).sum()
+        return float(1 - left / np.square(self.wanted).sum())
+
+
+def reconstructions(study: Study, run: Result) -> list[Drawn]:
+    """Put the reconstructions that a pre-training keeps beside the records themselves."""
+    found = []
+    for name, said in zip(run.records, run.predictions, strict=True):
+        lead = read_record(study, name)[LEADS.index("II")]
+        lead = lead - lead.mean()
+        found.append(Drawn(name, finding_of(name), lead, said.astype(np.float64) * UNIT))
+    return found
+
+
+def reconstruction_answer(study: Study, runs: Sequence[Result], drawn: Sequence[Drawn]) -> Markdown:
+    """State how much of lead II the autoencoder keeps, on records it was not trained on."""
+    source = card(runs[0].spec.dataset)
+    explained = [run.facts["explained_variance"] for run in runs]
+    error = np.mean([run.facts["mse"] for run in runs])
+    samples = study.data.samples
+    code = code_length(samples)
+    dataset = card(drawn[0].name.partition("/")[0])
+    foreign = "" if dataset.name in source.name.split("+") else ", whose ECGs it has never seen"
+    shown = np.mean([one.explained for one in drawn])
+    return Markdown(
+        f"From {code} numbers for {samples:,} samples, 1 to {samples / code:g}, the autoencoder "
+        f"explains {np.mean(explained):.1%} of the variance of lead II on held-out records of "
+        f"{source.short_title} ({min(explained):.1%} to {max(explained):.1%} over {len(runs)} "
+        f"seeds); its mean squared error is {error:,.0f} µV². On {len(drawn)} records of "
+        f"{dataset.short_title}{foreign}, it explains {shown:.1%} on average. Jang et al. report a "
+        "mean squared error of 626.583, in a unit that is not told."
+    )
+
+
+def drawn_text(drawn: Sequence[Drawn]) -> tuple[str, str]:
+    """Compute the caption and the alternative text of the reconstructions."""
+    dataset = card(drawn[0].name.partition("/")[0]).short_title
+    caption = (
+        f"Lead II of records of {dataset} (grey, wide) and what the autoencoder makes of them "
+        "(blue). What is missing is what an eighth of the numbers cannot hold."
+    )
+    parts = [
+        f"{one.name.partition('/')[2]}{f', {one.finding}' * bool(one.finding)}: "
+        f"{one.explained:.1%} of the variance"
+        for one in drawn
+    ]
+    return caption, f"Reconstructions. {'; '.join(parts)}."
+
+
+def limits(study: Study, results: Sequence[Result]) -> Markdown:
+    """Say what the chapter cannot tell."""
+    photographs = any(run.spec.model == _IMAGES for run in results)
+    sources = dict.fromkeys(
+        card(pair.source.dataset).short_title
+        for pair in study.pairs
+        if pair.source.label_set == UNLABELLED
+    )
+    lines = [
+        f"One target, {card(study.pairs[0].target.dataset).short_title}, and one lead; the "
+        f"autoencoder was pre-trained on {joined(list(sources))}, a small part of what Jang et al. "
+        "had.",
+        *common.limits(study, results)[1:],
+        "The layers, the optimiser and the number of epochs of the paper are not published, nor "
+        "are its deviations: only its means can stand beside ours.",
+        ""
+        if photographs
+        else "The network for photographs is left out here: its weights are not part of the "
+        "package.",
+        "Their test sets are drawn anew in every repetition; here five fifths are tested in turn, "
+        "so that every record is tested equally often.",
+    ]
+    return common.as_list(lines)

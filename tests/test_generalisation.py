@@ -219,12 +219,12 @@ def test_scores_by_class_and_f1_are_what_scikit_learn_says(cache):
     means = arm_means(study, [run], "f1")
     assert means["mean"].item() == pytest.approx(expected) == pytest.approx(run.facts["f1"])
     assert means["low"].item() < expected < means["high"].item()
-    one = Scores(study, [run], only=scored[0])
+    one = Scores(study, [run], only=(scored[0],))
     wanted = roc_auc_score(labels[scored[0]], run.predictions[:, at[0]].astype(float))
     found = one.contrast([(1.0, one.of(cell_of(run.spec), "finetune-whole"))])
     assert found.mean == pytest.approx(wanted)
     rare = next(name for name in run.classes if labels[name].sum() < 4)
-    nothing = Scores(study, [run], only=rare)
+    nothing = Scores(study, [run], only=(rare,))
     assert nothing.contrast([(1.0, nothing.of(cell_of(run.spec), "finetune-whole"))]) is None
     both = compare_arms(study, results, "finetune-whole", "scratch", metric="f1")
     assert both["first"].iloc[0] == pytest.approx(

@@ -182,6 +182,28 @@ def encode(
     return pd.DataFrame(labels, index=codes.index, columns=names)
 
 
+def meanings(codes: pd.Series, vocabulary: str, label_set: str) -> pd.DataFrame:
+    """Count which native codes make up each class.
+
+    Parameters
+    ----------
+    codes : Series of str
+        The native codes of each record.
+    vocabulary, label_set : str
+        See `encode`.
+
+    Returns
+    -------
+    DataFrame
+        One row a class and code: ``label``, ``code``, ``records``, the commonest code first.
+    """
+    chosen = _readable(label_set, vocabulary)
+    tokens = _tokens(codes)
+    named = tokens.assign(label=_classes_of(tokens["code"], vocabulary, chosen)).dropna()
+    counts = named.drop_duplicates(["row", "code"]).value_counts(["label", "code"])
+    return counts.rename("records").reset_index()
+
+
 def unknown_codes(codes: pd.Series, vocabulary: str) -> dict[str, int]:
     """Count the codes that the tables do not know.
 

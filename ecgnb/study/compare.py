@@ -21,13 +21,14 @@ from ecgnb.study.statistics import (
     Floats,
     Fold,
     bootstrap_auroc,
+    bootstrap_calibration_error,
     bootstrap_f1,
     paired_difference,
     power,
     seeds_needed,
 )
 from ecgnb.training.arms import ARMS
-from ecgnb.training.metrics import auroc, eligible, f1
+from ecgnb.training.metrics import auroc, calibration_error, eligible, f1
 
 _FIFTHS = 5  # the seeds s and s + 5 test on the same patients
 
@@ -71,14 +72,18 @@ class Scores:
     results : sequence of Result
         Final runs.
     metric : str
-        ``auroc`` or ``f1``, macro averages over the classes that can be scored; F1 is taken at the
-        thresholds that were chosen on validation.
-    only : str
-        Score this class alone.
+        ``auroc`` or ``f1``, macro averages over the classes that can be scored, F1 at the
+        thresholds that were chosen on validation; or ``ece``, the expected calibration error.
+    only : tuple of str
+        Score no other classes than these.
     """
 
     def __init__(
-        self, study: Study, results: Sequence[Result], metric: str = "auroc", only: str = ""
+        self,
+        study: Study,
+        results: Sequence[Result],
+        metric: str = "auroc",
+        only: tuple[str, ...] = (),
     ) -> None:
         self.study = study
         self.metric = metric
@@ -304,10 +309,12 @@ def compare_gains(
     return with_tests(pd.DataFrame(rows), found)
 
 
-_CACHE: dict[tuple[str, ...], tuple[float, Floats] | None] = {}
+_CACHE: dict[tuple[object, ...], tuple[float, Floats] | None] = {}
 
 
-def _scored(study: Study, run: Result, metric: str, only: str) -> tuple[float, Floats] | None:
+def _scored(
+    study: Study, run: Result, metric: str, only: tuple[str, ...]
+) -> tuple[float, Floats] | None:
     """Return the macro average of a run's scores, and the same on test sets drawn again."""
     name = (study.digest, run.key, metric, only)
     if name not in _CACHE:
@@ -315,19 +322,23 @@ def _scored(study: Study, run: Result, metric: str, only: str) -> tuple[float, F
     return _CACHE[name]
 
 
-def _score(study: Study, run: Result, metric: str, only: str) -> tuple[float, Floats] | None:
+def _score(
+    study: Study, run: Result, metric: str, only: tuple[str, ...]
+) -> tuple[float, Floats] | None:
     spec, rows = run.spec, list(run.records)
     labels, patients = _truth(study, spec.dataset, spec.label_set, spec.min_positives)
     truth, whom = labels.loc[rows, list(run.classes)].to_numpy(), patients.loc[rows].to_numpy()
     use = eligible(truth, spec.min_test_positives)
     if only:
-        use &= np.array(run.classes) == only
+        use &= np.isin(run.classes, only)
     if not use.any():
         return None
     truth, scores = truth[:, use], run.predictions[:, use].astype(np.float64)
     if metric == "f1":
         named = scores >= np.array(run.facts["thresholds"])[use]
         return float(f1(truth, named).mean()), bootstrap_f1(truth, named, whom)
+    if metric == "ece":
+        return calibration_error(truth, scores), bootstrap_calibration_error(truth, scores, whom)
     return float(auroc(truth, scores).mean()), bootstrap_auroc(truth, scores, whom)
 
 

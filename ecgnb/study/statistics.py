@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from ecgnb.training.metrics import surplus
+
 MARGIN = 0.01
 """Differences of macro AUROC smaller than this do not matter."""
 
@@ -276,6 +278,29 @@ def bootstrap_f1(
     hits = weights @ (truth & predicted)
     both = weights @ truth + weights @ predicted
     return np.mean(2 * hits / np.maximum(both, 1), axis=1)  # type: ignore[no-any-return]
+
+
+def bootstrap_calibration_error(
+    truth: npt.NDArray[np.bool_], scores: Floats, patients: npt.NDArray[np.int64]
+) -> Floats:
+    """Return the expected calibration error on test sets drawn again from their patients.
+
+    Parameters
+    ----------
+    truth : ndarray of bool, shape (records, classes)
+    scores : ndarray of float, shape (records, classes)
+        Probabilities.
+    patients : ndarray, shape (records,)
+        See `draw_again`.
+
+    Returns
+    -------
+    ndarray of float, shape (`REPLICATES`,)
+        See `ecgnb.training.metrics.calibration_error`.
+    """
+    weights = draw_again(patients)
+    gaps = (weights @ surplus(truth, scores)) / truth.shape[1]
+    return np.abs(gaps).sum(axis=1) / weights.sum(axis=1)  # type: ignore[no-any-return]
 
 
 def weighted_auroc(truth: npt.NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:

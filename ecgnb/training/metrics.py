@@ -10,6 +10,8 @@ import numpy.typing as npt
 MIN_TEST_POSITIVES = 10
 """A class with fewer positives in a test set takes no part in its macro averages."""
 
+CALIBRATION_BINS = 10
+
 SCORES = AUROC, EXPLAINED = "validation_auroc", "validation_explained"
 """What the score on validation is called, by which a checkpoint is chosen: where findings are
 named, and where records are reconstructed."""
@@ -78,6 +80,36 @@ def f1(truth: Truth, predicted: Truth) -> npt.NDArray[np.float64]:
     """F1 of each class; 0 where it has neither positives nor predictions."""
     hits = (truth & predicted).sum(axis=0)
     return 2 * hits / np.maximum(truth.sum(axis=0) + predicted.sum(axis=0), 1)
+
+
+def surplus(truth: Truth, scores: Scores) -> npt.NDArray[np.float64]:
+    """Add up probabilities less outcomes by bins of probability, record by record.
+
+    Returns
+    -------
+    ndarray of float64, shape (records, `CALIBRATION_BINS`)
+        Summed over classes.
+    """
+    place = np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    found = np.zeros((len(truth), CALIBRATION_BINS))
+    rows = np.broadcast_to(np.arange(len(truth))[:, None], truth.shape)
+    np.add.at(found, (rows, place), scores - truth)
+    return found
+
+
+def calibration_error(truth: Truth, scores: Scores) -> float:
+    """Return the expected calibration error over all records and classes (Guo et al. 2017).
+
+    The mean distance between what is said and what is true, in `CALIBRATION_BINS` bins of equal
+    width, each by the number of probabilities in it.
+
+    Parameters
+    ----------
+    truth : ndarray of bool, shape (records, classes)
+    scores : ndarray of float, shape (records, classes)
+        Probabilities.
+    """
+    return float(np.abs(surplus(truth, scores).sum(axis=0)).sum() / truth.size)
 
 
 def weighted_f1(truth: Truth, scores: Scores) -> float:

@@ -19,7 +19,8 @@ from torch import nn
 from ecgnb.errors import UserError
 
 _LEAD_II = 1  # among the standard leads
-_FRAME, _FFT, _BINS, _COLUMNS = 128, 256, 64, 128
+_FRAME, _FFT, _BINS, _MOMENTS = 128, 256, 64, 128
+_ROWS, _COLUMNS = 32, 64  # of the image
 _STEM, _TOP = 32, 1280
 # Expansion, channels, repeats, stride and kernel of each group of blocks.
 _GROUPS = (
@@ -101,18 +102,18 @@ class Encoder(nn.Module):
         self._bn1 = _norm(_TOP)
 
     def image(self, records: torch.Tensor) -> torch.Tensor:
-        """Draw lead II of records (batch, 12, samples) as images (batch, 1, 64, 128).
+        """Draw lead II of records (batch, 12, samples) as images (batch, 1, 32, 64).
 
         Columns are moments and rows frequencies, up to a quarter of the sampling rate; values are
         logarithms of the power, each image with a mean of 0 and a deviation of 1.
         """
         lead = records[:, _LEAD_II].float()
-        hop = max(1, lead.shape[1] // _COLUMNS)
+        hop = max(1, lead.shape[1] // _MOMENTS)
         found = torch.stft(
             lead, _FFT, hop, _FRAME, self.window, pad_mode="constant", return_complex=True
         )
         power = torch.log(found[:, :_BINS].abs().square() + 1e-2)
-        power = F.interpolate(power[:, None], (_BINS, _COLUMNS))
+        power = F.interpolate(power[:, None], (_ROWS, _COLUMNS), mode="area")
         mean, deviation = power.mean(dim=(2, 3), keepdim=True), power.std(dim=(2, 3), keepdim=True)
         return (power - mean) / (deviation + 1e-3)
 

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from tqdm import tqdm
 
-from ecgnb.study.statistics import Fold, paired_difference, weighted_auroc
+from ecgnb.study.resampling import weighted_auroc
+from ecgnb.study.statistics import Fold, paired_difference
 from ecgnb.training.metrics import auroc
 
 SEEDS, REPETITIONS, REPLICATES = 5, 4000, 1000

@@ -1,7 +1,4 @@
-"""The command line: ``ecgnb datasets | fetch | prepare | plan | run | status | verify``.
-
-Only the commands that train import PyTorch, which takes longer than all that ``status`` does.
-"""
+"""The command line. Only commands that train import PyTorch, which takes long to start."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ from ecgnb.study.data import (
 from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.estimate import duration
 from ecgnb.study.grid import Study
-from ecgnb.study.plan import first_seeds, inventory, size_label
+from ecgnb.study.plan import first_seeds, inventory
 from ecgnb.study.progress import open_progress, record_runs
 from ecgnb.study.shards import shards_needed
 
@@ -132,8 +129,8 @@ def prepare_dataset(
     if study:
         declared = load_study(study)
         absent = missing_datasets(declared)
-        here = [name for name in declared.datasets if name not in absent]
-        for name in dict.fromkeys(JOINT.join(here).split(JOINT)):
+        here = JOINT.join(name for name in declared.datasets if name not in absent)
+        for name in dict.fromkeys(here.split(JOINT)):
             prepared = open_dataset(declared, name, progress=_shown())
             typer.echo(summary(prepared))
             if record:
@@ -278,15 +275,8 @@ def verify_runs(
 
     failed = 0
     for check in verify(load_study(study), sample):
-        spec = check.recorded.spec
         failed += not check.passed
-        verdict = "identical" if check.identical else f"AUROC {check.difference:+.4f}"
-        machine = "same kind of machine" if check.same_machine else "another kind of machine"
-        typer.echo(
-            f"{'ok' if check.passed else 'DIFFERS':8} {spec.source or '-'} to {spec.dataset}, "
-            f"{spec.model} {spec.head}, {spec.arm}, {size_label(spec.size)} records, seed "
-            f"{spec.seed}: {verdict} ({machine})"
-        )
+        typer.echo(check)
     if failed:
         raise UserError(
             f"{failed} runs do not agree with what is recorded: to the bit on the same kind of "

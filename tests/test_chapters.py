@@ -9,13 +9,13 @@ from ecgnb.chapters import architecture, common, convergence, diminishing, publi
 from ecgnb.charts import draw_heads, draw_times, draw_worth
 from ecgnb.models import MODELS
 from ecgnb.models.build import forward_gflop
-from ecgnb.study import compare, curves
+from ecgnb.study import curves, scores
 from ecgnb.study.compare import compare_arms
 from ecgnb.study.convergence import break_even, summarise_times, times_to_target
 from ecgnb.study.curves import Curve, fit_curve, worth
 from ecgnb.study.declare import load_study
+from ecgnb.study.resampling import REPLICATES
 from ecgnb.study.result import Result
-from ecgnb.study.statistics import REPLICATES
 from ecgnb.training.arms import ARMS
 
 SIZES, SEEDS = (50, 100, 200, 400, 800), range(10)
@@ -70,7 +70,7 @@ def known_scores(monkeypatch):
         drawn = np.random.default_rng(run.spec.seed % 5).normal(0, 0.002, REPLICATES)
         return run.facts["auroc"], run.facts["auroc"] + drawn
 
-    monkeypatch.setattr(compare, "_scored", scored)
+    monkeypatch.setattr(scores, "_scored", scored)
 
 
 @pytest.mark.parametrize("curve", [SCRATCH, TUNED, Curve(0.0, 1.0, 0.3)])

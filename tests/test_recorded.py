@@ -12,10 +12,11 @@ from ecgnb import prose
 from ecgnb.chapters import common
 from ecgnb.data.catalog import card
 from ecgnb.data.labels import encode
-from ecgnb.study.compare import Scores, compare_arms
+from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import recorded_runs, results_root
 from ecgnb.study.declare import load_study
 from ecgnb.study.progress import open_progress
+from ecgnb.study.scores import Scores
 
 STUDY = load_study("clinical")
 pytestmark = pytest.mark.skipif(not recorded_runs(STUDY).exists(), reason="no recorded runs")

@@ -6,16 +6,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from ecgnb.study.compare import with_tests
-from ecgnb.study.statistics import (
-    REPLICATES,
-    Fold,
-    bootstrap_auroc,
-    paired_difference,
-    power,
-    seeds_needed,
-    verdict,
-    weighted_auroc,
-)
+from ecgnb.study.resampling import REPLICATES, bootstrap_auroc, weighted_auroc
+from ecgnb.study.statistics import Fold, paired_difference, power, seeds_needed, verdict
 from ecgnb.training.metrics import auroc
 
 

@@ -15,9 +15,10 @@ from ecgnb.chapters.common import named, network
 from ecgnb.models import MODELS
 from ecgnb.models.build import build_model
 from ecgnb.prose import joined
-from ecgnb.study.compare import Scores, compare_gains
+from ecgnb.study.compare import compare_gains
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
+from ecgnb.study.scores import Scores
 from ecgnb.study.statistics import LEVEL
 
 # A gain that is larger than another's profits more.

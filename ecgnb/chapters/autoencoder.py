@@ -9,23 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from IPython.display import Markdown
 
 from ecgnb.chapters import common
 from ecgnb.data.catalog import card
-from ecgnb.data.records import LEADS
-from ecgnb.models.autoencoder import code_length
+from ecgnb.models import MODELS
 from ecgnb.prose import joined, seeds_of
-from ecgnb.study.compare import Scores, arm_means, compare_arms, with_tests
-from ecgnb.study.examples import finding_of, read_record
+from ecgnb.study.compare import arm_means, compare_arms, with_tests
 from ecgnb.study.grid import Study
-from ecgnb.study.progress import open_progress
 from ecgnb.study.result import Result
+from ecgnb.study.scores import Scores
 from ecgnb.study.statistics import LEVEL, MARGIN
 from ecgnb.training.arms import ARMS
-from ecgnb.training.inputs import UNIT
 from ecgnb.training.task import UNLABELLED
 
 PUBLISHED = {"nothing": (0.843, 0.831, 0.543), "the autoencoder": (0.857, 0.843, 0.835)}
@@ -38,6 +34,8 @@ _WORDS = {"helps": "**helps**", "harms": "**harms**", "equivalent": "makes **no 
 
 def beginning(model: str, arm: str, taught: str) -> str:
     """Name what a network begins with, for a legend and a sentence."""
+    if not MODELS[model].unlabelled and model != _IMAGES:
+        return f"{MODELS[model].title}, {'labels of the source' if taught else 'nothing'}"
     if model == _IMAGES:
         return "spectrogram, photographs" if ARMS[arm].photographs else "spectrogram, nothing"
     if not ARMS[arm].pretrained:
@@ -54,7 +52,8 @@ def levels(study: Study, results: Sequence[Result]) -> pd.DataFrame:
         See `ecgnb.study.compare.arm_means`, with ``beginning``; runs with the study's first number
         of updates only.
     """
-    means = arm_means(study, results, "f1")
+    arms = ("scratch", "finetune", "imagenet")
+    means = arm_means(study, [run for run in results if run.spec.arm in arms], "f1")
     means = means[means["budget"] == study.pairs[0].target.updates]
     cells = zip(means["model"], means["arm"], means["taught"], strict=True)
     return means.assign(beginning=[beginning(*cell) for cell in cells])
@@ -242,82 +241,6 @@ def gains_table(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def reconstructors(study: Study) -> list[Result]:
-    """Return the pre-trainings without labels whose encoders the final runs begin with."""
-    done = open_progress(study).all_done()
-    wanted = {run.spec.pretraining() for run in done if run.spec.stage == "final"}
-    return [run for run in done if run.spec in wanted and run.spec.label_set == UNLABELLED]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A record and its reconstruction.
-
-    Attributes
-    ----------
-    name, finding : str
-        ``dataset/record``, and what it shows, where that is known.
-    wanted, found : ndarray, shape (samples,)
-        Lead II less its mean, and what the autoencoder made of it, in microvolts.
-    """
-
-    name: str
-    finding: str
-    wanted: npt.NDArray[np.float64]
-    found: npt.NDArray[np.float64]
-
-    @property
-    def explained(self) -> float:
-        """Share of the variance that is explained."""
-        left = np.square(self.found - self.wanted).sum()
-        return float(1 - left / np.square(self.wanted).sum())
-
-
-def reconstructions(study: Study, run: Result) -> list[Drawn]:
-    """Put the reconstructions that a pre-training keeps beside the records themselves."""
-    found = []
-    for name, said in zip(run.records, run.predictions, strict=True):
-        lead = read_record(study, name)[LEADS.index("II")]
-        lead = lead - lead.mean()
-        found.append(Drawn(name, finding_of(name), lead, said.astype(np.float64) * UNIT))
-    return found
-
-
-def reconstruction_answer(study: Study, runs: Sequence[Result], drawn: Sequence[Drawn]) -> Markdown:
-    """State how much of lead II the autoencoder keeps, on records it was not trained on."""
-    source = card(runs[0].spec.dataset)
-    explained = [run.facts["explained_variance"] for run in runs]
-    error = np.mean([run.facts["mse"] for run in runs])
-    samples = study.data.samples
-    code = code_length(samples)
-    dataset = card(drawn[0].name.partition("/")[0])
-    foreign = "" if dataset.name in source.name.split("+") else ", whose ECGs it has never seen"
-    shown = np.mean([one.explained for one in drawn])
-    return Markdown(
-        f"From {code} numbers for {samples:,} samples, 1 to {samples / code:g}, the autoencoder "
-        f"explains {np.mean(explained):.1%} of the variance of lead II on held-out records of "
-        f"{source.short_title} ({min(explained):.1%} to {max(explained):.1%} over {len(runs)} "
-        f"seeds); its mean squared error is {error:,.0f} µV². On {len(drawn)} records of "
-        f"{dataset.short_title}{foreign}, it explains {shown:.1%} on average. Jang et al. report a "
-        "mean squared error of 626.583, in a unit that is not told."
-    )
-
-
-def drawn_text(drawn: Sequence[Drawn]) -> tuple[str, str]:
-    """Compute the caption and the alternative text of the reconstructions."""
-    dataset = card(drawn[0].name.partition("/")[0]).short_title
-    caption = (
-        f"Lead II of records of {dataset} (grey, wide) and what the autoencoder makes of them "
-        "(blue). What is missing is what an eighth of the numbers cannot hold."
-    )
-    parts = [
-        f"{one.name.partition('/')[2]}{f', {one.finding}' * bool(one.finding)}: "
-        f"{one.explained:.1%} of the variance"
-        for one in drawn
-    ]
-    return caption, f"Reconstructions. {'; '.join(parts)}."
-
-
 def limits(study: Study, results: Sequence[Result]) -> Markdown:
     """Say what the chapter cannot tell."""
     photographs = any(run.spec.model == _IMAGES for run in results)
@@ -327,9 +250,11 @@ def limits(study: Study, results: Sequence[Result]) -> Markdown:
         if pair.source.label_set == UNLABELLED
     )
     lines = [
-        f"One target, {card(study.pairs[0].target.dataset).short_title}, and one lead; the "
-        f"autoencoder was pre-trained on {joined(list(sources))}, a small part of what Jang et al. "
-        "had.",
+        f"One target, {card(study.pairs[0].target.dataset).short_title}.",
+        f"The autoencoder reads one lead, and was pre-trained on {joined(list(sources))}: a small "
+        "part of what Jang et al. had."
+        if sources
+        else "",
         *common.limits(study, results)[1:],
         "The layers, the optimiser and the number of epochs of the paper are not published, nor "
         "are its deviations: only its means can stand beside ours.",

@@ -14,10 +14,11 @@ from IPython.display import Markdown
 from ecgnb.chapters import common
 from ecgnb.chapters.common import network, places
 from ecgnb.prose import joined
-from ecgnb.study.compare import Cell, Scores, compare_gains
+from ecgnb.study.compare import compare_gains
 from ecgnb.study.curves import Worth
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
+from ecgnb.study.scores import Cell, Scores
 from ecgnb.study.statistics import LEVEL, MARGIN
 
 

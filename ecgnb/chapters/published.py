@@ -9,13 +9,14 @@ import pandas as pd
 from IPython.display import Markdown
 
 from ecgnb.chapters.common import network
-from ecgnb.study.compare import Cell, Scores, compare_arms
+from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.grid import Study
 from ecgnb.study.progress import open_progress
 from ecgnb.study.result import Result
 from ecgnb.study.run import run_study
+from ecgnb.study.scores import Cell, Scores
 from ecgnb.training.arms import ARMS
 
 

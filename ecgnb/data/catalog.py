@@ -59,12 +59,11 @@ class DatasetCard:
     amplitude : str
         ``mV`` if amplitude was kept, ``z-score`` if each lead was standardised.
     homes : tuple of str
-        Where it can be fetched, tried in this order; the kinds of addresses are said in
-        `ecgnb.data.homes`.
+        Where it can be fetched, tried in this order; see `ecgnb.data.homes`.
     unread : tuple of str
         Folders of a download that ecgnb does not read; fetched only if all is asked for.
     patients_of : str
-        The dataset some of whose patients it has, or may have; empty if there is none.
+        The dataset some of whose patients it has, or may have, if there is one.
     also : tuple of str
         Other datasets of the catalog whose records are added; it is here only if they are.
     simulated : bool

@@ -183,14 +183,7 @@ def encode(
 
 
 def meanings(codes: pd.Series, vocabulary: str, label_set: str) -> pd.DataFrame:
-    """Count which native codes make up each class.
-
-    Parameters
-    ----------
-    codes : Series of str
-        The native codes of each record.
-    vocabulary, label_set : str
-        See `encode`.
+    """Count which native codes make up each class; for the parameters see `encode`.
 
     Returns
     -------

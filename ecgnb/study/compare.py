@@ -2,141 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
-from ecgnb.study.data import read_labels, read_table
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
-from ecgnb.study.spec import RunSpec
-from ecgnb.study.statistics import (
-    LEVEL,
-    REPLICATES,
-    Difference,
-    Floats,
-    Fold,
-    bootstrap_auroc,
-    bootstrap_calibration_error,
-    bootstrap_f1,
-    paired_difference,
-    power,
-    seeds_needed,
-)
+from ecgnb.study.scores import Cell, Scores, cell_of
+from ecgnb.study.statistics import LEVEL, Difference, Floats, power, seeds_needed
 from ecgnb.training.arms import ARMS
-from ecgnb.training.metrics import auroc, calibration_error, eligible, f1
-
-_FIFTHS = 5  # the seeds s and s + 5 test on the same patients
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What the runs of one row of a comparison have in common."""
-
-    source: str
-    target: str
-    label_set: str
-    min_positives: int
-    model: str
-    head: str
-    size: int
-    budget: int  # updates on the target
-    taught: str  # the label set of the source
-
-
-def cell_of(spec: RunSpec) -> Cell:
-    """Return the cell of a run."""
-    return Cell(
-        source=spec.source,
-        target=spec.dataset,
-        label_set=spec.label_set,
-        min_positives=spec.min_positives,
-        model=spec.model,
-        head=spec.head,
-        size=spec.size,
-        budget=spec.updates,
-        taught=spec.source_label_set,
-    )
-
-
-class Scores:
-    """The test scores of the runs of a study: by cell, arm and seed.
-
-    Parameters
-    ----------
-    study : Study
-    results : sequence of Result
-        Final runs.
-    metric : str
-        ``auroc`` or ``f1``, macro averages over the classes that can be scored, F1 at the
-        thresholds that were chosen on validation; or ``ece``, the expected calibration error.
-    only : tuple of str
-        Score no other classes than these.
-    """
-
-    def __init__(
-        self,
-        study: Study,
-        results: Sequence[Result],
-        metric: str = "auroc",
-        only: tuple[str, ...] = (),
-    ) -> None:
-        self.study = study
-        self.metric = metric
-        self.only = only
-        self.runs = {
-            (cell_of(result.spec), result.spec.arm, result.spec.seed): result for result in results
-        }
-        self.cells = list(dict.fromkeys(cell_of(result.spec) for result in results))
-
-    def of(self, cell: Cell, arm: str) -> dict[int, Result]:
-        """Return the runs of an arm by seed; one that starts at random stands at any source."""
-        side = cell if ARMS[arm].pretrained else replace(cell, source="", taught="")
-        seeds = sorted({seed for _, _, seed in self.runs})
-        return {
-            seed: self.runs[side, arm, seed] for seed in seeds if (side, arm, seed) in self.runs
-        }
-
-    def contrast(self, terms: Sequence[tuple[float, Mapping[int, Result]]]) -> Difference | None:
-        """Average a weighted sum of test scores over the seeds that all its terms have.
-
-        Parameters
-        ----------
-        terms : sequence of (float, mapping)
-            Weight, and a run for each seed. Runs of one seed were tested on the same records.
-
-        Returns
-        -------
-        Difference or None
-            None if no seed is in all terms, or nothing can be scored in one of the fifths.
-        """
-        seeds = sorted(set.intersection(*(set(runs) for _, runs in terms)))
-        fifths = [[seed for seed in seeds if seed % _FIFTHS == fifth] for fifth in range(_FIFTHS)]
-        folds = [
-            self._fold([[(weight, runs[seed]) for weight, runs in terms] for seed in fifth])
-            for fifth in fifths
-            if fifth
-        ]
-        found = [fold for fold in folds if fold]
-        return paired_difference(found) if found and len(found) == len(folds) else None
-
-    def _fold(self, rows: Sequence[Sequence[tuple[float, Result]]]) -> Fold | None:
-        first = rows[0][0][1]
-        differences, replicates = np.zeros(len(rows)), np.zeros((len(rows), REPLICATES))
-        for place, row in enumerate(rows):
-            for weight, run in row:
-                if run.records != first.records or run.classes != first.classes:
-                    raise ValueError(f"runs {first.key} and {run.key} were not tested alike")
-                score = _scored(self.study, run, self.metric, self.only)
-                if score is None:
-                    return None
-                differences[place] += weight * score[0]
-                replicates[place] += weight * score[1]
-        return Fold(differences, replicates)
 
 
 def arm_means(study: Study, results: Sequence[Result], metric: str = "auroc") -> pd.DataFrame:
@@ -307,46 +184,3 @@ def compare_gains(
             rows.append({"model": cell.model, "head": cell.head, "size": cell.size, **names})
             found.append(difference)
     return with_tests(pd.DataFrame(rows), found)
-
-
-_CACHE: dict[tuple[object, ...], tuple[float, Floats] | None] = {}
-
-
-def _scored(
-    study: Study, run: Result, metric: str, only: tuple[str, ...]
-) -> tuple[float, Floats] | None:
-    """Return the macro average of a run's scores, and the same on test sets drawn again."""
-    name = (study.digest, run.key, metric, only)
-    if name not in _CACHE:
-        _CACHE[name] = _score(study, run, metric, only)
-    return _CACHE[name]
-
-
-def _score(
-    study: Study, run: Result, metric: str, only: tuple[str, ...]
-) -> tuple[float, Floats] | None:
-    spec, rows = run.spec, list(run.records)
-    labels, patients = _truth(study, spec.dataset, spec.label_set, spec.min_positives)
-    truth, whom = labels.loc[rows, list(run.classes)].to_numpy(), patients.loc[rows].to_numpy()
-    use = eligible(truth, spec.min_test_positives)
-    if only:
-        use &= np.isin(run.classes, only)
-    if not use.any():
-        return None
-    truth, scores = truth[:, use], run.predictions[:, use].astype(np.float64)
-    if metric == "f1":
-        named = scores >= np.array(run.facts["thresholds"])[use]
-        return float(f1(truth, named).mean()), bootstrap_f1(truth, named, whom)
-    if metric == "ece":
-        return calibration_error(truth, scores), bootstrap_calibration_error(truth, scores, whom)
-    return float(auroc(truth, scores).mean()), bootstrap_auroc(truth, scores, whom)
-
-
-@lru_cache(maxsize=32)
-def _truth(
-    study: Study, dataset: str, label_set: str, min_positives: int
-) -> tuple[pd.DataFrame, pd.Series]:
-    table = read_table(study, dataset).set_index("record", drop=False)
-    codes, _ = pd.factorize(table["patient"])
-    labels = read_labels(table, dataset, label_set, min_positives)
-    return labels, pd.Series(codes, index=table.index)

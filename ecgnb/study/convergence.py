@@ -11,10 +11,10 @@ import pandas as pd
 from scipy import stats
 
 from ecgnb.models.build import forward_gflop
-from ecgnb.study.compare import Cell, Scores, cell_of
 from ecgnb.study.estimate import UPDATE_PASSES
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
+from ecgnb.study.scores import Cell, Scores, cell_of
 from ecgnb.study.statistics import MARGIN
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 
-from ecgnb.study.compare import Scores
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
+from ecgnb.study.scores import Scores
 from ecgnb.study.statistics import LEVEL, MARGIN, Floats
 
 _REPLICATES = 500

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -62,3 +63,27 @@ def _findings() -> dict[tuple[str, str], str]:
     table = pd.read_csv(path, dtype=str)
     names = zip(table["dataset"], table["record"], strict=True)
     return dict(zip(names, table["finding"], strict=True))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A record and its reconstruction.
+
+    Attributes
+    ----------
+    name, finding : str
+        ``dataset/record``, and what it shows, where that is known.
+    wanted, found : ndarray, shape (samples,)
+        Lead II less its mean, and what the autoencoder made of it, in microvolts.
+    """
+
+    name: str
+    finding: str
+    wanted: npt.NDArray[np.float64]
+    found: npt.NDArray[np.float64]
+
+    @property
+    def explained(self) -> float:
+        """Share of the variance that is explained."""
+        left = np.square(self.found - self.wanted).sum()
+        return float(1 - left / np.square(self.wanted).sum())

@@ -12,10 +12,11 @@ from scipy import stats
 from ecgnb.data.catalog import JOINT, card
 from ecgnb.data.labels import label_set as label_set_of
 from ecgnb.data.labels import meanings
-from ecgnb.study.compare import Cell, Scores, with_tests
+from ecgnb.study.compare import with_tests
 from ecgnb.study.data import missing_datasets, read_labels, read_table
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
+from ecgnb.study.scores import Cell, Scores
 from ecgnb.study.spec import ALL
 from ecgnb.study.statistics import Difference
 from ecgnb.training.metrics import CALIBRATION_BINS, eligible
@@ -83,9 +84,9 @@ def _truth(study: Study, run: Result) -> pd.DataFrame:
     return labels.loc[list(run.records), list(run.classes)]
 
 
-def is_joined(source: pd.Series) -> pd.Series:
-    """Tell which sources are several datasets."""
-    return source.str.contains(JOINT, regex=False)
+def singles(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a matrix whose source is one dataset."""
+    return found[~found["source"].str.contains(JOINT, regex=False)] if len(found) else found
 
 
 def contrast(
@@ -105,7 +106,7 @@ def contrast(
     first, second : (Cell, str)
         A cell and an arm; the difference is the first less the second.
     metric, only
-        See `ecgnb.study.compare.Scores`.
+        See `ecgnb.study.scores.Scores`.
     """
     scores = Scores(study, results, metric, only)
     return scores.contrast([(1.0, scores.of(*first)), (-1.0, scores.of(*second))])
@@ -124,8 +125,11 @@ def diagnoses(
         `ecgnb.study.compare.with_tests`.
     """
     counts = {
-        side: read_labels(read_table(study, name), name, cell.label_set, 0).sum()
-        for side, name in (("in_source", cell.source), ("in_target", cell.target))
+        side: read_labels(read_table(study, name), name, label_set, 0).sum()
+        for side, name, label_set in (
+            ("in_source", cell.source, cell.taught),
+            ("in_target", cell.target, cell.label_set),
+        )
     }
     rows, found = [], []
     for label in counts["in_target"].index[counts["in_target"] > 0]:
@@ -142,7 +146,7 @@ def diagnoses(
                 "label": label,
                 "first": sides[0].mean,
                 "second": sides[1].mean,
-                **{side: int(count[label]) for side, count in counts.items()},
+                **{side: int(count.get(label, 0)) for side, count in counts.items()},
             }
         )
         found.append(difference)
@@ -226,4 +230,4 @@ def definitions(study: Study) -> pd.DataFrame:
             continue
         found = meanings(read_table(study, name)["codes"], facts.vocabulary, label_set)
         tables.append(found.assign(dataset=name))
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

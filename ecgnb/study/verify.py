@@ -14,6 +14,7 @@ from ecgnb.data.catalog import cache_root
 from ecgnb.errors import UserError
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.grid import Study
+from ecgnb.study.plan import size_label
 from ecgnb.study.progress import Progress
 from ecgnb.study.result import Result, provenance
 from ecgnb.study.store import Store
@@ -50,6 +51,16 @@ class Check:
     def difference(self) -> float:
         """Test AUROC of the new run less that of the recorded one."""
         return float(self.again.facts["auroc"] - self.recorded.facts["auroc"])
+
+    def __str__(self) -> str:
+        spec = self.recorded.spec
+        verdict = "identical" if self.identical else f"AUROC {self.difference:+.4f}"
+        machine = "same kind of machine" if self.same_machine else "another kind of machine"
+        return (
+            f"{'ok' if self.passed else 'DIFFERS':8} {spec.source or '-'} to {spec.dataset}, "
+            f"{spec.model} {spec.head}, {spec.arm}, {size_label(spec.size)} records, seed "
+            f"{spec.seed}: {verdict} ({machine})"
+        )
 
     @property
     def passed(self) -> bool:

@@ -1,0 +1,164 @@
+"""What many hospitals give that one does not: sentences and tables.
+
+No number in them is typed; whoever changes the runs changes the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+
+from ecgnb.chapters import common
+from ecgnb.data.catalog import card
+from ecgnb.prose import joined
+from ecgnb.study.compare import with_tests
+from ecgnb.study.generalise import contrast, singles
+from ecgnb.study.grid import Study
+from ecgnb.study.result import Result
+from ecgnb.study.scores import Cell, Scores
+from ecgnb.study.spec import ALL
+from ecgnb.study.statistics import LEVEL
+
+
+def short(name: str) -> str:
+    """Name a dataset for an axis, or several as ``all others``."""
+    return card(name).short_title.replace("Simulated hospital", "Simulated")
+
+
+def main_cells(study: Study, results: Sequence[Result]) -> tuple[Cell, Cell]:
+    """Return the cells of the study's main source and target: all records, and the fewest."""
+    target = tuned_targets(study, results)[0]
+    source = main_source(study, target)
+    cells = [
+        cell
+        for cell in Scores(study, results).cells
+        if (cell.source, cell.target) == (source, target)
+    ]
+    whole = next(cell for cell in cells if cell.size == ALL)
+    return whole, min(cells, key=lambda cell: cell.size or np.inf)
+
+
+def tuned_targets(study: Study, results: Sequence[Result]) -> list[str]:
+    """Name the targets on which networks were fine-tuned, in the order of the study."""
+    tuned = {run.spec.dataset for run in results if run.spec.arm == "finetune"}
+    names = dict.fromkeys(pair.target.dataset for pair in study.pairs if "finetune" in pair.arms)
+    return [name for name in names if name in tuned]
+
+
+def main_source(study: Study, target: str) -> str:
+    """Return the source whose fine-tuning a target's paragraph is about: the one of most parts."""
+    names = [
+        pair.source.dataset
+        for pair in study.pairs
+        if pair.target.dataset == target and "finetune" in pair.arms
+    ]
+    return max(dict.fromkeys(names), key=lambda name: name.count("+"))
+
+
+def against_scratch(study: Study, results: Sequence[Result]) -> pd.DataFrame:
+    """Compare every fine-tuning with training from scratch.
+
+    Returns
+    -------
+    DataFrame
+        One row a cell and arm: the fields of `Cell`, ``arm``, ``records``, ``first`` and ``second``
+        (mean macro AUROC), and the columns of `ecgnb.study.compare.with_tests`.
+    """
+    scores = Scores(study, results)
+    rows, found = [], []
+    for cell in scores.cells:
+        for arm in ("finetune", "finetune-whole"):
+            runs, plain = scores.of(cell, arm), scores.of(cell, "scratch")
+            difference = scores.contrast([(1.0, runs), (-1.0, plain)]) if cell.source else None
+            if difference is None:
+                continue
+            seeds = runs.keys() & plain.keys()
+            rows.append(
+                {
+                    **asdict(cell),
+                    "arm": arm,
+                    "records": round(np.mean([runs[s].facts["train_records"] for s in seeds])),
+                    "first": np.mean([runs[seed].facts["auroc"] for seed in seeds]),
+                    "second": np.mean([plain[seed].facts["auroc"] for seed in seeds]),
+                }
+            )
+            found.append(difference)
+    return with_tests(pd.DataFrame(rows), found)
+
+
+def against_single(study: Study, results: Sequence[Result]) -> pd.DataFrame:
+    """Compare fine-tuning from many hospitals with fine-tuning from a single one.
+
+    Returns
+    -------
+    DataFrame
+        One row a target and size: ``target``, ``many`` and ``single`` (sources), ``size``,
+        ``records``, and the columns of `ecgnb.study.compare.with_tests`.
+    """
+    scores = Scores(study, results)
+    tuned = [cell for cell in scores.cells if cell.source and scores.of(cell, "finetune")]
+    rows, found = [], []
+    for many in tuned:
+        for single in tuned:
+            alike = (many.target, many.size) == (single.target, single.size)
+            if not alike or "+" not in many.source or "+" in single.source:
+                continue
+            difference = contrast(study, results, (many, "finetune"), (single, "finetune"))
+            if difference:
+                runs = scores.of(many, "finetune").values()
+                records = round(np.mean([run.facts["train_records"] for run in runs]))
+                names = {"target": many.target, "many": many.source, "single": single.source}
+                rows.append({**names, "size": many.size, "records": records})
+                found.append(difference)
+    return with_tests(pd.DataFrame(rows), found)
+
+
+def single_answer(study: Study, table: pd.DataFrame, found: pd.DataFrame) -> Markdown:
+    """State whether many hospitals are a better source than the best of them alone."""
+    if not len(table):
+        return Markdown("This study has one source only.")
+    lines = []
+    for target, rows in table.groupby("target", sort=False):
+        single = rows["single"].iloc[0]
+        asked = singles(found)
+        asked = asked[asked["target"] == target].sort_values("validation", ascending=False)
+        ranks = [
+            f"{short(row['source'])} {row['validation']:.3f}" for row in asked.to_dict("records")
+        ]
+        parts = [
+            f"{row['difference']:+.3f} at {row['records']:,} (*{row['verdict']}*)"
+            for row in rows.to_dict("records")
+        ]
+        text = (
+            f"**{short(str(target))}**: {short(rows['many'].iloc[0])} less {short(str(single))} "
+            f"alone, both fine-tuned: {joined(parts)}."
+        )
+        if ranks:
+            text += f" On its validation records, the single sources came as {joined(ranks)}."
+        lines.append(text)
+    return common.as_list(lines)
+
+
+def scratch_table(found: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate the comparisons of fine-tuning with training from scratch."""
+    rows = found.sort_values(["target", "source", "arm", "records"], kind="stable")
+    heads = {"finetune": "new", "finetune-whole": "kept"}
+    return pd.DataFrame(
+        {
+            "from": rows["source"].map(short),
+            "to": rows["target"].map(short),
+            "head": rows["arm"].map(heads),
+            "records": rows["records"].map("{:,}".format),
+            "difference": rows["difference"].map("{:+.3f}".format),
+            f"{LEVEL:.0%} interval": [f"{r.low:+.3f} to {r.high:+.3f}" for r in rows.itertuples()],
+            "verdict": rows["verdict"],
+            "p (Holm)": rows["p_holm"].map("{:.3f}".format),
+            "fine-tuned": rows["first"].map("{:.3f}".format),
+            "from scratch": rows["second"].map("{:.3f}".format),
+            "seeds": rows["seeds"],
+        }
+    )

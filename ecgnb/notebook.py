@@ -80,21 +80,23 @@ def runs(study: Study) -> list[Result]:
 
 def settings(study: Study) -> pd.DataFrame:
     """Tabulate what a study trains on what."""
-    rows = []
-    for pair in study.pairs:
+    rows: dict[tuple[object, ...], dict[str, object]] = {}
+    for pair in with_what_is_here(study).pairs:
         sizes = ", ".join(size_label(size) for size in pair.sizes)
+        source = card(pair.source.dataset).short_title
         for model in pair.models:
-            rows.append(
-                {
-                    "source": card(pair.source.dataset).short_title,
-                    "target": card(pair.target.dataset).short_title,
-                    "model": MODELS[model].title,
-                    "head": ", ".join(pair.heads),
-                    "training records": sizes,
-                    "seeds": len(pair.seeds),
-                }
-            )
-    return pd.DataFrame(rows)
+            row = {
+                "source": source,
+                "target": card(pair.target.dataset).short_title,
+                "model": MODELS[model].title,
+                "head": ", ".join(pair.heads),
+                "training records": sizes,
+                "seeds": len(pair.seeds),
+            }
+            known = rows.setdefault((*list(row.values())[1:], pair.arms, pair.target), row)
+            if source not in (sources := str(known["source"]).split("; ")):
+                known["source"] = "; ".join([*sources, source])
+    return pd.DataFrame(rows.values())
 
 
 def comparison_table(comparison: pd.DataFrame) -> pd.DataFrame:

@@ -5,13 +5,15 @@ No number in them is typed; whoever changes the runs changes the text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from IPython.display import Markdown
 
 from ecgnb.chapters import common
 from ecgnb.chapters.sources import against_scratch, main_source, short
+from ecgnb.data.catalog import JOINT, card
 from ecgnb.display import show
 from ecgnb.hospital_charts import draw_matrix
 from ecgnb.prose import joined, seeds_of
@@ -34,29 +36,52 @@ def fall_answer(found: pd.DataFrame) -> str:
     rows = singles(found)
     if not len(rows):
         return "No network of this study is asked at another hospital as it came."
-    counts = [
-        f"**{_FALLS[name]}** in {int((rows['verdict'] == name).sum())}"
-        for name in ("harms", "helps", "equivalent", "undecided")
-        if (rows["verdict"] == name).any()
-    ]
-    ordered = rows.sort_values("difference").to_dict("records")
-    worst, best = ordered[0], ordered[-1]
+    lines = []
+    for kind, some in rows.groupby([_kind(r) for r in rows.to_dict("records")], sort=False):
+        counts = [
+            f"**{_FALLS[name]}** in {int((some['verdict'] == name).sum())}"
+            for name in ("harms", "helps", "equivalent", "undecided")
+            if (some["verdict"] == name).any()
+        ]
+        ordered = some.sort_values("difference").to_dict("records")
+        ends = [ordered[0], ordered[-1]][: len(ordered)]
+        span = [
+            f"{row['difference']:+.3f} ({short(row['source'])} to {short(row['target'])})"
+            for row in ends
+        ]
+        lines.append(
+            f"- {kind}: of {len(some)}, it {joined(counts)}; the mean difference is "
+            f"{some['difference'].mean():+.3f}, from {' to '.join(span)}."
+        )
     return (
-        f"**At another hospital.** Of {len(rows)} networks that were taken to another hospital as "
-        f"they came, macro AUROC against that hospital's own network {joined(counts)}; the mean "
-        f"difference is {rows['difference'].mean():+.3f}, from {worst['difference']:+.3f} "
-        f"({short(worst['source'])} to {short(worst['target'])}) to {best['difference']:+.3f} "
-        f"({short(best['source'])} to {short(best['target'])})."
+        "**At another hospital**, as the network came, macro AUROC against a network of that "
+        "hospital's own:\n\n" + "\n".join(lines)
     )
+
+
+def _by_target(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    for target in dict.fromkeys(table["target"]) if len(table) else ():
+        yield str(target), table[table["target"] == target].sort_values("records")
+
+
+def _kind(row: Mapping[Any, Any]) -> str:
+    """Say of what kind a source and a target are: what differs between them besides the place."""
+    source, target = card(row["source"]), card(row["target"])
+    if source.simulated or target.simulated:
+        names = ["simulated" if one.simulated else "real" for one in (source, target)]
+        return f"from {names[0]} to {names[1]} ECGs"
+    if "z-score" in (source.amplitude, target.amplitude):
+        return "between real hospitals, one of them with standardised leads, amplitude lost"
+    return "between real hospitals"
 
 
 def many_answer(study: Study, results: Sequence[Result], found: pd.DataFrame) -> list[str]:
     """State what the network of all other hospitals is worth, as it came and fine-tuned."""
     lines = []
     table = against_scratch(study, results)
-    for target, rows in table.groupby("target", sort=False) if len(table) else []:
-        source = main_source(study, str(target))
-        text = f"**{short(str(target))}**, after {short(source)}"
+    for target, rows in _by_target(table):
+        source = main_source(results, target)
+        text = f"**{short(target)}**, after {short(source)}"
         for row in found.to_dict("records"):
             if (row["target"], row["source"]) != (target, source):
                 continue
@@ -142,13 +167,13 @@ def levels(study: Study, results: Sequence[Result], target: str) -> pd.DataFrame
     arms = {"scratch": "", "finetune": "", "finetune-whole": ", head kept", "as-is": ", as it came"}
     known = [run for run in results if run.spec.dataset == target and run.spec.arm in arms]
     means = arm_means(study, known)
-    many = main_source(study, target)
+    many = main_source(results, target)
     tuned = set(means[means["arm"] == "finetune"]["source"])
 
     def name(source: str, arm: str) -> str:
         if not source:
             return "from scratch"
-        begun = "all others" if source == many and "+" in many else short(source)
+        begun = "all others" if source == many and JOINT in many else short(source)
         return begun + arms[arm]
 
     shown = means[means["source"].isin(["", *tuned])]
@@ -160,8 +185,8 @@ def levels_text(target: str, table: pd.DataFrame) -> tuple[str, str]:
     """Compute the caption and the alternative text of learning curves."""
     caption = (
         f"Macro AUROC on {short(target)} by number of its training records, with {LEVEL:.0%} "
-        f"intervals ({seeds_of(table)} seeds). Level lines: networks used as they came, which have "
-        "seen none of its records."
+        f"intervals ({seeds_of(table)} seeds), over all diagnoses that can be scored. Level lines: "
+        "networks used as they came, which have seen none of its records."
     )
     parts = [
         f"{r['beginning']} at {r['records']}: {r['mean']:.3f}"
@@ -178,12 +203,20 @@ def levels_text(target: str, table: pd.DataFrame) -> tuple[str, str]:
 
 def limits(study: Study, results: Sequence[Result]) -> Markdown:
     """Say what the chapter cannot tell."""
+    first = study.pairs[0]
+    made = [card(run.spec.source).simulated for run in results if run.spec.source]
     lines = [
         *common.limits(study, results)[1:],
         "The sources are small: the largest has some thousands of records, where Avetisyan et al. "
         "had over 500,000.",
-        "A network from scratch is trained on the three fifths of the target that neither validate "
-        "nor test, a source's on eight tenths of the source.",
+        "A network of the target's own is trained on the three fifths that neither validate nor "
+        f"test, for {first.target.updates} updates; a source's on eight tenths of the source, for "
+        f"{first.source.updates}.",
+        "Simulated labels have no mistakes, and the simulator's typical amplitudes and rates were "
+        "set by looking at PTB-XL: a simulated source that does well on rhythms has been taught "
+        "them without noise, on more records."
+        if any(made) and not all(made)
+        else "",
         "Networks differ from hospital to hospital in patients, devices and habits of naming, all "
         "at once; the matrix cannot part them.",
     ]

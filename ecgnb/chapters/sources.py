@@ -13,33 +13,36 @@ import pandas as pd
 from IPython.display import Markdown
 
 from ecgnb.chapters import common
-from ecgnb.data.catalog import card
+from ecgnb.data.catalog import JOINT, card
 from ecgnb.prose import joined
 from ecgnb.study.compare import with_tests
 from ecgnb.study.generalise import contrast, singles
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.scores import Cell, Scores
-from ecgnb.study.spec import ALL
 from ecgnb.study.statistics import LEVEL
 
 
 def short(name: str) -> str:
-    """Name a dataset for an axis, or several as ``all others``."""
-    return card(name).short_title.replace("Simulated hospital", "Simulated")
+    """Name a dataset for an axis, or several that are joined."""
+    title = card(name).short_title.replace("Simulated hospital", "Simulated")
+    return title.replace(", filtered and standardised", " filtered")
 
 
 def main_cells(study: Study, results: Sequence[Result]) -> tuple[Cell, Cell]:
     """Return the cells of the study's main source and target: all records, and the fewest."""
     target = tuned_targets(study, results)[0]
-    source = main_source(study, target)
+    source = main_source(results, target)
     cells = [
         cell
         for cell in Scores(study, results).cells
         if (cell.source, cell.target) == (source, target)
     ]
-    whole = next(cell for cell in cells if cell.size == ALL)
-    return whole, min(cells, key=lambda cell: cell.size or np.inf)
+    return max(cells, key=_asked), min(cells, key=_asked)
+
+
+def _asked(cell: Cell) -> float:
+    return cell.size or np.inf  # 0 is all
 
 
 def tuned_targets(study: Study, results: Sequence[Result]) -> list[str]:
@@ -49,14 +52,14 @@ def tuned_targets(study: Study, results: Sequence[Result]) -> list[str]:
     return [name for name in names if name in tuned]
 
 
-def main_source(study: Study, target: str) -> str:
-    """Return the source whose fine-tuning a target's paragraph is about: the one of most parts."""
+def main_source(results: Sequence[Result], target: str) -> str:
+    """Return the source whose fine-tuning on a target is told of: the one of most datasets."""
     names = [
-        pair.source.dataset
-        for pair in study.pairs
-        if pair.target.dataset == target and "finetune" in pair.arms
+        run.spec.source
+        for run in results
+        if run.spec.dataset == target and run.spec.arm == "finetune"
     ]
-    return max(dict.fromkeys(names), key=lambda name: name.count("+"))
+    return max(dict.fromkeys(names), key=lambda name: name.count(JOINT))
 
 
 def against_scratch(study: Study, results: Sequence[Result]) -> pd.DataFrame:
@@ -105,7 +108,7 @@ def against_single(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     for many in tuned:
         for single in tuned:
             alike = (many.target, many.size) == (single.target, single.size)
-            if not alike or "+" not in many.source or "+" in single.source:
+            if not alike or JOINT not in many.source or JOINT in single.source:
                 continue
             difference = contrast(study, results, (many, "finetune"), (single, "finetune"))
             if difference:

@@ -1,0 +1,247 @@
+"""The chapters on the autoencoder and on other hospitals say what the numbers say."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import roc_auc_score
+
+from ecgnb.chapters import autoencoder, diagnoses, generalisation, reconstruction, sources
+from ecgnb.data.labels import LABEL_SETS, encode, meanings
+from ecgnb.data.records import LEADS
+from ecgnb.hospital_charts import draw_matrix
+from ecgnb.study import generalise, scores
+from ecgnb.study.data import read_labels, read_table
+from ecgnb.study.declare import chapter_study, load_study
+from ecgnb.study.examples import Drawn, example_headers, read_record
+from ecgnb.study.resampling import REPLICATES, bootstrap_calibration_error
+from ecgnb.study.result import Result
+from ecgnb.training.inputs import UNIT
+from ecgnb.training.metrics import CALIBRATION_BINS, calibration_error
+
+
+def _result(cell, number, facts, probabilities=None, records=("r",), classes=("a",)):
+    said = np.zeros((len(records), len(classes))) if probabilities is None else probabilities
+    known = {"train_records": cell.size or 900, "classes": len(classes), "validation_auroc": 0.5}
+    known |= {"seconds": 1.0, "package": "0", "torch": "0", "precision": "bf16", "device": "cpu"}
+    return Result(
+        f"{number:020d}", cell, classes, records, said.astype(np.float16), {}, {**known, **facts}
+    )
+
+
+@pytest.fixture
+def known_scores(monkeypatch):
+    def scored(study, run, metric, only):
+        drawn = np.random.default_rng(run.spec.seed % 5).normal(0, 0.002, REPLICATES)
+        return run.facts[metric], run.facts[metric] + drawn
+
+    monkeypatch.setattr(scores, "_scored", scored)
+
+
+def _jang(few: float, many: float) -> tuple[object, list[Result]]:
+    """Runs whose F1 depends on the updates alone where they start from nothing."""
+    study = load_study("demo-autoencoder")
+    most = study.pairs[0].target.updates
+    found = []
+    for number, cell in enumerate(study.cells()):
+        f1 = {"scratch": few if cell.updates < most else many, "finetune": 0.8}[cell.arm]
+        luck = np.random.default_rng(number).normal(0, 0.001)
+        found.append(_result(cell, number, {"f1": f1 + luck, "auroc": f1}))
+    return study, found
+
+
+@pytest.mark.parametrize(
+    ("few", "many", "said"),
+    [
+        (0.5, 0.7, "what is missing there is **optimisation**"),
+        (0.6, 0.6, "what is missing is **records**"),
+        (0.6, 0.5, "more updates make it worse"),
+    ],
+)
+def test_the_collapse_is_told_from_the_numbers(known_scores, few, many, said):
+    study, results = _jang(few, many)
+    found = autoencoder.collapses(study, results)
+    assert [(one.records, one.few, one.many) for one in found] == [(225, 23, 90)]
+    row = found[0].table.iloc[0]
+    assert row["difference"] == pytest.approx(many - few, abs=0.005)
+    assert row["pretrained"] == pytest.approx(0.8, abs=0.005)
+    (text,) = autoencoder.collapse_answer(found)
+    assert said in text
+    assert said in autoencoder.answer(study, autoencoder.gains(study, results), found).data
+
+
+def test_each_beginning_is_compared_with_nothing_at_equal_updates(known_scores):
+    study, results = _jang(0.2, 0.7)
+    gains = autoencoder.gains(study, results)
+    assert set(gains["beginning"]) == {"the autoencoder", "labels of the source"}
+    assert np.allclose(gains["difference"], 0.1, atol=0.005)  # not 0.6, of those with few updates
+    levels = autoencoder.levels(study, results)
+    assert set(levels["beginning"]) == {"nothing", "the autoencoder", "labels of the source"}
+    beside = autoencoder.beside_table(study, levels).set_index("begins with")
+    assert beside.loc["nothing", "published, 25%"] == "0.543"
+    assert beside.loc["nothing", "here, 25%"].startswith("0.7")
+    assert beside.loc["nothing", "here, 50%"] == "not run"
+    assert beside.loc["labels of the source", "published, 25%"] == "not known"
+
+
+def test_photographs_are_a_beginning_of_their_own():
+    begun = [
+        autoencoder.beginning("efficientnet-lite0", arm, "") for arm in ("scratch", "imagenet")
+    ]
+    assert begun == ["spectrogram, nothing", "spectrogram, photographs"]
+    assert autoencoder.beginning("gru", "finetune", "scp-all") == "GRU, labels of the source"
+
+
+def test_reconstructions_stand_over_the_example_records():
+    study = load_study("jang2021")
+    headers = example_headers(study, "chapman-shaoxing")
+    name = f"chapman-shaoxing/{next(iter(headers))}"
+    lead = read_record(study, name)[LEADS.index("II")]
+    assert lead.shape == (study.data.samples,)
+    cell = next(cell for cell in study.cells() if cell.arm == "finetune").pretraining()
+    said = ((lead - lead.mean()) / UNIT)[None]
+    facts = {"explained_variance": 0.97, "mse": 100.0}
+    run = replace(_result(cell, 0, facts, said, (name,)), classes=())
+    (drawn,) = reconstruction.reconstructions(study, [run])
+    assert drawn.explained > 0.9999
+    assert drawn.finding
+    text = reconstruction.reconstruction_answer(study, [run], [drawn]).data
+    assert "1 to 8" in text
+    assert "97.0%" in text
+    assert "never seen" in text
+    assert drawn.finding in reconstruction.drawn_text([drawn])[1]
+    nothing = reconstruction.reconstruction_answer(study, [], [])
+    assert nothing.data == "This study pre-trains no autoencoder."
+
+
+def test_explained_variance_of_one_record():
+    wave = np.sin(np.linspace(0, 20, 200))
+    assert Drawn("a/b", "", wave, np.zeros(200)).explained == 0
+    assert Drawn("a/b", "", wave, wave / 2).explained == pytest.approx(0.75)
+
+
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory):
+    """Made scores on two simulated hospitals: as good as their labels, with more or less noise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECGNB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        study = load_study("demo-generalisation")
+        study = replace(study, data=replace(study.data, simulated_records=600))
+        noise = {"scratch": 0.6, "as-is": 0.9, "finetune": 0.3, "finetune-whole": 0.3}
+        results = []
+        for number, cell in enumerate(study.cells()):
+            table = read_table(study, cell.dataset)
+            labels = read_labels(table, cell.dataset, cell.label_set, 0)
+            rows = ((table["fold"] - 1) // 2 == cell.seed % 5).to_numpy()
+            rng = np.random.default_rng(number)
+            said = labels[rows].to_numpy() * 0.3 + 0.3 * rng.random((rows.sum(), labels.shape[1]))
+            said += noise[cell.arm] * rng.random(said.shape) * 0.4
+            facts = {"auroc": 0.5, "f1": 0.5}
+            if cell.arm != "scratch":
+                facts["hospital_auroc"] = 0.6 + 0.1 * (cell.arm == "as-is")
+            records = tuple(table["record"][rows])
+            results.append(_result(cell, number, facts, said.clip(0, 1), records, tuple(labels)))
+        yield study, results
+
+
+def test_the_matrix_is_what_scikit_learn_says(hospitals):
+    study, results = hospitals
+    found = generalise.matrix(study, results).set_index(["source", "target"])
+    row = found.loc["sim-north", "sim-south"]
+    counts = read_labels(read_table(study, "sim-north"), "sim-north", "challenge-2021", 0).sum()
+    taught = set(counts.index[counts >= generalise.TAUGHT])
+    assert taught
+    assert set(row["names"]) <= taught
+    runs = [run for run in results if run.spec.arm == "as-is" and run.spec.dataset == "sim-south"]
+    table = read_table(study, "sim-south").set_index("record", drop=False)
+    labels = read_labels(table, "sim-south", "challenge-2021", 0)
+    means = []
+    for run in runs:
+        truth = labels.loc[list(run.records)]
+        use = [n for n in truth if n in taught and 10 <= truth[n].sum() <= len(truth) - 10]
+        at = [run.classes.index(name) for name in use]
+        means.append(roc_auc_score(truth[use], run.predictions[:, at].astype(float)))
+    assert row["as_is"] == pytest.approx(np.mean(means))
+    assert row["verdict"] == "harms"  # there is more noise as it came
+    text = generalisation.answer(study, results, found.reset_index()).data
+    assert "from simulated to simulated ECGs: of 2, it **falls** in 2" in text
+    assert "it **helps** with 50" in text
+    assert draw_matrix(generalise.singles(found.reset_index())).axes
+
+
+def test_a_study_without_such_runs_says_so(hospitals):
+    study, results = hospitals
+    plain = [run for run in results if run.spec.arm in ("scratch", "finetune")]
+    found = generalise.matrix(study, plain)
+    assert not len(found)
+    assert "is asked at another hospital" in generalisation.answer(study, plain, found).data
+    cell, _ = sources.main_cells(study, plain)
+    assert "No network" in diagnoses.calibration_answer(study, plain, cell).data
+    assert "no run" not in diagnoses.apart_answer(pd.DataFrame()).data
+    assert not len(generalise.told_apart(study, [replace(r, facts={}) for r in plain]))
+
+
+def test_diagnoses_gain_one_by_one(hospitals):
+    study, results = hospitals
+    cell, small = sources.main_cells(study, results)
+    assert (cell.size, small.size) == (0, 50)
+    tuned = generalise.diagnoses(study, results, small, "finetune", "scratch")
+    assert (tuned["difference"] > 0).all()
+    common = tuned.loc[tuned["in_target"].idxmax(), "label"]
+    assert common == "NSR"
+    came = generalise.diagnoses(study, results, cell, "as-is", "scratch")
+    text = diagnoses.gains_answer(tuned, came, small.size).data
+    assert "sinus rhythm" in text
+    assert text.count("rank correlation") == (3 if len(tuned) > 3 else 0)
+    apart = generalise.told_apart(study, results)
+    assert set(apart["mean"].round(6)) == {0.6, 0.7}
+    assert "0.70 before fine-tuning" in diagnoses.apart_answer(apart).data
+
+
+def test_calibration_error_and_curve_are_as_defined(hospitals):
+    rng = np.random.default_rng(3)
+    said = rng.random((400, 3))
+    truth = rng.random((400, 3)) < said**2
+    true, mean = calibration_curve(truth.ravel(), said.ravel(), n_bins=CALIBRATION_BINS)
+    count = np.bincount((said.ravel() * CALIBRATION_BINS).astype(int), minlength=CALIBRATION_BINS)
+    expected = (np.abs(true - mean) * count).sum() / truth.size
+    assert calibration_error(truth, said) == pytest.approx(expected)
+    assert calibration_error(truth, np.ones_like(said)) == pytest.approx(1 - truth.mean())
+    drawn = bootstrap_calibration_error(truth, said, np.arange(400))
+    assert abs(drawn.mean() - expected) < 0.02
+    study, results = hospitals
+    cell, _ = sources.main_cells(study, results)
+    curves = diagnoses.curves(study, results, cell)
+    assert list(curves) == ["as it came", "fine-tuned", "fine-tuned, head kept", "from scratch"]
+    assert all(curve["count"].sum() > 100 for curve in curves.values())
+
+
+def test_classes_are_listed_with_what_they_consist_in():
+    codes = pd.Series(["NORM:100 SR:0", "SR:0", "AFIB:100", "NT_:0 NDT:0", ""])
+    found = meanings(codes, "scp", "challenge-2021").set_index(["label", "code"])["records"]
+    assert found["NSR", "SR"] == 2
+    assert found["NSR", "NORM"] == 1
+    assert {code for label, code in found.index if label == "TAb"} == {"NT_", "NDT"}
+    labels = encode(codes, "scp", "challenge-2021")
+    assert set(found.index.get_level_values(0)) == set(labels.columns[labels.any()])
+    table = generalise.definitions(load_study("avetisyan2023"))
+    assert {"ptb-xl", "cpsc2018", "chapman-shaoxing"} <= set(table["dataset"])
+    assert "brugada-huca" not in set(table["dataset"])  # its labels are in no other vocabulary
+    shown = diagnoses.definitions_table(table).set_index("diagnosis")
+    assert "normal ECG" in shown.loc["sinus rhythm", "PTB-XL"]
+    assert shown.loc["sinus bradycardia", "CPSC2018"] == "–"
+    text = diagnoses.definitions_answer(table).data
+    assert "sinus rhythm" in text
+    assert f"of {table['label'].nunique()} classes" in text
+    assert table["label"].nunique() <= len(LABEL_SETS["challenge-2021"].classes)
+
+
+def test_chapters_have_studies_of_their_own():
+    for name in ("clinical", "demo"):
+        study = load_study(name)
+        own = {chapter: chapter_study(study, chapter).name for chapter, _ in study.chapters}
+        assert list(own) == ["autoencoder", "generalisation"]
+        assert len(set(own.values())) == 2
+    assert chapter_study(load_study("demo"), "small_data").name == "demo"

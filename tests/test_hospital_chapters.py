@@ -179,7 +179,7 @@ def test_a_study_without_such_runs_says_so(hospitals):
     assert "is asked at another hospital" in generalisation.answer(study, plain, found).data
     cell, _ = sources.main_cells(study, plain)
     assert "No network" in diagnoses.calibration_answer(study, plain, cell).data
-    assert "no run" not in diagnoses.apart_answer(pd.DataFrame()).data
+    assert "No run of this study was asked" in diagnoses.apart_answer(pd.DataFrame()).data
     assert not len(generalise.told_apart(study, [replace(r, facts={}) for r in plain]))
 
 

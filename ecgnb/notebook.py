@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from IPython.display import Markdown
 
-from ecgnb.chapters.common import network
+from ecgnb.chapters.common import by_target, network
 from ecgnb.data.catalog import card
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
@@ -80,23 +80,21 @@ def runs(study: Study) -> list[Result]:
 
 def settings(study: Study) -> pd.DataFrame:
     """Tabulate what a study trains on what."""
-    rows: dict[tuple[object, ...], dict[str, object]] = {}
-    for pair in with_what_is_here(study).pairs:
-        sizes = ", ".join(size_label(size) for size in pair.sizes)
-        source = card(pair.source.dataset).short_title
+    rows = []
+    for sources, pair in by_target(with_what_is_here(study).pairs):
+        names = dict.fromkeys(card(source.dataset).short_title for source in sources)
         for model in pair.models:
-            row = {
-                "source": source,
-                "target": card(pair.target.dataset).short_title,
-                "model": MODELS[model].title,
-                "head": ", ".join(pair.heads),
-                "training records": sizes,
-                "seeds": len(pair.seeds),
-            }
-            known = rows.setdefault((*list(row.values())[1:], pair.arms, pair.target), row)
-            if source not in (sources := str(known["source"]).split("; ")):
-                known["source"] = "; ".join([*sources, source])
-    return pd.DataFrame(rows.values())
+            rows.append(
+                {
+                    "source": "; ".join(names),
+                    "target": card(pair.target.dataset).short_title,
+                    "model": MODELS[model].title,
+                    "head": ", ".join(pair.heads),
+                    "training records": ", ".join(size_label(size) for size in pair.sizes),
+                    "seeds": len(pair.seeds),
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def comparison_table(comparison: pd.DataFrame) -> pd.DataFrame:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from ecgnb.chapters.common import main_pair
+from ecgnb.chapters.common import by_target, main_pair
 from ecgnb.charts import draw_gain
 from ecgnb.data.catalog import CATALOG, JOINT, DatasetCard
 from ecgnb.data.catalog import card as find_card
@@ -184,7 +185,9 @@ def write_studies(folder: Path) -> None:
             "sampling rate and window": f"{study.data.rate:g} Hz, {study.data.seconds:g} s",
         }
         body = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
-        pairs = "\n".join(f"| {' | '.join(_pair(pair))} |" for pair in study.pairs)
+        pairs = "\n".join(
+            f"| {' | '.join(_pair(*several))} |" for several in by_target(study.pairs)
+        )
         parts.append(
             f"**{study.title}** (`{name}`)\n\n| | |\n|---|---|\n{body}\n\n"
             "| source | target | networks | heads | training records | arms | seeds |\n"
@@ -193,10 +196,11 @@ def write_studies(folder: Path) -> None:
     (folder / "studies.md").write_text("\n".join(parts))
 
 
-def _pair(pair: Pair) -> list[str]:
+def _pair(sources: list[Side], pair: Pair) -> list[str]:
+    pretrained = any(ARMS[arm].pretrained for arm in pair.arms)
     return [
-        _side(pair.source) if any(ARMS[arm].pretrained for arm in pair.arms) else "none",
-        _side(pair.target),
+        _sides(sources) if pretrained else "none",
+        _sides([pair.target]),
         ", ".join(MODELS[model].title for model in pair.models),
         ", ".join(pair.heads),
         ", ".join(size_label(size) for size in pair.sizes),
@@ -205,14 +209,20 @@ def _pair(pair: Pair) -> list[str]:
     ]
 
 
-def _side(side: Side) -> str:
-    title = find_card(side.dataset).short_title
+def _sides(sides: list[Side]) -> str:
+    """Name datasets, and once for all that are alike, what of them is learnt and for how long."""
+    alike: dict[Side, list[str]] = {}
+    for side in sides:
+        title = find_card(side.dataset).short_title
+        alike.setdefault(replace(side, dataset=""), []).append(title)
+    return "; ".join(f"{'; '.join(names)}, {_learnt(side)}" for side, names in alike.items())
+
+
+def _learnt(side: Side) -> str:
     if side.label_set == UNLABELLED:
-        return f"{title}, no labels, {side.updates} updates"
-    return (
-        f"{title}, labels `{side.label_set}` with at least "
-        f"{side.min_positives} positives, {side.updates} updates"
-    )
+        return f"no labels, {side.updates} updates"
+    enough = f" with at least {side.min_positives} positives" if side.min_positives else ""
+    return f"labels `{side.label_set}`{enough}, {side.updates} updates"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ No number in them is typed; whoever changes the runs changes the text.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 from IPython.display import Markdown
@@ -13,7 +14,7 @@ from IPython.display import Markdown
 from ecgnb.data.catalog import card
 from ecgnb.models import MODELS
 from ecgnb.prose import seeds_of
-from ecgnb.study.grid import Study
+from ecgnb.study.grid import Pair, Side, Study
 from ecgnb.study.result import Result
 from ecgnb.study.statistics import LEVEL, MARGIN
 
@@ -71,6 +72,18 @@ def gains_text(study: Study, comparison: pd.DataFrame) -> tuple[str, str]:
         for row in comparison.to_dict("records")
     ]
     return caption, f"Gain from fine-tuning. {'; '.join(parts)}."
+
+
+def by_target(pairs: Sequence[Pair]) -> list[tuple[list[Side], Pair]]:
+    """Put pairs together that differ in their source alone, with all their sources."""
+    found: dict[Pair, list[Side]] = {}
+    for pair in pairs:
+        alike = replace(pair, source=pair.target)
+        found.setdefault(alike, []).append(pair.source)
+    return [
+        (list(dict.fromkeys(sides)), replace(pair, source=sides[0]))
+        for pair, sides in found.items()
+    ]
 
 
 def as_list(lines: Sequence[str]) -> Markdown:

@@ -127,11 +127,9 @@ def single_answer(study: Study, table: pd.DataFrame, found: pd.DataFrame) -> Mar
     lines = []
     for target, rows in table.groupby("target", sort=False):
         single = rows["single"].iloc[0]
-        asked = singles(found)
-        asked = asked[asked["target"] == target].sort_values("validation", ascending=False)
-        ranks = [
-            f"{short(row['source'])} {row['validation']:.3f}" for row in asked.to_dict("records")
-        ]
+        asked = [row for row in singles(found).to_dict("records") if row["target"] == target]
+        asked.sort(key=lambda row: -row["validation"])
+        ranks = [f"{short(row['source'])} {row['validation']:.3f}" for row in asked]
         parts = [
             f"{row['difference']:+.3f} at {row['records']:,} (*{row['verdict']}*)"
             for row in rows.to_dict("records")

@@ -6,7 +6,6 @@ No number in them is typed; whoever changes the runs changes the text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from IPython.display import Markdown
 from ecgnb.chapters import common
 from ecgnb.data.catalog import JOINT, card
 from ecgnb.prose import joined
-from ecgnb.study.compare import with_tests
+from ecgnb.study.compare import compare_arms, with_tests
 from ecgnb.study.generalise import contrast, singles
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
@@ -68,29 +67,12 @@ def against_scratch(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a cell and arm: the fields of `Cell`, ``arm``, ``records``, ``first`` and ``second``
-        (mean macro AUROC), and the columns of `ecgnb.study.compare.with_tests`.
+        See `ecgnb.study.compare.compare_arms`; with ``arm``, and a family for each.
     """
-    scores = Scores(study, results)
-    rows, found = [], []
-    for cell in scores.cells:
-        for arm in ("finetune", "finetune-whole"):
-            runs, plain = scores.of(cell, arm), scores.of(cell, "scratch")
-            difference = scores.contrast([(1.0, runs), (-1.0, plain)]) if cell.source else None
-            if difference is None:
-                continue
-            seeds = runs.keys() & plain.keys()
-            rows.append(
-                {
-                    **asdict(cell),
-                    "arm": arm,
-                    "records": round(np.mean([runs[s].facts["train_records"] for s in seeds])),
-                    "first": np.mean([runs[seed].facts["auroc"] for seed in seeds]),
-                    "second": np.mean([plain[seed].facts["auroc"] for seed in seeds]),
-                }
-            )
-            found.append(difference)
-    return with_tests(pd.DataFrame(rows), found)
+    tables = [
+        compare_arms(study, results, arm).assign(arm=arm) for arm in ("finetune", "finetune-whole")
+    ]
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
 def against_single(study: Study, results: Sequence[Result]) -> pd.DataFrame:
@@ -131,7 +113,8 @@ def single_answer(study: Study, table: pd.DataFrame, found: pd.DataFrame) -> Mar
         asked.sort(key=lambda row: -row["validation"])
         ranks = [f"{short(row['source'])} {row['validation']:.3f}" for row in asked]
         parts = [
-            f"{row['difference']:+.3f} at {row['records']:,} (*{row['verdict']}*)"
+            f"{row['difference']:+.3f} at {row['records']:,} ({row['low']:+.3f} to "
+            f"{row['high']:+.3f}, *{row['verdict']}*)"
             for row in rows.to_dict("records")
         ]
         text = (
@@ -146,6 +129,8 @@ def single_answer(study: Study, table: pd.DataFrame, found: pd.DataFrame) -> Mar
 
 def scratch_table(found: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the comparisons of fine-tuning with training from scratch."""
+    if not len(found):
+        return found
     rows = found.sort_values(["target", "source", "arm", "records"], kind="stable")
     heads = {"finetune": "new", "finetune-whole": "kept"}
     return pd.DataFrame(

@@ -27,8 +27,8 @@ def run(*arguments, **environment):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["status", "clinic"], "unknown study 'clinic'; choose one of clinical"),
-        (["plan", "clinic"], "choose one of clinical"),
+        (["status", "clinic"], "unknown study 'clinic'; choose one of avetisyan2023"),
+        (["plan", "clinic"], "choose one of avetisyan2023"),
         (["run", "demo", "--precision", "double"], "choose one of auto, float32, tf32, bf16"),
         (["run", "demo", "--precision", "tf32"], "tf32 is a precision of NVIDIA GPUs"),
         (["prepare", "ptb-xxl"], "Did you mean ptb-xl"),

@@ -14,7 +14,7 @@ from ecgnb.data.catalog import card
 from ecgnb.data.labels import encode
 from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import recorded_runs, results_root
-from ecgnb.study.declare import load_study
+from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.progress import open_progress
 from ecgnb.study.scores import Scores
 
@@ -46,9 +46,15 @@ def test_the_main_pair_is_whole_and_answers_without_data(progress, results):
         assert f"{row.records:,} ({row.difference:+.3f})" in text
 
 
-def test_every_recorded_run_is_one_of_the_study(progress):
-    recorded = set(pd.read_parquet(recorded_runs(STUDY), columns=["key"])["key"])
-    assert {run.key for run in progress.all_done()} == recorded
+@pytest.mark.parametrize(
+    "name", [name for name in study_names() if recorded_runs(load_study(name)).exists()]
+)
+def test_every_recorded_run_is_one_of_its_study(name, tmp_path, monkeypatch):
+    monkeypatch.delenv("ECGNB_DATA", raising=False)
+    monkeypatch.setenv("ECGNB_CACHE", str(tmp_path))
+    study = load_study(name)
+    recorded = set(pd.read_parquet(recorded_runs(study), columns=["key"])["key"])
+    assert {run.key for run in open_progress(study).all_done()} == recorded
 
 
 def test_five_seeds_test_every_record_once(results):

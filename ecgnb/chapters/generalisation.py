@@ -12,7 +12,13 @@ import pandas as pd
 from IPython.display import Markdown
 
 from ecgnb.chapters import common
-from ecgnb.chapters.sources import against_scratch, main_source, short
+from ecgnb.chapters.sources import (
+    against_scratch,
+    against_single,
+    main_source,
+    short,
+    single_summary,
+)
 from ecgnb.data.catalog import JOINT, card
 from ecgnb.display import show
 from ecgnb.hospital_charts import draw_matrix
@@ -106,7 +112,8 @@ def many_answer(study: Study, results: Sequence[Result], found: pd.DataFrame) ->
 
 def answer(study: Study, results: Sequence[Result], found: pd.DataFrame) -> Markdown:
     """State how far networks fall, and what those of many hospitals are worth."""
-    lines = [fall_answer(found), *many_answer(study, results, found)]
+    many = single_summary(against_single(study, results))
+    lines = [fall_answer(found), *many_answer(study, results, found), *([many] if many else [])]
     seeds = len({run.spec.seed for run in results})
     lines.append(
         f"Differences are of macro AUROC against a network from scratch ({seeds} seeds). "

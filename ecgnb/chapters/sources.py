@@ -19,7 +19,14 @@ from ecgnb.study.generalise import contrast, singles
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.scores import Cell, Scores
-from ecgnb.study.statistics import LEVEL
+from ecgnb.study.statistics import LEVEL, VERDICTS
+
+_SAID = {
+    "helps": "is **better**",
+    "harms": "is **worse**",
+    "equivalent": "is **equivalent**",
+    "undecided": "is **undecided**",
+}
 
 
 def short(name: str) -> str:
@@ -102,6 +109,22 @@ def against_single(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     return with_tests(pd.DataFrame(rows), found)
 
 
+def single_summary(table: pd.DataFrame) -> str:
+    """Say in one sentence whether many hospitals are a better source than the best of them."""
+    if not len(table):
+        return ""
+    counts = [
+        f"{_SAID[name]} in {int((table['verdict'] == name).sum())}"
+        for name in VERDICTS
+        if (table["verdict"] == name).any()
+    ]
+    return (
+        "**Many hospitals or one.** Fine-tuned from all others rather than from the best real one "
+        f"alone, the network {joined(counts)} of {len(table)} comparisons "
+        f"({table['difference'].min():+.3f} to {table['difference'].max():+.3f})."
+    )
+
+
 def single_answer(study: Study, table: pd.DataFrame, found: pd.DataFrame) -> Markdown:
     """State whether many hospitals are a better source than the best of them alone."""
     if not len(table):
@@ -115,7 +138,7 @@ def single_answer(study: Study, table: pd.DataFrame, found: pd.DataFrame) -> Mar
         parts = [
             f"{row['difference']:+.3f} at {row['records']:,} ({row['low']:+.3f} to "
             f"{row['high']:+.3f}, *{row['verdict']}*)"
-            for row in rows.to_dict("records")
+            for row in rows.sort_values("records").to_dict("records")
         ]
         text = (
             f"**{short(str(target))}**: {short(rows['many'].iloc[0])} less {short(str(single))} "

@@ -85,6 +85,15 @@ book/editions/$(1)/%.ipynb: notebooks/%.ipynb $$(SOURCES) $$(STAMP)
 endef
 $(foreach e,$(EDITIONS),$(eval $(call execute,$(e))))
 
+# The editions side by side, for recorded runs are read on one core; within an edition one notebook
+# after another, since they share the runs that are trained.
+MAKEFLAGS += -j2
+define follow
+$(if $(previous),$(1): | $(previous))
+$(eval previous := $(1))
+endef
+$(foreach e,$(EDITIONS),$(eval previous :=)$(foreach n,$(NOTEBOOKS),$(eval $(call follow,book/editions/$(e)/$(n)))))
+
 # answer.md comes with its figure answer.png: each command writes into the folder it is given.
 book/generated/answer.md book/generated/datasets.md book/generated/studies.md: book/generated/%.md: $(SOURCES) $(STAMP)
 	@mkdir -p $(@D)

@@ -188,16 +188,18 @@ def answer(study: Study, table: pd.DataFrame, found: Sequence[Collapse]) -> Mark
         f"Verdicts rest on {LEVEL:.0%} intervals, and inside ±{MARGIN:g} a difference does not "
         "matter."
     )
-    seen = _published_collapse(found, int(table["records"].max()))
+    seen = _published_collapse(study, found, int(table["records"].max()))
     return Markdown("\n\n".join([*lines[:-1], *collapse_answer(found), *seen, lines[-1]]))
 
 
-def _published_collapse(found: Sequence[Collapse], whole: int) -> list[str]:
+def _published_collapse(study: Study, found: Sequence[Collapse], whole: int) -> list[str]:
     """Set the published collapse beside ours at the same share of the records and equal epochs."""
+    if card(study.pairs[0].target.dataset).simulated:
+        return []
     share, published = _SHARES[-1], PUBLISHED["nothing"][-1]
     return [
         f"The published network from nothing fell to {published:.3f} with {share:.0%} of the "
-        f"records; with the same share and as many epochs, ours keeps "
+        f"records; with the same share and as many epochs, ours has "
         f"{one.table['few_mean'].iloc[0]:.3f}."
         for one in found
         if abs(one.records / whole / share - 1) < _NEAR

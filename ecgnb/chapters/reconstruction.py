@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from IPython.display import Markdown
 
-from ecgnb.data.catalog import card
+from ecgnb.data.catalog import JOINT, card
 from ecgnb.data.records import LEADS
 from ecgnb.display import show
 from ecgnb.models.autoencoder import code_length
@@ -53,13 +53,15 @@ def reconstruction_answer(study: Study, runs: Sequence[Result], drawn: Sequence[
     samples = study.data.samples
     code = code_length(samples)
     dataset = card(drawn[0].name.partition("/")[0])
-    foreign = "" if dataset.name in source.name.split("+") else ", whose ECGs it has never seen"
+    foreign = "" if dataset.name in source.name.split(JOINT) else ", whose ECGs it has never seen"
+    mixed = any(card(name).amplitude == "z-score" for name in source.name.split(JOINT))
+    unit = ", where standardised records are counted in their own unit" if mixed else ""
     shown = np.mean([one.explained for one in drawn])
     return Markdown(
         f"From {code} numbers for {samples:,} samples, 1 to {samples / code:g}, the autoencoder "
         f"explains {np.mean(explained):.1%} of the variance of lead II on held-out records of "
         f"{source.short_title} ({min(explained):.1%} to {max(explained):.1%} over {len(runs)} "
-        f"seeds); its mean squared error is {error:,.0f} µV². On {len(drawn)} records of "
+        f"seeds); its mean squared error is {error:,.0f} µV²{unit}. On {len(drawn)} records of "
         f"{dataset.short_title}{foreign}, it explains {shown:.1%} on average. Jang et al. report a "
         "mean squared error of 626.583, in a unit that is not told."
     )

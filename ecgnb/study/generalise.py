@@ -7,7 +7,6 @@ from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ecgnb.data.catalog import JOINT, card
 from ecgnb.data.labels import label_set as label_set_of
@@ -160,8 +159,7 @@ def told_apart(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     -------
     DataFrame
         One row a source, target, arm and size: ``source``, ``target``, ``arm``, ``size``,
-        ``records``, ``mean`` (AUROC of the probe), ``low`` and ``high`` (Student's interval over
-        seeds), ``seeds``.
+        ``records``, ``mean`` (AUROC of the probe, over seeds), ``seeds``.
     """
     rows = []
     groups: dict[tuple[str, str, str, int], list[Result]] = {}
@@ -170,10 +168,6 @@ def told_apart(study: Study, results: Sequence[Result]) -> pd.DataFrame:
             spec = run.spec
             groups.setdefault((spec.source, spec.dataset, spec.arm, spec.size), []).append(run)
     for (source, target, arm, size), runs in groups.items():
-        values = np.array([run.facts["hospital_auroc"] for run in runs])
-        reach = np.nan
-        if len(values) > 1:
-            reach = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
         rows.append(
             {
                 "source": source,
@@ -181,10 +175,8 @@ def told_apart(study: Study, results: Sequence[Result]) -> pd.DataFrame:
                 "arm": arm,
                 "size": size,
                 "records": round(np.mean([run.facts["train_records"] for run in runs])),
-                "mean": values.mean(),
-                "low": values.mean() - reach,
-                "high": values.mean() + reach,
-                "seeds": len(values),
+                "mean": np.mean([run.facts["hospital_auroc"] for run in runs]),
+                "seeds": len(runs),
             }
         )
     return pd.DataFrame(rows)

@@ -36,7 +36,7 @@ def demo(cores: int) -> dict[str, object]:
     """Do the study ``demo`` from nothing, as a user does, and see where the time went."""
     with tempfile.TemporaryDirectory() as cache:
         os.environ["ECGNB_CACHE"] = cache
-        command = [sys.executable, "-m", "ecgnb.cli", "run", "demo", "--workers", str(cores)]
+        command = [sys.executable, "-m", "ecgnb", "run", "demo", "--workers", str(cores)]
         started = time.perf_counter()
         subprocess.run(command, check=True, env={**os.environ, "TQDM_DISABLE": "1"})
         wall = time.perf_counter() - started

@@ -25,7 +25,7 @@ from ecgnb.study.result import Result
 KILLS = 50
 WORKERS = 2
 SECONDS = (0.5, 25.0)  # after the start of the program: importing it takes about two of them
-COMMAND = [sys.executable, "-m", "ecgnb.cli", "run", "demo", "--workers", str(WORKERS)]
+COMMAND = [sys.executable, "-m", "ecgnb", "run", "demo", "--workers", str(WORKERS)]
 
 
 def start(cache: Path) -> subprocess.Popen:

@@ -87,7 +87,7 @@ def main() -> None:
         classes, samples = train.labels.shape[1], train.records.values.shape[2]
         model = build_model(MODEL, "pooled", classes, samples, seed).to(device)
         schedule = Schedule(LEARNING_RATE, UPDATES, BATCH, EVALUATIONS, seed)
-        fitted = fit(model, train, validation, schedule, precision=precision, progress="train")
+        fitted = fit(model, train, validation, schedule, precision=precision)
         seconds = round(time.perf_counter() - started)
         simulated_auroc = round(fitted.score, 3)
         runs.append({"seed": seed, "seconds": seconds, "simulated_auroc": simulated_auroc})

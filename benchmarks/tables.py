@@ -38,7 +38,10 @@ def arms() -> str:
     names = [arm for arm in ARMS if arm in seconds]
     rows = []
     for model, row in seconds.iterrows():
-        shares = [f"{row[arm]:.1f} s ({row[arm] / row['finetune']:.1%})" for arm in names]
+        shares = [
+            "–" if pd.isna(row[arm]) else f"{row[arm]:.1f} s ({row[arm] / row['finetune']:.0%})"
+            for arm in names
+        ]
         rows.append([MODELS[str(model)].title, *shares])
     title = (
         "One run of the study `clinical`, median seconds on one core, and its share of fine-tuning"

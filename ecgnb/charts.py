@@ -15,28 +15,24 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from ecgnb.models import MODELS
-from ecgnb.plots import COLOURS, STYLES, WIDTH
+from ecgnb.plots import COLOURS, GREY, STYLES, WIDTH
+from ecgnb.study.convergence import median_time
 from ecgnb.study.curves import Worth
 from ecgnb.study.statistics import MARGIN
 from ecgnb.training.arms import ARMS
 
-_GREY = "#b8b8b8"
-_LARGEST_MULTIPLE = 32
 
-
-def draw_gain(comparison: pd.DataFrame, margin: float = MARGIN) -> Figure:
+def draw_gain(comparison: pd.DataFrame) -> Figure:
     """Draw differences between two arms, with intervals, over the number of training records.
 
     Parameters
     ----------
     comparison : DataFrame
         From `ecgnb.study.compare.compare_arms`, one head.
-    margin : float
-        Half-width of the band inside which a difference does not matter.
     """
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
-    _margin_band(axes, margin)
+    _margin_band(axes)
     models = list(dict.fromkeys(comparison["model"]))
     for place, (model, style) in enumerate(zip(models, STYLES, strict=False)):
         rows = comparison[comparison["model"] == model]
@@ -138,25 +134,24 @@ def draw_worth(found: Sequence[Worth]) -> Figure:
     Parameters
     ----------
     found : sequence of Worth
-        From `ecgnb.study.curves.worth`, one target. What no number of records reaches is drawn at
-        the upper edge, with an arrow.
+        From `ecgnb.study.curves.worth`, one target. What takes more records than there are is
+        drawn at the line of the largest training set, under an arrow.
     """
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
-    axes.axhline(1, color=_GREY, linewidth=1, zorder=1)
-    finite = np.concatenate([one.multiples[np.isfinite(one.multiples)] for one in found])
-    top = float(min(max(finite.max() * 1.5, 4), _LARGEST_MULTIPLE))
+    axes.axhline(1, color=GREY, linewidth=1, zorder=1)
     for place, (one, (colour, line, mark)) in enumerate(zip(found, STYLES, strict=False)):
         records = one.records * 1.05 ** (2 * place - len(found) + 1)
-        value, low, high = np.minimum(one.multiples, top)
+        value, low, high = np.minimum(one.multiples, one.most)
         axes.plot(records, value, color=colour, linestyle=line, marker=mark, label=_name(one))
         axes.vlines(records, low, high, color=colour)
-        over = one.multiples[2] > top
-        axes.plot(records[over], np.full(over.sum(), top), "^", color=colour, clip_on=False)
+        over = one.multiples[2] > one.most
+        axes.plot(records[over], 1.15 * one.most[over], "^", color=colour)
+    axes.plot(found[0].records, found[0].most, ":", color=GREY, zorder=1, label="all records")
     axes.set_yscale("log")
-    ticks = [t for t in (0.25, 0.5, 1, 2, 4, 8, 16, 32) if t <= top]
+    low, high = axes.get_ylim()
+    ticks = [tick for tick in 2.0 ** np.arange(-3, 8) if low <= tick <= high]
     axes.set_yticks(ticks, [f"{tick:g}×" for tick in ticks])
-    axes.set_ylim(top=top)
     axes.set_ylabel("records that training from scratch\nneeds for the same error")
     _size_axis(axes, pd.Series(found[0].records.round().astype(int)))
     axes.minorticks_off()
@@ -170,8 +165,9 @@ def draw_times(times: pd.DataFrame, arm: str = "finetune") -> Figure:
     Parameters
     ----------
     times : DataFrame
-        From `ecgnb.study.convergence.times_to_target`, one source and target. Lines join medians;
-        runs that never reach it are open marks at their last update.
+        From `ecgnb.study.convergence.times_to_target`, one source and target. Lines and bars are
+        medians, none where over half of the runs never reach the level; such runs are open marks
+        at their last update.
     """
     networks = list(dict.fromkeys(zip(times["model"], times["head"], strict=True)))
     figure = Figure(figsize=(WIDTH, 2.3 * len(networks) + 0.5), layout="constrained")
@@ -184,8 +180,9 @@ def draw_times(times: pd.DataFrame, arm: str = "finetune") -> Figure:
             colour, line, mark = STYLES[side]
             rows = times[chosen & (times["arm"] == one)]
             records = places[rows.index] * 1.04 ** (2 * side - 1)
-            medians = rows["updates"].groupby(records).median()
-            axes.plot(medians.index, medians, color=colour, linestyle=line, label=ARMS[one].title)
+            medians = {place: median_time(runs) for place, runs in rows.groupby(records)}
+            look = {"color": colour, "linestyle": line, "marker": "_", "markersize": 14}
+            axes.plot([*medians], [*medians.values()], **look, label=ARMS[one].title)
             for reached, fill in ((True, colour), (False, "none")):
                 which = rows["reached"] == reached
                 axes.scatter(
@@ -207,7 +204,7 @@ def draw_times(times: pd.DataFrame, arm: str = "finetune") -> Figure:
     return figure
 
 
-def draw_heads(comparison: pd.DataFrame, margin: float = MARGIN) -> Figure:
+def draw_heads(comparison: pd.DataFrame) -> Figure:
     """Draw the gains of all networks, a panel a head, so that only the head differs.
 
     Parameters
@@ -220,7 +217,7 @@ def draw_heads(comparison: pd.DataFrame, margin: float = MARGIN) -> Figure:
     panels = figure.subplots(len(heads), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     models = list(dict.fromkeys(comparison["model"]))
     for axes, head in zip(panels, heads, strict=True):
-        _margin_band(axes, margin)
+        _margin_band(axes)
         for place, (model, style) in enumerate(zip(models, STYLES, strict=False)):
             rows = comparison[(comparison["model"] == model) & (comparison["head"] == head)]
             if len(rows):
@@ -243,7 +240,7 @@ def _errorbars(
     axes: Axes, rows: pd.DataFrame, style: tuple[str, str, str], spread: float
 ) -> ErrorbarContainer:
     colour, line, mark = style
-    rows = rows.sort_values("records")
+    rows = rows.sort_values("records").replace([-np.inf, np.inf], np.nan)  # one seed: no interval
     return axes.errorbar(
         rows["records"] * spread,  # side by side, so that no interval hides another
         rows["difference"],
@@ -264,6 +261,6 @@ def _name(one: Worth) -> str:
     return _title(one.model, one.head)
 
 
-def _margin_band(axes: Axes, margin: float) -> None:
-    axes.axhspan(-margin, margin, color="0.92", zorder=0)
-    axes.axhline(0, color=_GREY, linewidth=1, zorder=1)
+def _margin_band(axes: Axes) -> None:
+    axes.axhspan(-MARGIN, MARGIN, color="0.92", zorder=0)
+    axes.axhline(0, color=GREY, linewidth=1, zorder=1)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from ecgnb import __version__
 from ecgnb.data.catalog import CATALOG, JOINT, cache_root, card, data_root, find, own_cards, parts
@@ -21,15 +22,29 @@ from ecgnb.study.data import (
     missing_datasets,
     open_dataset,
     record_dataset,
+    say_missing,
 )
 from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.estimate import duration
 from ecgnb.study.grid import Study
 from ecgnb.study.plan import first_seeds, inventory
-from ecgnb.study.progress import open_progress, record_runs
-from ecgnb.study.shards import shards_needed
+from ecgnb.study.progress import open_progress, record_runs, recorded_table
+from ecgnb.study.shards import read_shard, shards_needed
+
+
+class _Commands(TyperGroup):
+    """All commands; Ctrl-C ends each with one sentence, which typer would end without any."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("ecgnb: stopped; what is finished is kept, run again to go on", err=True)
+            raise typer.Exit(130) from None
+
 
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -48,7 +63,6 @@ Workers = Annotated[
 Precision = Annotated[
     str, typer.Option(help="auto (the fastest here), float32, tf32 (NVIDIA GPUs) or bf16.")
 ]
-
 Seeds = Annotated[
     int | None,
     typer.Option(min=1, help="Only the first seeds; one does all the tuning of the study."),
@@ -113,6 +127,7 @@ def fetch_datasets(
 
 @app.command("prepare")
 def prepare_dataset(
+    ctx: typer.Context,
     names: Annotated[
         list[str] | None, typer.Argument(help="Datasets; without any, all that are here.")
     ] = None,
@@ -127,6 +142,9 @@ def prepare_dataset(
 ) -> None:
     """Turn raw records into one array and one table a dataset."""
     if study:
+        said = {one: ctx.get_parameter_source(one) for one in ("names", "rate", "seconds", "short")}
+        if given := [one for one, by in said.items() if by and by.name == "COMMANDLINE"]:
+            raise UserError(f"leave out --study, which says all that, or {' and '.join(given)}")
         declared = load_study(study)
         absent = missing_datasets(declared)
         here = JOINT.join(name for name in declared.datasets if name not in absent)
@@ -172,7 +190,7 @@ def plan(
     from ecgnb.study.cost import groups
     from ecgnb.study.run import default_workers, worker_bytes
 
-    declared = _declared(study, seeds)
+    declared = first_seeds(load_study(study), seeds)
     progress = open_progress(declared)
     count = workers or default_workers(declared)
     typer.echo(f"{declared.title}: {declared.description}")
@@ -194,22 +212,12 @@ def plan(
     typer.echo(f"shards of about {minutes:g} min with so many processes each: {shards}")
 
 
-def _declared(name: str, seeds: int | None) -> Study:
-    study = load_study(name)
-    return first_seeds(study, seeds) if seeds else study
-
-
 def _say_how(study: Study, workers: int, precision: str) -> None:
     """Say what was chosen for this machine, and which data are missing."""
     from ecgnb.training.device import choose_device, choose_setting, describe_device
 
-    if absent := missing_datasets(study):
-        sides = [{pair.source.dataset, pair.target.dataset} for pair in study.pairs]
-        waiting = sum(bool(both & {*absent}) for both in sides)
-        typer.echo(
-            f"not here: {', '.join(card(name).title for name in absent)}; {waiting} of "
-            f"{len(study.pairs)} pairs wait for them"
-        )
+    if missing := say_missing(study):
+        typer.echo(missing)
     device = choose_device()
     typer.echo(f"{describe_device(device)}, {workers} processes of one thread")
     for model in dict.fromkeys(model for pair in study.pairs for model in pair.models):
@@ -235,28 +243,23 @@ def run(
     """
     from ecgnb.study.run import default_workers, run_study
 
-    declared = replace(_declared(study, seeds), shard=_shard(shard))
+    whole = load_study(study)
+    if record:
+        recorded_table(whole)  # before anything is trained for it
+    declared = replace(first_seeds(whole, seeds), shard=read_shard(shard))
     _say_how(declared, workers or default_workers(declared), precision)
     results = run_study(declared, workers=workers, precision=precision, progress=_shown())
     typer.echo(f"{declared.name}: {len(results)} runs are there to compare")
     if record:
-        path = record_runs(load_study(study))  # also what other shards did
+        path = record_runs(whole)  # also what other shards did
         typer.echo(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
-
-
-def _shard(text: str) -> tuple[int, int]:
-    number, _, shards = text.partition("/")
-    if not (number.isdigit() and shards.isdigit() and 1 <= int(number) <= int(shards)):
-        raise UserError(f"--shard {text} is not a share; write 2/5 for the second of five")
-    return int(number), int(shards)
 
 
 @app.command()
 def status(study: StudyName) -> None:
     """Say what is done of a study, and where."""
     declared = load_study(study)
-    progress = open_progress(declared)
-    planned = inventory(declared, progress.score)
+    planned = inventory(declared, open_progress(declared).score)
     for stage in dict.fromkeys(run.spec.stage for run in planned):
         runs = [run for run in planned if run.spec.stage == stage]
         typer.echo(f"{stage:9} {sum(run.done for run in runs):5} of {len(runs):5} runs done")
@@ -291,10 +294,3 @@ def main() -> None:
     except UserError as error:
         typer.echo(f"ecgnb: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("ecgnb: stopped; what is finished is kept, run again to go on", err=True)
-        sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

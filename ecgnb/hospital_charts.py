@@ -13,10 +13,8 @@ import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
 
-from ecgnb.plots import COLOURS, STYLES, WIDTH
+from ecgnb.plots import COLOURS, GREY, STYLES, WIDTH
 from ecgnb.study.statistics import MARGIN
-
-_GREY = "#b8b8b8"
 
 
 def draw_matrix(table: pd.DataFrame) -> Figure:
@@ -73,7 +71,7 @@ def draw_diagnoses(table: pd.DataFrame, first: str, second: str) -> Figure:
     figure = Figure(figsize=(WIDTH, 0.32 * len(rows) + 1.0), layout="constrained")
     axes = figure.subplots()
     axes.axvspan(-MARGIN, MARGIN, color="0.92", zorder=0)
-    axes.axvline(0, color=_GREY, linewidth=1, zorder=1)
+    axes.axvline(0, color=GREY, linewidth=1, zorder=1)
     reach = [rows["difference"] - rows["low"], rows["high"] - rows["difference"]]
     places = np.arange(len(rows))
     axes.errorbar(rows["difference"], places, xerr=reach, fmt="o", color=COLOURS[0], capsize=3)
@@ -94,7 +92,7 @@ def draw_reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """
     figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, zorder=1)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, zorder=1)
     for (name, rows), (colour, line, mark) in zip(curves.items(), STYLES, strict=False):
         axes.plot(rows["said"], rows["true"], color=colour, linestyle=line, linewidth=1)
         sizes = 12 + 70 * rows["count"] / rows["count"].max()

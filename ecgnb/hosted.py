@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch
 
 from ecgnb.data.catalog import card, parts
 from ecgnb.data.fetch import fetch
+from ecgnb.data.files import put
 from ecgnb.study.cost import groups
 from ecgnb.study.data import missing_datasets, recorded_runs
 from ecgnb.study.declare import chapter_study, load_study
@@ -79,18 +82,29 @@ def is_hosted() -> bool:
 
 def _keep_runs(drive: bool) -> None:
     """Let the folder of runs be one on Drive; datasets stay here, where they are read faster."""
-    if not drive:
-        print("Runs are lost with this machine. To keep them on your Drive, set drive = True.")
-        return
-    from google.colab import drive as google_drive
-
-    google_drive.mount(str(_DRIVE))
-    _KEPT.mkdir(parents=True, exist_ok=True)
     runs = Path(os.environ["ECGNB_CACHE"]) / "runs"
-    runs.parent.mkdir(parents=True, exist_ok=True)
-    if not runs.exists():
-        runs.symlink_to(_KEPT, target_is_directory=True)
-    print(f"Finished runs are kept in {_KEPT}.")
+    if drive:
+        from google.colab import drive as google_drive
+
+        google_drive.mount(str(_DRIVE))
+        _KEPT.mkdir(parents=True, exist_ok=True)
+        if not runs.is_symlink():
+            _move(runs)
+            runs.symlink_to(_KEPT, target_is_directory=True)
+    if runs.is_symlink():
+        print(f"Finished runs are kept in {_KEPT}.")
+    else:
+        print("Runs are lost with this machine. To keep them on your Drive, set drive = True.")
+
+
+def _move(runs: Path) -> None:
+    """Move what was trained before to Drive; a file is gone here only when all are there, whole."""
+    runs.mkdir(parents=True, exist_ok=True)
+    for path in sorted(runs.rglob("*")):
+        kept = _KEPT / path.relative_to(runs)
+        if path.is_file() and not kept.exists():
+            put(kept, partial(shutil.copyfile, path))
+    shutil.rmtree(runs)
 
 
 def _say_how_long(study: Study) -> None:

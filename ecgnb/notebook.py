@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
 from ecgnb.chapters.common import by_target, network
 from ecgnb.data.catalog import card
@@ -23,14 +24,11 @@ from ecgnb.study.result import Result, provenance
 from ecgnb.study.run import run_study
 from ecgnb.study.statistics import DETECTABLE, LEVEL, POWER
 from ecgnb.training.arms import ARMS
+from ecgnb.wording import interval_texts, joined, needed_text, p_texts, signed
 
 
-def open_study(
-    namespace: Mapping[str, Any],
-    chapter: str = "",
-    parameters: Sequence[str] = ("study", "drive"),
-) -> Study:
-    """Check a notebook's parameters and load its study.
+def open_study(namespace: Mapping[str, Any], chapter: str = "") -> Study:
+    """Check a notebook's parameters, load its study, and say so if its ECGs are simulated.
 
     Parameters
     ----------
@@ -40,8 +38,6 @@ def open_study(
     chapter : str
         Where the chapter may have a study of its own, its name; see
         `ecgnb.study.declare.chapter_study`.
-    parameters : sequence of str
-        The parameters that the notebook has.
 
     Raises
     ------
@@ -54,15 +50,19 @@ def open_study(
         for name, value in namespace.items()
         if isinstance(value, plain) and not name.startswith("_") and name not in _IPYTHON
     ]
-    unknown = [name for name in given if name not in parameters]
+    unknown = [name for name in given if name not in _PARAMETERS]
     if unknown:
         raise UserError(
-            f"unknown parameter {', '.join(map(repr, unknown))}; this notebook takes "
-            f"{', '.join(parameters)}"
+            f"unknown parameter {', '.join(map(repr, unknown))}; a notebook takes "
+            f"{' and '.join(_PARAMETERS)}"
         )
-    return chapter_study(load_study(namespace["study"]), chapter)
+    study = chapter_study(load_study(namespace["study"]), chapter)
+    if card(study.pairs[0].target.dataset).simulated:
+        display(Markdown("*The ECGs of this page are simulated: it says nothing about patients.*"))
+    return study
 
 
+_PARAMETERS = ("study", "drive")
 _IPYTHON = ("In", "Out")
 
 
@@ -78,22 +78,25 @@ def runs(study: Study) -> list[Result]:
     return run_study(study, progress="TQDM_DISABLE" not in os.environ)
 
 
-def settings(study: Study) -> pd.DataFrame:
-    """Tabulate what a study trains on what."""
+def settings(study: Study, results: Sequence[Result] = ()) -> pd.DataFrame:
+    """Tabulate what a study trains on what; with its runs, how many of each row have been made."""
+    made = {replace(run.spec, learning_rate=0.0, source_learning_rate=0.0) for run in results}
     rows = []
     for sources, pair in by_target(with_what_is_here(study).pairs):
-        names = dict.fromkeys(card(source.dataset).short_title for source in sources)
         for model in pair.models:
-            rows.append(
-                {
-                    "source": "; ".join(names),
-                    "target": card(pair.target.dataset).short_title,
-                    "model": MODELS[model].title,
-                    "head": ", ".join(pair.heads),
-                    "training records": ", ".join(size_label(size) for size in pair.sizes),
-                    "seeds": len(pair.seeds),
-                }
-            )
+            row = {
+                "source": "; ".join(dict.fromkeys(card(one.dataset).short_title for one in sources))
+                if any(ARMS[arm].pretrained for arm in pair.arms)
+                else "none",
+                "target": card(pair.target.dataset).short_title,
+                "network": joined([network(model, head) for head in pair.heads]),
+                "arms": ", ".join(ARMS[arm].title for arm in pair.arms),
+                "training records": ", ".join(size_label(size) for size in pair.sizes),
+                "seeds": len(pair.seeds),
+            }
+            pairs = tuple(replace(pair, models=(model,), source=one) for one in sources)
+            cells = set(replace(study, pairs=pairs).cells())
+            rows.append({**row, "runs made": f"{len(cells & made):,} of {len(cells):,}"})
     return pd.DataFrame(rows)
 
 
@@ -114,17 +117,14 @@ def comparison_table(comparison: pd.DataFrame) -> pd.DataFrame:
             **(pairs if several else {}),
             "network": [network(m, h) for m, h in zip(rows["model"], rows["head"], strict=True)],
             "records": rows["records"].map("{:,}".format),
-            "difference": rows["difference"].map("{:+.3f}".format),
-            f"{LEVEL:.0%} interval": [
-                f"{row.low:+.3f} to {row.high:+.3f}" for row in rows.itertuples()
-            ],
+            "difference": rows["difference"].map(signed),
+            f"{LEVEL:.0%} interval": interval_texts(rows),
             "verdict": rows["verdict"],
-            "p (Holm)": rows["p_holm"].map("{:.3f}".format),
-            f"power at {DETECTABLE:g}": rows["power"].map("{:.0%}".format),
-            f"seeds for {POWER:.0%}": rows["seeds_needed"]
-            .map("{:.0f}".format, na_action="ignore")
-            .astype(object)
-            .fillna("more patients"),
+            "p (Holm)": p_texts(rows),
+            f"power at {DETECTABLE:g}": [
+                "not known" if np.isnan(power) else f"{power:.0%}" for power in rows["power"]
+            ],
+            f"seeds for {POWER:.0%}": rows["seeds_needed"].map(needed_text),
             "fine-tuned": rows["first"].map("{:.3f}".format),
             "from scratch": rows["second"].map("{:.3f}".format),
             "seeds": rows["seeds"],
@@ -146,14 +146,25 @@ def metrics_frame(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def metrics_table(results: Sequence[Result], metric: str = "auroc") -> pd.DataFrame:
-    """Average one test metric over seeds, for reading: a row a model and size, a column an arm."""
+    """Average one test metric over seeds, for reading: a row a model and size, a column an arm.
+
+    Only the seeds that all arms of a row have count, so that its columns can be compared.
+    """
     frame = metrics_frame(results)
-    table = frame.pivot_table(index=["model", "records"], columns="arm", values=metric)
-    table = table[[arm for arm in ARMS if arm in table]].map("{:.3f}".format)
+    index = ["model", "records"]
+    arms = frame.groupby(index)["arm"].transform("nunique")
+    frame = frame[frame.groupby([*index, "seed"])["arm"].transform("nunique") == arms]
+    table = frame.pivot_table(index=index, columns="arm", values=metric)
+    table = table[[arm for arm in ARMS if arm in table]].map(_score_text)
+    table = table.assign(seeds=frame.groupby(index)["seed"].nunique())
     table = table.rename(columns={arm: ARMS[arm].title for arm in ARMS}).reset_index()
-    table = table.sort_values(["model", "records"], ascending=[False, True])
+    table = table.sort_values(index, ascending=[False, True])
     table["model"] = table["model"].map(lambda name: MODELS[name].title)
     return table.rename_axis(columns=None)
+
+
+def _score_text(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.3f}"
 
 
 def rates_table(study: Study, results: Sequence[Result]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from ecgnb.data.catalog import CATALOG, JOINT, DatasetCard
 from ecgnb.data.catalog import card as find_card
 from ecgnb.data.labels import LABEL_SETS
 from ecgnb.models import MODELS
-from ecgnb.prose import answer, gain_alt, gain_caption
+from ecgnb.prose import answer, choice, gain_alt, gain_caption, scale
 from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import selection
 from ecgnb.study.declare import load_study, study_names
@@ -26,7 +26,6 @@ from ecgnb.study.plan import size_label
 from ecgnb.study.progress import open_progress
 from ecgnb.study.statistics import LEVEL, MARGIN
 from ecgnb.training.arms import ARMS
-from ecgnb.training.metrics import MIN_TEST_POSITIVES
 from ecgnb.training.task import UNLABELLED
 
 _ANSWERED_BY = "clinical"  # the study whose verdict stands on the front page
@@ -157,19 +156,26 @@ def write_answer(folder: Path) -> None:
     figure = draw_gain(comparison)
     figure.savefig(folder / "answer.png", dpi=150, bbox_inches="tight")
     text = (
-        f"{answer(comparison).data}\n\n"
-        f"![{gain_alt(comparison)}](answer.png)\n\n*{gain_caption(study, comparison)}*\n"
+        f"{choice(study, results).data}\n\n{answer(comparison).data}\n\n"
+        f"![{gain_alt(comparison)}](answer.png)\n\n*{gain_caption(study, comparison)}*\n\n"
+        f"{scale(study).data}\n"
     )
     (folder / "answer.md").write_text(text)
 
 
 def write_studies(folder: Path) -> None:
-    """Write ``studies.md``: the numbers of the protocol, from the declarations of the studies."""
-    parts = [
-        f"Intervals are at {LEVEL:.0%}; the margin is ±{MARGIN:g} of macro AUROC; a class is "
-        f"scored if it has at least {MIN_TEST_POSITIVES} positives and as many negatives in a test "
-        "set.\n"
-    ]
+    """Write the numbers of the protocol, from the declarations of the studies.
+
+    ``rule.md`` has those of the rule, ``studies.md`` a table for each study.
+    """
+    enough = {pair.min_test_positives for name in study_names() for pair in load_study(name).pairs}
+    rule = (
+        f"Intervals are at {LEVEL:.0%}; the margin is ±{MARGIN:g}, of macro AUROC and of whatever "
+        f"else is compared. A class is scored if it has at least {max(enough)} positives and as "
+        f"many negatives in a test fifth, {min(enough)} where the target is small.\n"
+    )
+    (folder / "rule.md").write_text(rule)
+    parts = []
     for name in study_names():
         study = load_study(name)
         rows = {
@@ -181,12 +187,14 @@ def write_studies(folder: Path) -> None:
             if any(len(grid) > 1 for _, grid in study.learning_rates)
             else "nothing to choose",
             "records in a batch": str(study.batch_size),
-            "looks at validation": str(study.evaluations),
+            "looks at validation": "after every epoch"
+            if study.epochs
+            else f"{study.evaluations} in a training",
             "sampling rate and window": f"{study.data.rate:g} Hz, {study.data.seconds:g} s",
         }
         body = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
         pairs = "\n".join(
-            f"| {' | '.join(_pair(*several))} |" for several in by_target(study.pairs)
+            f"| {' | '.join(_pair(study, *several))} |" for several in by_target(study.pairs)
         )
         parts.append(
             f"**{study.title}** (`{name}`)\n\n| | |\n|---|---|\n{body}\n\n"
@@ -196,33 +204,35 @@ def write_studies(folder: Path) -> None:
     (folder / "studies.md").write_text("\n".join(parts))
 
 
-def _pair(sources: list[Side], pair: Pair) -> list[str]:
+def _pair(study: Study, sources: list[Side], pair: Pair) -> list[str]:
     pretrained = any(ARMS[arm].pretrained for arm in pair.arms)
+    seeds = len(pair.seeds)
     return [
-        _sides(sources) if pretrained else "none",
-        _sides([pair.target]),
+        _sides(study, sources) if pretrained else "none",
+        _sides(study, [pair.target]),
         ", ".join(MODELS[model].title for model in pair.models),
         ", ".join(pair.heads),
         ", ".join(size_label(size) for size in pair.sizes),
-        ", ".join(pair.arms),
-        f"{min(pair.seeds)} to {max(pair.seeds)}",
+        ", ".join(ARMS[arm].title for arm in pair.arms),
+        f"{seeds} seed{'s' * (seeds != 1)}",
     ]
 
 
-def _sides(sides: list[Side]) -> str:
+def _sides(study: Study, sides: list[Side]) -> str:
     """Name datasets, and once for all that are alike, what of them is learnt and for how long."""
     alike: dict[Side, list[str]] = {}
     for side in sides:
         title = find_card(side.dataset).short_title
         alike.setdefault(replace(side, dataset=""), []).append(title)
-    return "; ".join(f"{'; '.join(names)}, {_learnt(side)}" for side, names in alike.items())
+    return "; ".join(f"{'; '.join(names)}, {_learnt(study, side)}" for side, names in alike.items())
 
 
-def _learnt(side: Side) -> str:
+def _learnt(study: Study, side: Side) -> str:
+    length = f"{study.epochs} epochs" if study.epochs else f"{side.updates} updates"
     if side.label_set == UNLABELLED:
-        return f"no labels, {side.updates} updates"
+        return f"no labels, {length}"
     enough = f" with at least {side.min_positives} positives" if side.min_positives else ""
-    return f"labels `{side.label_set}`{enough}, {side.updates} updates"
+    return f"labels `{side.label_set}`{enough}, {length}"
 
 
 if __name__ == "__main__":

@@ -25,23 +25,25 @@ WIDTH = 5.2
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 """Of Okabe and Ito, safe for colour blindness."""
 
+GREY = "#b8b8b8"
+"""Of what stands behind the data."""
+
 # With a line and a mark of its own, each can be told from the others in grey as well.
 _LINES, _MARKS = ("-", "--", "-.", ":", "--", "-."), "oDs^vP"
 STYLES = tuple(zip(COLOURS, _LINES, _MARKS, strict=True))
-_GREY, _INK, _PAPER = "#b8b8b8", "#1a1a1a", "#fffaf9"
+_INK, _PAPER = "#1a1a1a", "#fffaf9"
 _GRIDS = ((1, "#f7dcd9", 0.5), (5, "#eab3ad", 0.7))  # every so many millimetres: colour, width
 
 # ECG paper, in millimetres.
 _PER_SECOND, _PER_MILLIVOLT, _PULSE, _MARGIN, _ROW = 25.0, 10.0, 10.0, 5.0, 20.0
 _COLUMN_SECONDS, _STRIP_SECONDS = 2.5, 10.0
+_STRIP = "II"  # the lead of the rhythm strip
 _INCHES = 0.038  # on the screen, for one millimetre of paper
 
 _Piece = tuple[int, float, str, npt.NDArray[np.float64]]  # row, left edge, lead, samples
 
 
-def draw_ecg(
-    signals: npt.ArrayLike, rate: float, *, title: str = "", columns: int = 4, strip: str = "II"
-) -> Figure:
+def draw_ecg(signals: npt.ArrayLike, rate: float, *, title: str = "", columns: int = 4) -> Figure:
     """Draw an ECG as it is printed: 25 mm/s and 10 mm/mV on millimetre paper.
 
     Twelve leads of 2.5 s each over a rhythm strip of 10 s. The leads of a column are simultaneous,
@@ -59,13 +61,11 @@ def draw_ecg(
         Stands above the ECG.
     columns : int
         Columns of leads: 4 as in the clinic, 2 for narrow screens, where the strip takes two rows.
-    strip : str
-        The lead of the rhythm strip.
     """
     values = np.asarray(signals, dtype=np.float64) * (_PER_MILLIVOLT / 1000.0)
     if values.ndim != 2 or len(values) != len(LEADS) or len(LEADS) % columns:
         raise ValueError(f"cannot draw an array of shape {values.shape} in {columns} columns")
-    pieces = _pieces(values - np.median(values, axis=1, keepdims=True), rate, columns, strip)
+    pieces = _pieces(values - np.median(values, axis=1, keepdims=True), rate, columns)
     up, down = [10.0] * (pieces[-1][0] + 1), [5.0] * (pieces[-1][0] + 1)
     for row, _, _, part in pieces:
         up[row] = max(up[row], float(part.max(initial=0)))
@@ -87,7 +87,7 @@ def draw_ecg(
 _CALIBRATION = np.array([(0, 2.5, 2.5, 7.5, 7.5, 10), (0, 0, 10, 10, 0, 0)])  # 0.2 s, 1 mV
 
 
-def _pieces(leads: npt.NDArray[np.float64], rate: float, columns: int, strip: str) -> list[_Piece]:
+def _pieces(leads: npt.NDArray[np.float64], rate: float, columns: int) -> list[_Piece]:
     """Cut the leads into what stands where; the rhythm strip comes last."""
     rows, length = len(LEADS) // columns, columns * _COLUMN_SECONDS
 
@@ -103,7 +103,7 @@ def _pieces(leads: npt.NDArray[np.float64], rate: float, columns: int, strip: st
         pieces.append((row, left * _PER_SECOND, name, cut(name, left % whole, _COLUMN_SECONDS)))
     for line in range(math.ceil(_STRIP_SECONDS / length)):
         seconds = min(length, _STRIP_SECONDS - line * length)
-        pieces.append((rows + line, 0.0, strip, cut(strip, line * length, seconds)))
+        pieces.append((rows + line, 0.0, _STRIP, cut(_STRIP, line * length, seconds)))
     return pieces
 
 
@@ -132,19 +132,17 @@ def _paper(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def draw_ages(tables: Mapping[str, pd.DataFrame], *, years: int = 10) -> Figure:
+def draw_ages(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw the ages of the women and of the men, as shares of all records of their dataset.
 
     Parameters
     ----------
     tables : mapping of str to DataFrame
         A table of records by the dataset's name, with the columns ``age`` (years) and ``sex``.
-    years : int
-        Width of a bin.
     """
     figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True, sharey=True)
-    edges = np.arange(0, 100 + years, years)
+    edges = np.arange(0, 110, 10)
     for axes, sex, who in zip(panels, ("female", "male"), ("women", "men"), strict=True):
         for (name, table), (colour, line, _) in zip(tables.items(), STYLES, strict=False):
             share = np.histogram(table["age"][table["sex"] == sex], edges)[0] / len(table)
@@ -196,7 +194,7 @@ def _dots(axes: Axes, shares: pd.DataFrame, styles: Sequence[tuple[str, str, str
     """Draw one row a label with a dot a column, the first label on top."""
     seen, rows = shares.where(shares > 0), np.arange(len(shares))
     start = seen.min(axis=1) if seen.shape[1] > 1 else np.full(len(seen), 1e-9)
-    axes.hlines(rows, start, seen.max(axis=1), color=_GREY, linewidth=1.0)
+    axes.hlines(rows, start, seen.max(axis=1), color=GREY, linewidth=1.0)
     for name, (colour, _, mark) in zip(seen.columns, styles, strict=True):
         axes.plot(seen[name], rows, mark, color=colour, label=str(name))
     names = [textwrap.fill(str(label), 28) for label in shares.index]
@@ -223,7 +221,7 @@ def draw_reconstructions(drawn: Sequence[Drawn], rate: float) -> Figure:
     panels = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
     for axes, one in zip(panels, drawn, strict=True):
         seconds = np.arange(len(one.wanted)) / rate
-        axes.plot(seconds, one.wanted / 1000, color=_GREY, linewidth=3.0)
+        axes.plot(seconds, one.wanted / 1000, color=GREY, linewidth=3.0)
         axes.plot(seconds, one.found / 1000, color=STYLES[0][0], linewidth=0.9)
         number = one.name.partition("/")[2]
         title = f"{number}, {one.finding}" if one.finding else number

@@ -7,17 +7,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
 from ecgnb.data.catalog import card
 from ecgnb.models import MODELS
-from ecgnb.study.compare import compare_arms
+from ecgnb.study.compare import compare_across, compare_arms
+from ecgnb.study.data import read_table
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
-from ecgnb.study.statistics import DETECTABLE, LEVEL, MARGIN, POWER, VERDICTS
+from ecgnb.study.statistics import DETECTABLE, LEVEL, MARGIN, MOST_SEEDS, POWER, VERDICTS
 from ecgnb.training.arms import ARMS
-from ecgnb.training.metrics import MIN_TEST_POSITIVES
+from ecgnb.wording import interval_texts, joined, seeds_of, signed, spread, standing
+
+_FAMILIES = {"CNN": "convolutional", "RNN": "recurrent"}
+
+
+def choice(study: Study, results: Sequence[Result]) -> Markdown:
+    """Say so if one network from scratch is better than all others are fine-tuned."""
+    table = compare_across(study, results)
+    for model, rows in table.groupby("model", sort=False):
+        others = list(dict.fromkeys(rows["other_model"]))
+        if len(others) < table["model"].nunique() - 1 or (rows["difference"] <= 0).any():
+            continue
+        low, high = rows["difference"].min(), rows["difference"].max()
+        return Markdown(
+            f"**Choose the network first.** {_described(str(model))} from scratch is better than "
+            f"{joined([_described(name) for name in others])} fine-tuned, at every number of "
+            f"training records ({signed(low)} to {signed(high)} macro AUROC; the interval excludes "
+            f"zero in {(rows['low'] > 0).sum()} of {len(rows)} comparisons)."
+        )
+    return Markdown("")
+
+
+def _described(model: str) -> str:
+    return f"{MODELS[model].title} ({_FAMILIES[MODELS[model].family]})"
 
 
 def answer(comparison: pd.DataFrame) -> Markdown:
@@ -29,65 +54,12 @@ def answer(comparison: pd.DataFrame) -> Markdown:
         source, target, model = map(str, cell)  # type: ignore[call-overload]
         places = f"{card(source).short_title} to {card(target).short_title}"
         parts = [
-            f"{_WORDS[verdict]} {_at_sizes(rows[rows['verdict'] == verdict])}"
+            f"{_WORDS[verdict]} {_levels(rows[rows['verdict'] == verdict])}"
             for verdict in VERDICTS
             if (rows["verdict"] == verdict).any()
         ]
         sentences.append(f"**{MODELS[model].title}**, {places}: {'; '.join(parts)}.")
     return Markdown("\n\n".join([*sentences, _evidence(comparison)]))
-
-
-def _evidence(comparison: pd.DataFrame) -> str:
-    """Say in one sentence what the numbers of `answer` are and what they rest on."""
-    tested = comparison.groupby("target", sort=False)["tested"].max()
-    records = joined(
-        [f"{count:,} records of {card(str(name)).short_title}" for name, count in tested.items()]
-    )
-    return (
-        "In brackets stands the difference of macro AUROC, from "
-        f"{seeds_of(comparison)} seeds that together test on {records}. Verdicts rest on "
-        f"{LEVEL:.0%} intervals, and inside ±{MARGIN:g} a difference does not matter. "
-        f"{_standing(comparison)}"
-    )
-
-
-def seeds_of(comparison: pd.DataFrame) -> str:
-    """Say how many seeds there are, or from how many to how many."""
-    return _range(comparison["seeds"].tolist())
-
-
-def _standing(comparison: pd.DataFrame) -> str:
-    """Say how many verdicts stand when all comparisons of a page are taken as one family."""
-    decided = comparison[comparison["verdict"] != "undecided"]
-    if not len(decided):
-        return ""
-    stand = int(decided["holds"].sum())
-    count = "All" if stand == len(decided) else f"{stand}"
-    return (
-        f"{count} of the {len(decided)} verdicts other than *undecided* stand after Holm's "
-        f"correction for {len(comparison)} comparisons."
-    )
-
-
-def power_of_undecided(comparison: pd.DataFrame) -> Markdown:
-    """Say what the undecided comparisons could have found, and what would decide them."""
-    rows = comparison[comparison["verdict"] == "undecided"]
-    if not len(rows):
-        return Markdown("No comparison is undecided.")
-    reached = rows["seeds_needed"].dropna()
-    text = (
-        f"The {len(rows)} undecided comparisons would each have found a true difference of "
-        f"{DETECTABLE:g} with a probability between {rows['power'].min():.0%} and "
-        f"{rows['power'].max():.0%}. "
-    )
-    if len(reached):
-        text += (
-            f"{reached.max()} seeds would find it with {POWER:.0%} in {len(reached)} of them, if "
-            "the variances are as they were found. "
-        )
-    if few := len(rows) - len(reached):
-        text += f"In {few}, no number of seeds is enough: the test patients are too few."
-    return Markdown(text)
 
 
 _WORDS = {
@@ -98,23 +70,98 @@ _WORDS = {
 }
 
 
-def _at_sizes(rows: pd.DataFrame) -> str:
-    texts = [f"{row.records:,} ({row.difference:+.3f})" for row in rows.itertuples()]
+def _levels(rows: pd.DataFrame) -> str:
+    texts = [
+        f"{row['records']:,} ({row['second']:.3f} to {row['first']:.3f}, "
+        f"{signed(row['difference'])})"
+        for row in rows.to_dict("records")
+    ]
     return f"with {joined(texts)} training records"
 
 
-def joined(texts: Sequence[str]) -> str:
-    """Write a list as a person would say it."""
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+def _evidence(comparison: pd.DataFrame) -> str:
+    """Say what the numbers of `answer` are and what they rest on."""
+    tested = comparison.groupby("target", sort=False)["tested"].max()
+    records = joined(
+        [f"{count:,} records of {card(str(name)).short_title}" for name, count in tested.items()]
+    )
+    return (
+        "In brackets stands macro AUROC from scratch and fine-tuned, and the difference: 0.5 is "
+        f"guessing, 1 is perfect, every diagnosis counts alike. Each comparison has "
+        f"{seeds_of(comparison)}, repetitions with other test patients and other first weights, "
+        f"which together test on {records}. Verdicts rest on {LEVEL:.0%} intervals, and inside "
+        f"±{MARGIN:g} a difference does not matter. {standing(comparison, _names(comparison))}"
+    )
+
+
+def _names(comparison: pd.DataFrame) -> list[str]:
+    """Name each row: its network and size, and its source and target where there are several."""
+    several = len(comparison[["source", "target"]].drop_duplicates()) > 1
+    return [
+        f"{MODELS[str(row.model)].title} with {row.records:,}"
+        + (
+            f" from {card(str(row.source)).short_title} to {card(str(row.target)).short_title}"
+            if several
+            else ""
+        )
+        for row in comparison.itertuples()
+    ]
+
+
+def scale(study: Study) -> Markdown:
+    """Say how the numbers of training records are to be read, and how large the source is."""
+    source = study.pairs[0].source.dataset
+    here, whole = len(read_table(study, source)), card(source).records
+    text = (
+        "*Training records* are what a network learns from. Another fifth of the records validates "
+        "and another is tested on: of 400 labelled ECGs, divided as here, 240 train."
+    )
+    if whole and here < whole:
+        text += (
+            f" The source is {here:,} of the {whole:,} records of {card(source).short_title}; "
+            "whether more of it would help more is not known."
+        )
+    return Markdown(text)
+
+
+def power_of_undecided(comparison: pd.DataFrame) -> Markdown:
+    """Say what the undecided comparisons could have found, and what would decide them."""
+    rows = comparison[comparison["verdict"] == "undecided"]
+    if not len(rows):
+        return Markdown("No comparison is undecided.")
+    shares = [f"{share:.0%}" for share in (rows["power"].min(), rows["power"].max())]
+    many = len(rows) > 1
+    text = (
+        f"The {len(rows)} undecided comparisons would each have found a true difference of "
+        if many
+        else "The undecided comparison would have found a true difference of "
+    )
+    text += f"{DETECTABLE:g} with a probability of {' to '.join(dict.fromkeys(shares))}."
+    needs = rows["seeds_needed"]
+    counts = [int(count) for count in needs if np.isfinite(count)]
+    if counts:
+        text += (
+            f" To find it with {POWER:.0%}, {spread(counts)} seeds are needed in {len(counts)} of "
+            "them, if the variances are as they were found."
+        )
+    if beyond := int(np.isinf(needs).sum()):
+        text += (
+            f" In {beyond}, more than {MOST_SEEDS} would be: there the test patients are too few."
+        )
+    if unknown := int(needs.isna().sum()):
+        text += (
+            f" In {unknown} the number is not known: with one seed for each fifth, what is due to "
+            "the patients and what to the training cannot be told apart."
+        )
+    return Markdown(text)
 
 
 def gain_caption(study: Study, comparison: pd.DataFrame) -> str:
     """Compute the caption of the main figure."""
     return (
         "Macro AUROC of the fine-tuned network less that of the network trained from scratch, by "
-        f"number of training records, with {LEVEL:.0%} intervals ({seeds_of(comparison)} seeds, "
-        "each tested on "
-        f"its own fifth of {card(study.pairs[0].target.dataset).short_title}; "
+        f"number of training records, with {LEVEL:.0%} intervals ({seeds_of(comparison)}, "
+        f"tested in turn on the fifths of {card(study.pairs[0].target.dataset).short_title}; "
         f"{comparison['tested'].max():,} test records in all). The band is the margin of "
         f"±{MARGIN:g}, inside which a difference does not matter."
     )
@@ -123,19 +170,22 @@ def gain_caption(study: Study, comparison: pd.DataFrame) -> str:
 def gain_alt(comparison: pd.DataFrame) -> str:
     """Compute the alternative text of the main figure."""
     lines = [
-        f"{MODELS[str(row.model)].title} at {row.records} records: {row.difference:+.3f}, interval "
-        f"{row.low:+.3f} to {row.high:+.3f}"
-        for row in comparison.itertuples()
+        f"{MODELS[row['model']].title} at {row['records']} records: {signed(row['difference'])}, "
+        f"interval {interval}"
+        for row, interval in zip(
+            comparison.to_dict("records"), interval_texts(comparison), strict=True
+        )
     ]
     return "Gain from fine-tuning. " + "; ".join(lines) + "."
 
 
 def curves_text(metrics: pd.DataFrame) -> tuple[str, str]:
     """Compute the caption and the alternative text of the curves over the training size."""
-    seeds = metrics["seed"].nunique()
+    counts = metrics.groupby(["model", "arm", "records"])["seed"].nunique()
     caption = (
-        f"Macro AUROC on the test fifth by number of training records. Lines: mean of {seeds} "
-        "seeds; dots: single runs, each seed trained and tested on records of its own."
+        "Macro AUROC on the test fifth by number of training records. Lines: mean of "
+        f"{spread(counts.tolist())} seeds; dots: single runs, each seed trained and tested on "
+        "records of its own."
     )
     means = metrics.groupby(["model", "arm", "records"], sort=False)["auroc"].mean()
     alt = "; ".join(
@@ -146,24 +196,32 @@ def curves_text(metrics: pd.DataFrame) -> tuple[str, str]:
     return caption, f"Macro AUROC of every arm. {alt}."
 
 
+_ASKED = (
+    ("linear-probe", "random-probe", "The linear probe less the random one"),
+    ("linear-probe", "scratch", "The linear probe less training from scratch"),
+    ("probe-then-finetune", "finetune", "Probed, then fine-tuned, less fine-tuned at once"),
+)
+
+
 def probe_answer(study: Study, results: Sequence[Result]) -> Markdown:
-    """State what frozen pre-trained features are worth beside random ones and training."""
-    random = compare_arms(study, results, "linear-probe", "random-probe")
-    scratch = compare_arms(study, results, "linear-probe", "scratch")
-    sentences = []
-    for model in dict.fromkeys(random["model"]):
-        over_random = random[random["model"] == model]
-        over_scratch = scratch[scratch["model"] == model]
-        sentences.append(
-            f"**{MODELS[model].title}.** Over the random probe, the linear probe gains "
-            f"{_span(over_random)}; {_tally(over_random)}. Over training from scratch, the "
-            f"difference is {_span(over_scratch)}; {_tally(over_scratch)}."
-        )
-    return Markdown("\n\n".join(sentences))
+    """State what frozen features are worth, and what a last layer that fits before fine-tuning."""
+    tables = [(compare_arms(study, results, one, other), text) for one, other, text in _ASKED]
+    lines = []
+    for model in dict.fromkeys(result.spec.model for result in results):
+        parts = [
+            f"{text}: {_span(rows)}; {_tally(rows)}."
+            for table, text in tables
+            if len(rows := table[table["model"] == model])
+        ]
+        if parts:
+            lines.append(" ".join([f"**{MODELS[model].title}.**", *parts]))
+    return Markdown("\n\n".join(lines) or "This study has no arm but the two.")
 
 
 def _span(rows: pd.DataFrame) -> str:
-    texts = [f"{row.difference:+.3f} at {row.records:,}" for row in rows.itertuples()]
+    texts = [
+        f"{signed(row['difference'])} at {row['records']:,}" for row in rows.to_dict("records")
+    ]
     return f"{joined(texts)} records"
 
 
@@ -175,37 +233,44 @@ def _tally(rows: pd.DataFrame) -> str:
 def limits(study: Study, results: Sequence[Result]) -> Markdown:
     """Say what the runs of a study cannot tell, with their own numbers."""
     scored = [result.facts["classes"] for result in results]
+    enough = spread([result.spec.min_test_positives for result in results])
     validation = max(result.facts["validation_records"] for result in results)
+    fewest = min(result.facts["train_records"] for result in results)
     target = card(study.pairs[0].target.dataset)
     lines = [
-        f"{_range(scored)} of {len(results[0].classes)} classes have the {MIN_TEST_POSITIVES} test "
-        "positives in a fifth that the metric asks for. The rarer ones are trained, not scored.",
+        f"{spread(scored)} of {len(results[0].classes)} classes have the {enough} test positives "
+        "in a fifth that the metric asks for. The rarer ones are trained, not scored.",
         f"Every arm chooses its checkpoint on {validation} validation records, more than a "
-        "hospital with fifty labelled ECGs would have.",
+        f"hospital with {fewest} labelled ECGs would have."
+        if validation > fewest
+        else "",
         f"The training sets of two seeds share records of {target.short_title}. In simulated "
         "cross-validation this leaves intervals as wide as they should be; it was not tested on "
         "networks.",
-        "Learning rates were chosen with one seed of their own, on records that other seeds test "
-        f"on; in every arm alike. {_at_the_edge(study, results)}",
+        _search(study, results),
+        f"{target.short_title} does not say which records share a patient."
+        if not target.patients_known
+        else "",
+        "These ECGs are simulated: the page shows the method at work, not patients."
+        if target.simulated
+        else "",
     ]
-    if not target.patients_known:
-        lines.append(f"{target.short_title} does not say which records share a patient.")
-    if target.simulated:
-        lines.append("These ECGs are simulated: the page shows the method at work, not patients.")
-    return Markdown("\n".join(f"- {line}" for line in lines))
+    return Markdown("\n".join(f"- {line}" for line in lines if line))
 
 
-def _at_the_edge(study: Study, results: Sequence[Result]) -> str:
+def _search(study: Study, results: Sequence[Result]) -> str:
+    """Say how learning rates were chosen, and how often at an end of their grid."""
+    grids = {model: study.rates(model) for model in study.models}
+    if all(len(grid) == 1 for grid in grids.values()):
+        return "One learning rate was used for all arms, not searched."
     chosen = {
         (r.spec.model, r.spec.head, r.spec.arm, r.spec.size): r.spec.learning_rate for r in results
     }
-    grids = {model: study.rates(model) for model in study.models}
     count = sum(
         rate in (min(grids[model]), max(grids[model])) for (model, *_), rate in chosen.items()
     )
-    return f"{count} of {len(chosen)} choices fell on an end of the grid, which could be wider."
-
-
-def _range(values: Sequence[int]) -> str:
-    low, high = min(values), max(values)
-    return f"{low}" if low == high else f"{low} to {high}"
+    return (
+        "Learning rates were chosen with one seed of their own, on records that other seeds test "
+        f"on. {count} of {len(chosen)} choices fell on an end of the grid; the log tells what a "
+        "wider one did."
+    )

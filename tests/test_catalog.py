@@ -105,6 +105,9 @@ def test_own_card_is_read(own_card):
         ("records = 3", "records = true", "'records' must be a whole number"),
         ("patients_known = true", "patients_known = 1", "'patients_known' must be true or false"),
         ('folders = ["mine"]', 'folders = "mine"', "'folders' must be a list of texts"),
+        ('folders = ["mine"]', "folders = []", "'folders' must be names of folders, or left out"),
+        ("[500]", "[0]", "'sampling_rates' must be above 0"),
+        ('notes = ""', 'also = ["ptbxl"]', "'also' is 'ptbxl': choose one of ptb-xl, "),
         ("seconds = [10, 10.5]", "seconds = [10]", "'seconds' must be two numbers"),
         ('layout = "challenge"', 'layout = "edf"', r"'layout' is 'edf': choose one of ptb-xl"),
         ('amplitude = "mV"', 'amplitude = "uV"', r"choose one of mV, z-score"),
@@ -118,6 +121,14 @@ def test_wrong_card_is_refused_with_the_fix(own_card, old, new, message):
     assert old in OWN_CARD
     with pytest.raises(UserError, match=message):
         load_card(own_card(OWN_CARD.replace(old, new)))
+
+
+def test_two_cards_of_one_name_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("ECGNB_DATA", str(tmp_path))
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.toml").write_text(OWN_CARD)
+    with pytest.raises(UserError, match=r"'my-hospital' in .*second\.toml is taken"):
+        card("my-hospital")
 
 
 def test_missing_card_file_is_refused(tmp_path):
@@ -150,3 +161,10 @@ def test_find_prefers_the_folder_of_the_version(tmp_path):
     assert find(one, tmp_path) == tmp_path / "ptb-xl"
     (tmp_path / "ptb-xl" / "1.0.3").mkdir()
     assert find(one, tmp_path) == tmp_path / "ptb-xl" / "1.0.3"
+
+
+def test_what_is_joined_with_ones_own_has_no_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("ECGNB_DATA", str(tmp_path))
+    (tmp_path / "card.toml").write_text(OWN_CARD)
+    (tmp_path / "mine").mkdir()
+    assert find(card("my-hospital+ptb-xl"), tmp_path) is None

@@ -1,13 +1,19 @@
 """The command line and the notebooks, as a user meets them."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import papermill
+import psutil
 import pytest
 from typer.testing import CliRunner
 
-from ecgnb import cli, notebook, pages
+from ecgnb import __version__, cli, notebook, pages
 from ecgnb.errors import UserError
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study
@@ -35,6 +41,16 @@ def run(*arguments, **environment):
         (["prepare", "sim-north", "--short", "stretch"], "choose one of pad, drop"),
         (["prepare", "ptb-xl"], "ECGNB_DATA is not set"),
         (["prepare", "ludb"], "ECGNB_DATA is not set"),
+        (
+            ["prepare", "--study", "demo", "--rate", "500"],
+            "which says all that, or rate",
+        ),
+        (
+            ["prepare", "sim-north", "--study", "demo"],
+            "which says all that, or names",
+        ),
+        (["run", "demo", "--shard", "²/5"], "--shard ²/5 is not a share"),
+        (["run", "demo", "--record"], "study demo is not recorded"),
     ],
 )
 def test_mistakes_are_one_sentence_and_status_2(arguments, sentence, monkeypatch, capsys):
@@ -46,6 +62,67 @@ def test_mistakes_are_one_sentence_and_status_2(arguments, sentence, monkeypatch
     printed = capsys.readouterr().err
     assert sentence in printed
     assert printed.count("\n") == 1
+
+
+def test_the_package_is_a_program():
+    command = [sys.executable, "-m", "ecgnb", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"ecgnb {__version__}\n"
+
+
+LONG = """
+title = "Long"
+description = ""
+protocol = "clean"
+seeds = 2
+tuning_seed = 9
+arms = ["scratch"]
+learning_rates = [0.01]
+batch_size = 8
+evaluations = 2
+
+[data]
+rate = 50.0
+seconds = 4.0
+simulated_records = 300
+
+[[pairs]]
+models = ["gru"]
+heads = ["pooled"]
+sizes = [30]
+source = { dataset = "sim-north", label_set = "snomed-all", min_positives = 12 }
+target = { dataset = "sim-south", label_set = "snomed-all", min_positives = 12, updates = 100000 }
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("whom", ["the program", "all its processes, as a terminal"])
+def test_ctrl_c_is_one_sentence_and_waits_for_nobody(whom, tmp_path, cache):
+    """Two trainings of minutes are running."""
+    (tmp_path / "long.toml").write_text(LONG)
+    program = subprocess.Popen(
+        [sys.executable, "-m", "ecgnb", "run", "long.toml", "--workers", "2"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TQDM_DISABLE": "1"},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background, programs begin with their ears closed to it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while len(list(cache.glob("runs/??/.*.claim"))) < 2:
+        assert time.monotonic() < deadline
+        assert program.poll() is None
+        time.sleep(0.1)
+    running = psutil.Process(program.pid).children(recursive=True)
+    (os.kill if whom == "the program" else os.killpg)(program.pid, signal.SIGINT)
+    printed = program.communicate(timeout=60)[1]
+    assert program.returncode == 130
+    assert printed == "ecgnb: stopped; what is finished is kept, run again to go on\n"
+    assert len(running) >= 2
+    assert not psutil.wait_procs(running, timeout=20)[1]
 
 
 def test_data_folder_that_is_not_there(tmp_path):
@@ -84,16 +161,19 @@ def test_plan_and_status_of_recorded_runs():
 @recorded
 def test_generated_pages(tmp_path):
     pages.write_studies(tmp_path)
-    assert "margin is ±0.01" in (tmp_path / "studies.md").read_text()
+    assert "margin is ±0.01" in (tmp_path / "rule.md").read_text()
+    studies = (tmp_path / "studies.md").read_text()
+    assert "100 epochs" in studies
+    assert " 0 updates" not in studies
     pages.write_answer(tmp_path)
-    assert (tmp_path / "answer.md").read_text().startswith("**ResNet1d18**")
+    assert (tmp_path / "answer.md").read_text().startswith("**Choose the network first.** Res")
     assert (tmp_path / "answer.png").stat().st_size > 10_000
 
 
 def test_unknown_parameter_is_an_error():
     study = notebook.open_study({"study": "demo", "In": [], "_": 1, "pages": pages})
     assert study.name == "demo"
-    with pytest.raises(UserError, match="'stdy'; this notebook takes study"):
+    with pytest.raises(UserError, match="'stdy'; a notebook takes study and drive"):
         notebook.open_study({"study": "demo", "stdy": "clinical"})
 
 

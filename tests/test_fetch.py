@@ -619,7 +619,7 @@ def test_killed_and_resumed(server, root):
     server.files["/x.zip"] = big
     server.piece, server.pause = 20_000, 0.05
     card_file(root / "made.toml", a_card(f"{server.url}/x.zip"))
-    command = [sys.executable, "-m", "ecgnb.cli", "fetch", "made"]
+    command = [sys.executable, "-m", "ecgnb", "fetch", "made"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         parts = root / ".ecgnb-fetch" / "made-1" / "parts"

@@ -71,6 +71,21 @@ def test_runs_are_kept_on_drive(colab, cache, tmp_path):
     assert (tmp_path / "drive" / "runs" / "a").read_text() == "kept"
 
 
+def test_runs_that_were_there_before_go_to_drive(colab, cache, tmp_path, capsys):
+    drive = tmp_path / "drive" / "runs"
+    for folder, name in ((cache / "runs" / "ab", "new"), (drive / "cd", "old")):
+        folder.mkdir(parents=True)
+        (folder / f"{name}.npz").write_text(name)
+    hosted.set_up("demo")
+    assert "Runs are lost" in capsys.readouterr().out
+    hosted.set_up("demo", drive=True)
+    assert "Finished runs are kept in" in capsys.readouterr().out
+    assert (cache / "runs").resolve() == drive
+    assert {path.read_text() for path in drive.rglob("*.npz")} == {"new", "old"}
+    hosted.set_up("demo")  # the link is still there
+    assert "Finished runs are kept in" in capsys.readouterr().out
+
+
 def test_unknown_study(colab):
     with pytest.raises(UserError, match="unknown study"):
         hosted.set_up("demon")

@@ -1,16 +1,25 @@
 """Several datasets as one: arrays, tables, labels, and a study that is pre-trained on them."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from test_prepare import FullDisk
 from test_study import TINY
 
+from ecgnb.chapters import data as chapter
+from ecgnb.data import joined
 from ecgnb.data.catalog import card
+from ecgnb.data.cohort import write_hospital
+from ecgnb.data.convert import Options
+from ecgnb.data.joined import join
 from ecgnb.data.labels import LABEL_SETS
+from ecgnb.data.prepare import prepare
 from ecgnb.errors import UserError
 from ecgnb.study.data import fingerprints, missing_datasets, open_dataset, read_labels, read_table
 from ecgnb.study.declare import build_study
+from ecgnb.study.describe import COMMON, counterparts, describe, find_examples
 from ecgnb.study.run import run_study
 
 
@@ -39,6 +48,70 @@ def test_parts_stand_one_behind_the_other():
         assert np.array_equal(own.to_numpy(), rows)
     assert read_table(study, "sim-north+ptb-xl")["record"].equals(whole.table["record"])
     assert fingerprints(study)["sim-north+ptb-xl"] == whole.fingerprint
+
+
+@pytest.fixture
+def hospitals():
+    """Two prepared hospitals."""
+    options = Options(simulated_records=12)
+    return [prepare(name, options) for name in ("sim-north", "sim-south")]
+
+
+@pytest.mark.parametrize("name", ["signals.npy", "records.parquet", "manifest.json"])
+def test_a_damaged_whole_is_joined_again(hospitals, name):
+    whole = join("sim-north+sim-south", hospitals)
+    before = (whole.folder / name).read_bytes()
+    (whole.folder / name).unlink()  # the open map lives on
+    (whole.folder / name).write_bytes(before[: len(before) // 2])
+    again = join("sim-north+sim-south", hospitals)
+    assert (again.folder / name).read_bytes() == before
+    assert np.array_equal(again.signals, np.concatenate([part.signals for part in hospitals]))
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(hospitals, cache, monkeypatch):
+    monkeypatch.setattr(joined, "_CHUNK", 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(joined, "open", FullDisk, raising=False)
+        with pytest.raises(UserError, match=r"No space left on device.*free some space"):
+            join("sim-north+sim-south", hospitals)
+    assert not [path for path in (cache / "prepared").iterdir() if "joined" in path.name]
+    assert len(join("sim-north+sim-south", hospitals).signals) == 24
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "label_set"),
+    [("snomed", COMMON), ("snomed", "unlabelled"), ("text", "unlabelled")],
+)
+def test_the_chapter_on_the_data_reads_every_part(tmp_path, monkeypatch, vocabulary, label_set):
+    """Each part in its own vocabulary, and none where a source is learnt from without labels."""
+    monkeypatch.setenv("ECGNB_DATA", str(tmp_path))
+    write_hospital(tmp_path / "mine", "sim-north", 60, seed=3)
+    header = tmp_path / "mine" / "N00000.hea"
+    header.write_text(header.read_text().replace("#Dx: ", "#Dx: 123,"))
+    (tmp_path / "mine.toml").write_text(
+        f'[mine]\ntitle = "Mine"\nlayout = "challenge"\nvocabulary = "{vocabulary}"\nnotes = "Few."'
+    )
+    study = _study("sim-north")
+    side = replace(study.pairs[0].source, dataset="sim-north+mine", label_set=label_set)
+    study = replace(study, pairs=(replace(study.pairs[0], source=side, min_test_positives=2),))
+    source, target = describe(study)
+    mine = (source.table["dataset"] == "mine").to_numpy()
+    assert source.common[~mine].any().any()
+    assert source.common[mine].any().any() == (vocabulary == "snomed")
+    assert source.labels.empty == (label_set == "unlabelled")
+    assert source.unknown_codes == (["123"] if vocabulary == "snomed" else [])
+    table = counterparts(source, target).set_index("label")
+    alone = counterparts(describe(_study("sim-north"))[0], target).set_index("label")
+    assert (table["source"].dropna() >= alone["source"].dropna()).all()
+    assert (table.at["AF", "source"] > alone.at["AF", "source"]) == (vocabulary == "snomed")
+    assert len(find_examples(study, source, target)) == 4
+    text = chapter.in_short(source, target).data + chapter.awkward(study, source, target).data
+    assert "Mine: Few." in text
+    assert "have 2 positive records or more" in text
+    assert ("without its labels" in text) == (label_set == "unlabelled")
+    assert ("<td>none</td>" in chapter.overview(source, target).data) == source.labels.empty
+    for show in (chapter.show_overlap, chapter.show_prevalence):
+        show(source, target)
 
 
 def test_a_card_of_several():

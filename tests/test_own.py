@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from conftest import WriteRecord
 
-from ecgnb.data import catalog, layouts
+from ecgnb.data import cards, layouts
 from ecgnb.data.catalog import data_root
 from ecgnb.data.cohort import write_hospital
 from ecgnb.data.convert import Options
@@ -47,8 +47,15 @@ def waves(count: int, samples: int = 2000) -> np.ndarray:
     return np.random.default_rng(0).integers(1, 900, (count, samples, 12)).astype(np.int16)
 
 
+def blocks_of_the_page() -> tuple[str, str]:
+    """The card and the study of the page for readers with data of their own."""
+    page = (ROOT / "book" / "own_data.md").read_text()
+    card, declared = (block.partition("```")[0] for block in page.split("```toml\n")[1:])
+    return card, declared
+
+
 def test_every_layout_of_a_card_can_be_read():
-    assert set(catalog.LAYOUTS) == set(LAYOUTS)
+    assert set(cards.LAYOUTS) == set(LAYOUTS)
 
 
 @pytest.mark.parametrize("leads_first", [False, True])
@@ -71,10 +78,7 @@ def test_an_array_and_a_table(root, leads_first, kind):
         {"record": "000004", "reason": "every sample is 0 or missing"}
     ]
     assert np.array_equal(prepared.signals[0], signals[0].T)
-    assert (
-        list(prepared.table["flags"])[3] == "padded unlabelled"
-        or "padded" in prepared.table["flags"].iloc[3]
-    )
+    assert prepared.table["flags"].tolist()[2:4] == ["unlabelled", "padded"]
     assert prepared.table["codes"].iloc[1] == "long-QT"
     assert (prepared.table["sex"] == "female").all()
     folds = prepared.table.groupby("patient")["fold"].nunique()
@@ -119,6 +123,42 @@ def test_what_is_wrong_is_said(root, spoil, message):
             table.to_csv(root / "mine" / "records.csv", index=False)
     write_card(root, "array", "" if spoil == "rate" else "sampling_rates = [100]\n")
     with pytest.raises(UserError, match=message):
+        prepare("mine")
+
+
+@pytest.mark.parametrize(
+    ("folds", "fault"),
+    [
+        (range(10), "holds 0 in a row"),
+        ([*range(1, 10), None], "holds nothing in a row"),
+        ([*range(1, 10), "test"], "holds test in a row"),
+        ([1.5, *range(2, 11)], "holds 1.5 in a row"),
+        ([1, 2, 3, 4, 5] * 2, "never holds 6"),
+    ],
+)
+def test_folds_are_1_to_10_or_left_out(root, folds, fault):
+    (root / "mine").mkdir()
+    np.save(root / "mine" / "signals.npy", waves(10, 1000))
+    table = pd.DataFrame({"AF": [0, 1] * 5, "fold": range(1, 11)}).sample(frac=1, random_state=0)
+    table.to_csv(root / "mine" / "records.csv", index=False)
+    write_card(root, "array", "sampling_rates = [100]\n")
+    assert prepare("mine").table["fold"].tolist() == table["fold"].tolist()
+    table.assign(fold=list(folds)).to_csv(root / "mine" / "records.csv", index=False)
+    with pytest.raises(UserError, match=f"'fold' {fault}; .* 1 to 10, or be left out.*correct"):
+        prepare("mine")
+
+
+def test_what_is_not_in_utf_8_is_named(root, write_record: WriteRecord):
+    table = write_record(root / "mine", "R1").with_name("records.csv")
+    write_card(root, "table")
+    table.write_bytes("record,Müdigkeit\nR1,1\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"records\.csv is not in UTF-8.*correct that file"):
+        prepare("mine")
+    table.write_text("record,Müdigkeit\nR1,1\n", encoding="utf-8")
+    assert prepare("mine").table["codes"].tolist() == ["Müdigkeit"]
+    with open(os.fsencode(root / "mine") + "/Müller.hea".encode("latin-1"), "wb"):
+        pass
+    with pytest.raises(UserError, match=r"the file name Müller.hea in .* rename the file"):
         prepare("mine")
 
 
@@ -204,10 +244,10 @@ def test_a_study_with_another_target(root):
 
 
 def test_the_study_of_the_page_is_one(root, tmp_path):
-    page = (ROOT / "book" / "own_data.md").read_text()
+    card, declared = blocks_of_the_page()
     path = tmp_path / "mine.toml"
-    path.write_text(page.rpartition("```toml\n")[2].partition("```")[0])
-    (root / "my-hospital.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
+    path.write_text(declared)
+    (root / "my-hospital.toml").write_text(card)
     study = load_study(str(path))
     assert study.datasets == ("georgia", "my-hospital")
 
@@ -273,8 +313,28 @@ target = { dataset = "mine", label_set = "own-all", min_positives = 20, updates 
 """
 
 
+def study_of_the_page() -> str:
+    """As on the page, but shorter, from another source and to the hospital of these tests."""
+    text = f"{blocks_of_the_page()[1]}\n[data]\nrate = 50\nseconds = 4\nsimulated_records = 400\n"
+    for said, instead in {
+        "georgia": "sim-north",
+        "my-hospital": "mine",
+        "[0, 1, 2, 3, 4]": "[0, 1]",
+        "[0.001, 0.003, 0.01]": "[0.003]",
+        "evaluations = 15": "evaluations = 4",
+        "updates = 800": "updates = 8",
+        "updates = 300": "updates = 8",
+    }.items():
+        assert said in text
+        text = text.replace(said, instead)
+    return text
+
+
 @pytest.mark.slow
-def test_every_chapter_runs_on_data_of_ones_own(root, tmp_path):
+@pytest.mark.parametrize(
+    ("study", "chapters"), [("small.toml", "*"), ("page.toml", "0[124]*"), ("demo:mine", "00*")]
+)
+def test_every_chapter_runs_on_data_of_ones_own(root, tmp_path, study, chapters):
     """As the page says: a card of four lines, and the name of a study or its file."""
     write_hospital(root / "mine", "sim-south", 400, seed=3)
     headers = sorted((root / "mine").glob("*.hea"))
@@ -286,7 +346,8 @@ def test_every_chapter_runs_on_data_of_ones_own(root, tmp_path):
     )
     write_card(root, "table")
     (tmp_path / "small.toml").write_text(SMALL)
-    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+    (tmp_path / "page.toml").write_text(study_of_the_page())
+    for notebook in sorted((ROOT / "notebooks").glob(f"{chapters}.ipynb")):
         command = [sys.executable, "-m", "papermill", notebook, tmp_path / "out.ipynb"]
-        command += ["-p", "study", "small.toml", "--no-progress-bar"]
+        command += ["-p", "study", study, "--no-progress-bar"]
         subprocess.run(command, cwd=tmp_path, check=True)

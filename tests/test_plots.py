@@ -221,5 +221,5 @@ def test_the_page_of_datasets_names_everything(tmp_path):
 
 
 def test_a_short_record_leaves_no_lead_empty():
-    pieces = plots._pieces(np.ones((12, 500)), 100, 4, "II")
+    pieces = plots._pieces(np.ones((12, 500)), 100, 4)
     assert all(len(part) == 250 for _, _, _, part in pieces[:12])

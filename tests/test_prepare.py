@@ -150,7 +150,7 @@ def test_prepared_once_and_opened_again(
     assert other.fingerprint != first.fingerprint
 
 
-@pytest.mark.parametrize("change", ["record", "signal", "header", "removed"])
+@pytest.mark.parametrize("change", ["record", "signal", "header", "label", "gain", "removed"])
 def test_raw_files_that_changed_are_prepared_again(
     made: Path, made_card: DatasetCard, write_record: WriteRecord, change: str, cache: Path
 ) -> None:
@@ -164,12 +164,16 @@ def test_raw_files_that_changed_are_prepared_again(
         (made / "R0003.dat").write_bytes(held)
     elif change == "header":
         (made / "R0003.hea").write_text((made / "R0003.hea").read_text() + "#Rx: none\n")
+    elif change in ("label", "gain"):  # of equal length
+        old, new = {"label": ("426783006", "164889003"), "gain": ("1000/mV", "2000/mV")}[change]
+        (made / "R0003.hea").write_text((made / "R0003.hea").read_text().replace(old, new))
     else:
         (made / "R0003.hea").unlink()
     second = prepare(made_card)
     assert second.folder == first.folder
-    kept = {"record": 9, "signal": 8, "header": 8, "removed": 7}
-    assert second.manifest["counts"]["kept"] == len(second.signals) == kept[change]
+    kept = {"record": 9, "removed": 7}.get(change, 8)
+    assert second.manifest["counts"]["kept"] == len(second.signals) == kept
+    assert (second.fingerprint != first.fingerprint) == (change != "header")
     assert first.manifest["counts"]["kept"] == (7 if change == "signal" else 8)
     assert left_in(cache) == []
     assert np.asarray(first.signals).any()  # still readable by who had it open
@@ -517,6 +521,8 @@ def test_datasets_that_are_not_there_are_one_sentence(
         prepare("ptb-xl")
     with pytest.raises(UserError, match=r"no dataset 'ptb-xk'\. Did you mean ptb-xl"):
         prepare("ptb-xk")
+    with pytest.raises(UserError, match=r"prepare each of them, .*: ptb-xl cpsc2018"):
+        prepare("ptb-xl+cpsc2018")
     monkeypatch.setenv("ECGNB_DATA", str(raw_root / "nowhere"))
     with pytest.raises(UserError, match="which is not a folder"):
         prepare(made_card)
@@ -800,6 +806,23 @@ def test_a_long_record_gives_every_window(made: Path, made_card: DatasetCard, wr
         assert again.table["fold"].tolist()[4] == named["fold"].tolist()[3]
     with pytest.raises(UserError, match="can be used; the first reason: named by the study"):
         prepare(made_card, options, selection=every.table[every.table["record"] == "R0004#0"])
+
+
+def test_a_name_that_looks_like_a_window_is_a_name(
+    made: Path, made_card: DatasetCard, write_record: WriteRecord
+) -> None:
+    long = np.random.default_rng(0).integers(-500, 500, (2000, 12))
+    write_record(made, "R0001#3")
+    write_record(made, "R0002#1.hea#2", long)
+    expected = ["R0001", "R0001#3", "R0002", "R0002#1.hea#2#0", "R0002#1.hea#2#1", "R0003"]
+    options = Options(every_window=True, antialias=False)
+    every = prepare(made_card, options)
+    assert every.table["record"].tolist()[:6] == expected
+    assert np.array_equal(every.signals[4], long[1000:].T)
+    named = prepare(made_card).table
+    again = prepare(made_card, options, selection=named)
+    assert again.table["record"].tolist() == every.table["record"].tolist()
+    assert np.array_equal(again.signals, every.signals)
 
 
 @pytest.mark.data

@@ -23,8 +23,9 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # Lower may not import higher. The exception class may be used everywhere.
 ORDER = {"errors": 0, "data": 1, "models": 2, "training": 3, "study": 4, "studies": 4}
-ORDER |= {"plots": 5, "display": 5, "prose": 5, "charts": 6, "hospital_charts": 6, "chapters": 7}
-ORDER |= {"notebook": 8, "pages": 8, "hosted": 8, "repository": 8, "cli": 9}
+ORDER |= {"plots": 5, "display": 5, "wording": 5, "prose": 6, "charts": 6, "hospital_charts": 6}
+ORDER |= {"chapters": 7, "notebook": 8, "pages": 8, "hosted": 8, "repository": 8, "cli": 9}
+ORDER |= {"__main__": 10}
 
 MAX_LINES = 300
 

@@ -13,7 +13,7 @@ from ecgnb.chapters import common
 from ecgnb.data.catalog import card
 from ecgnb.data.labels import encode
 from ecgnb.study.compare import compare_arms
-from ecgnb.study.data import recorded_runs, results_root
+from ecgnb.study.data import read_table, recorded_runs, results_root
 from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.progress import open_progress
 from ecgnb.study.scores import Scores
@@ -43,7 +43,8 @@ def test_the_main_pair_is_whole_and_answers_without_data(progress, results):
     gain = compare_arms(STUDY, common.main_pair(STUDY, results, head="pooled"))
     text = prose.answer(gain).data
     for row in gain.itertuples():
-        assert f"{row.records:,} ({row.difference:+.3f})" in text
+        levels = f"{row.second:.3f} to {row.first:.3f}, {row.difference:+.3f}"
+        assert f"{row.records:,} ({levels})" in text
 
 
 @pytest.mark.parametrize(
@@ -58,13 +59,14 @@ def test_every_recorded_run_is_one_of_its_study(name, tmp_path, monkeypatch):
 
 
 def test_five_seeds_test_every_record_once(results):
-    for pair in STUDY.pairs:
+    for dataset in {run.spec.dataset for run in results}:
         tested = {}
         for run in results:
-            if run.spec.dataset == pair.target.dataset:
+            if run.spec.dataset == dataset:
                 tested.setdefault(run.spec.seed % 5, set()).update(run.records)
         for one, other in itertools.combinations(tested.values(), 2):
             assert not one & other
+        assert set().union(*tested.values()) == set(read_table(STUDY, dataset)["record"])
 
 
 def test_an_arm_does_not_beat_itself(results):

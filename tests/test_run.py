@@ -1,8 +1,10 @@
 """The runner: order, estimates, processes, and what runs share."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 import warnings
 from collections import Counter
 from dataclasses import replace
@@ -111,6 +113,22 @@ def test_time_left_is_shown_and_warnings_of_a_process_once(study, capsys):
     assert printed.count("ecgnb: something odd") == 1
     assert " left" in printed
     assert bar.n == 2
+
+
+def _fails_or_goes_on(spec, precision):
+    if spec.seed == 0:
+        raise UserError("no room")
+    time.sleep(600)
+
+
+def test_a_mistake_in_one_process_waits_for_no_other(cache, monkeypatch):
+    study = tiny(arms=["scratch"], sizes=[30], learning_rates=[0.01])
+    monkeypatch.setattr(runner, "_work", _fails_or_goes_on)
+    started = time.monotonic()
+    with pytest.raises(UserError, match="no room"):
+        run_study(study, workers=2, progress=False)
+    assert time.monotonic() - started < 300
+    assert not multiprocessing.active_children()
 
 
 def test_process_reports_warnings_instead_of_printing(study, cache, monkeypatch, capsys):

@@ -7,8 +7,16 @@ from sklearn.metrics import roc_auc_score
 
 from ecgnb.study.compare import with_tests
 from ecgnb.study.resampling import REPLICATES, bootstrap_auroc, weighted_auroc
-from ecgnb.study.statistics import Fold, paired_difference, power, seeds_needed, verdict
+from ecgnb.study.statistics import (
+    DETECTABLE,
+    Fold,
+    paired_difference,
+    power,
+    seeds_needed,
+    verdict,
+)
 from ecgnb.training.metrics import auroc
+from ecgnb.wording import interval_texts, needed_text
 
 
 @pytest.mark.parametrize(
@@ -58,14 +66,14 @@ def test_patients_are_drawn_not_records():
 
 
 def _simulated(rng, seeds, truth=0.0, patients=0.02, luck=0.0, both=0.0):
-    """Five folds of differences with a known truth.
+    """Five folds, or fewer if there are fewer seeds, of differences with a known truth.
 
     `patients`, `luck` and `both` are standard deviations: what the patients of a fold do to all
     seeds, what the training of a seed does, and what a network does on some patients only.
     """
     folds = []
-    for _ in range(5):
-        count = seeds // 5
+    for _ in range(min(seeds, 5)):
+        count = max(seeds // 5, 1)
         shared = rng.normal(0, patients)
         own = rng.normal(0, np.hypot(luck, both), count)
         drawn = rng.normal(0, patients, 200) + rng.normal(0, both, (count, 200))
@@ -86,6 +94,48 @@ def test_intervals_cover_the_truth_at_their_rate(seeds, patients, luck, both):
     ]
     covered = np.mean([one.low < 0.03 < one.high for one in found])
     assert 0.93 <= covered <= 0.97
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4])
+@pytest.mark.parametrize(("patients", "luck"), [(0.02, 0), (0.02, 0.02), (0.01, 0.08)])
+def test_few_seeds_promise_no_more_than_they_keep(seeds, patients, luck):
+    rng = np.random.default_rng(9)
+    found = [paired_difference(_simulated(rng, seeds, 0, patients, luck)) for _ in range(1000)]
+    assert np.mean([one.low < 0 < one.high for one in found]) >= 0.935
+
+
+def test_one_seed_decides_nothing():
+    alone = paired_difference(_simulated(np.random.default_rng(0), 1, truth=0.5))
+    assert alone.verdict == "undecided"
+    assert alone.p == 1
+    assert alone.equivalence_p >= 0.5
+    assert np.isnan(seeds_needed(alone))
+    row = with_tests(pd.DataFrame({"size": [50]}), [alone])
+    assert interval_texts(row) == ["not known"]
+
+
+def test_folds_weigh_alike():
+    folds = _simulated(np.random.default_rng(0), 10)
+    folds[0] = Fold(folds[0].differences[:1], folds[0].replicates[:1])
+    with pytest.raises(ValueError, match="unequal"):
+        paired_difference(folds)
+
+
+def test_two_equal_networks_are_seldom_told_apart_through_the_whole_rule():
+    """From scores to verdict: two networks as good as each other, on patients drawn anew."""
+    rng = np.random.default_rng(10)
+    decided = []
+    for _ in range(100):
+        folds = []
+        for _ in range(5):
+            truth = rng.random((120, 3)) < 0.3
+            common = truth + rng.normal(size=truth.shape)
+            sides = [common + rng.normal(0, 0.7, truth.shape) for _ in range(2)]
+            values = [auroc(truth, side).mean() for side in sides]
+            drawn = [bootstrap_auroc(truth, side, np.arange(120)) for side in sides]
+            folds.append(Fold(np.array([values[0] - values[1]]), (drawn[0] - drawn[1])[None]))
+        decided.append(paired_difference(folds).verdict in {"helps", "harms"})
+    assert np.mean(decided) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / len(decided))
 
 
 def test_a_large_difference_helps_and_its_reverse_harms():
@@ -113,20 +163,30 @@ def test_luck_and_patients_are_told_apart():
 @pytest.mark.parametrize("seeds", [5, 20])
 def test_power_is_the_rate_at_which_a_difference_is_found(seeds):
     rng = np.random.default_rng(4)
-    found = [paired_difference(_simulated(rng, seeds, 0.02, 0.01, 0.02)) for _ in range(600)]
+    found = [paired_difference(_simulated(rng, seeds, DETECTABLE, 0.01, 0.02)) for _ in range(600)]
     rate = np.mean([not one.low < 0 < one.high for one in found])
-    known = paired_difference(_simulated(rng, 200, 0.02, 0.01, 0.02))
-    assert power(known, seeds, 0.02) == pytest.approx(rate, abs=0.06)
+    known = paired_difference(_simulated(rng, 200, DETECTABLE, 0.01, 0.02))
+    assert power(known, seeds) == pytest.approx(rate, abs=0.06)
 
 
 def test_more_seeds_average_luck_out_but_not_patients():
     rng = np.random.default_rng(5)
     lucky = paired_difference(_simulated(rng, 40, patients=0.005, luck=0.05))
-    needed = seeds_needed(lucky)
-    assert needed is not None
+    needed = int(seeds_needed(lucky))
     assert power(lucky, needed) >= 0.8 > power(lucky, needed - 5)
     few_patients = paired_difference(_simulated(rng, 40, patients=0.08, luck=0.01))
-    assert seeds_needed(few_patients) is None
+    assert needed_text(seeds_needed(few_patients)) == "over 200"
+
+
+def test_one_seed_a_fifth_does_not_say_how_many_are_needed():
+    """What a network does on some patients only looks like the patients' part, and is not."""
+    rng = np.random.default_rng(11)
+    once = paired_difference(_simulated(rng, 5, patients=0.005, both=0.03))
+    assert needed_text(seeds_needed(once)) == "not known"
+    often = paired_difference(_simulated(rng, 40, patients=0.005, both=0.03))
+    assert seeds_needed(often) <= 60
+    enough = paired_difference(_simulated(rng, 5, patients=0.001))
+    assert seeds_needed(enough) == 5
 
 
 def test_two_equal_arms_seldom_differ_in_a_family():

@@ -2,27 +2,30 @@
 
 import copy
 import os
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.torch import save_file
+from safetensors.torch import save
 from sklearn.metrics import roc_auc_score
 
 import ecgnb.study.train as trainer
 from ecgnb.data.labels import LABEL_SETS
 from ecgnb.errors import UserError
 from ecgnb.models.build import build_model
+from ecgnb.study import declare
 from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import fingerprints, read_labels, read_table
 from ecgnb.study.declare import build_study, load_study, study_names
 from ecgnb.study.plan import inventory, open_runs, resolver
-from ecgnb.study.progress import open_progress
+from ecgnb.study.progress import open_progress, record_runs
 from ecgnb.study.recorded import write_table
 from ecgnb.study.run import run_study
 from ecgnb.study.spec import RunSpec
@@ -123,12 +126,12 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(done, cache, monkeypatch):
     monkeypatch.setenv("ECGNB_CACHE", str(cache))
     materials = Materials(study, open_store())
     monkeypatch.setattr(checkpoints, "_EVERY_S", 0.0)
-    monkeypatch.setattr(checkpoints, "save_file", saved := Mock(side_effect=_saves_twice()))
+    monkeypatch.setattr(checkpoints, "save", saved := Mock(side_effect=_saves_twice()))
     with pytest.raises(KeyboardInterrupt):
         execute(materials, old.spec)
     path = materials.store.checkpoint(old.key)
     assert path.exists()
-    saved.side_effect = save_file
+    saved.side_effect = save
     execute(materials, old.spec)
     again = materials.store.load(old.key)
     assert np.array_equal(old.predictions, again.predictions)
@@ -139,13 +142,13 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(done, cache, monkeypatch):
 def _saves_twice():
     calls = []
 
-    def save(*given, **named):
+    def saves(*given, **named):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        save_file(*given, **named)
+        return save(*given, **named)
 
-    return save
+    return saves
 
 
 def test_same_spec_same_numbers_bit_for_bit(done, cache, monkeypatch):
@@ -195,6 +198,24 @@ def test_learning_rate_is_the_best_on_validation(done):
         known = replace(cell, source_learning_rate=chosen.source_learning_rate)
         scores = {run.learning_rate: progress.score(run) for run in study.candidates(known)}
         assert scores[chosen.learning_rate] == max(scores.values())
+
+
+def test_what_is_done_counts_while_a_learning_rate_is_open(ran, cache, monkeypatch):
+    """Of two tuning runs one is missing: the other, and the encoders, are there all the same."""
+    shutil.copytree(ran[0], cache)
+    study, progress = tiny(), open_progress(tiny())
+    cell = next(cell for cell in study.cells() if cell.arm == "finetune")
+    chosen = resolver(study, progress.score)(cell).run
+    known = replace(cell, source_learning_rate=chosen.source_learning_rate)
+    lost, kept = study.candidates(known)
+    progress.store.path(lost.key(progress.fingerprints)).unlink()
+    progress = open_progress(study)
+    planned = inventory(study, progress.score)
+    done = pd.Series([run.spec.stage for run in planned if run.done]).value_counts().to_dict()
+    assert done == {"final": 16 - 2, "tune": 16 - 1, "pretrain": 4}
+    found = [result.spec for result in progress.all_done()]
+    assert kept in found
+    assert len(found) == sum(done.values())
 
 
 def test_final_runs_wait_for_their_choices():
@@ -271,6 +292,47 @@ def test_failed_write_is_one_sentence_and_leaves_nothing(done, tmp_path, monkeyp
         store.save(done[0])
     assert store.load(done[0].key) is None
     assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+
+
+# What is longer than a result of the tiny study, and shorter than its weights.
+FULL = """
+import resource
+import warnings
+from dataclasses import replace
+from test_study import tiny
+from ecgnb.errors import UserError
+from ecgnb.study.store import open_store
+from ecgnb.study.train import Materials, execute
+from ecgnb.training import checkpoint
+study = tiny(seeds=[0])
+materials = Materials(study, open_store())
+for name in study.datasets:
+    materials.signals(name)
+checkpoint._EVERY_S = 0.0
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+cells = {cell.arm: replace(cell, source_learning_rate=0.01) for cell in study.cells()}
+with warnings.catch_warnings(record=True) as caught:
+    key = execute(materials, replace(cells["scratch"], learning_rate=0.01))
+print(materials.store.has(key), [str(one.message) for one in caught])
+try:
+    execute(materials, cells["finetune"].pretraining())
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_one_sentence_and_costs_a_checkpoint_at_most(cache, tmp_path):
+    pytest.importorskip("resource", reason="only Linux and macOS limit files")
+    paths = [os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    command = [sys.executable, "-c", FULL]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert "Traceback" not in ended.stderr
+    first, second = ended.stdout.splitlines()
+    assert first.startswith("True ['cannot write to ")
+    assert first.count("a training that is stopped now begins again") == 1
+    assert "(File too large); no finished run is lost: free some space" in second
+    assert len(list(cache.glob("runs/??/*"))) == 1  # the result
 
 
 RUN_TINY = """
@@ -389,11 +451,80 @@ def test_declared_studies_are_sound():
         ({"epochs": 3}, "either epochs, or evaluations"),
         ({"tuning_seed": 1}, "tuning seed"),
         ({"colour": "red"}, "colour"),
+        ({"seeds": "five"}, "'seeds' must be a list of whole numbers"),
+        ({"seeds": 0}, "'seeds' is empty"),
+        ({"batch_size": 0}, "'batch_size' must be at least 1, not 0"),
+        ({"learning_rates": ["0.003"]}, "'learning_rates' must be a list of numbers"),
+        ({"learning_rates": 0.003}, "'learning_rates' must be a list of numbers"),
+        ({"learning_rates": [0]}, "'learning_rates' must be above 0"),
+        ({"arms": ["imagenet"]}, "no weights of ImageNet for gru"),
+        ({"models": ["resnet"], "arms": ["imagenet"]}, "unknown model 'resnet'"),
+        ({"data": {"rate": "50"}}, "'rate' must be a number"),
+        ({"recorded": "no"}, "'recorded' must be true or false"),
+        ({"chapters": 5}, "wrong or missing field"),
+        ({"protocol": "paper"}, "trains whole networks, and the arm linear-probe a head"),
     ],
 )
 def test_mistakes_in_a_study_are_one_sentence(changes, message):
     with pytest.raises(UserError, match=message):
         tiny(**changes)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        (["sizes"], 20, "'sizes' must be a list of whole numbers"),
+        (["sizes"], [], "'sizes' is empty"),
+        (["sizes"], [-1], "'sizes' must be at least 0, not -1"),
+        (["models"], ["resnet"], "unknown model 'resnet'"),
+        (["heads"], ["pooled", "flat"], "unknown head 'flat'; choose pooled or flattened"),
+        (["source"], "sim-north", "'source' must be a table"),
+        (["source", "label_set"], "snomed-al", "did you mean 'snomed-all'"),
+        (["source", "label_set"], "scp-all", "read from scp codes"),
+        (["source", "label_set"], "unlabelled", "gru cannot be pre-trained without labels"),
+        (["target", "label_set"], "unlabelled", "no label set 'unlabelled'"),
+        (["target", "updates"], 0, "the updates of every target"),
+        (["source", "updates"], 0, "of every source that is trained on"),
+        (["target", "min_positives"], "few", "'min_positives' must be a whole number"),
+    ],
+)
+def test_mistakes_in_a_pair_are_one_sentence(where, value, message):
+    table = copy.deepcopy(TINY)
+    part = table["pairs"][0]
+    for name in where[:-1]:
+        part = part[name]
+    part[where[-1]] = value
+    with pytest.raises(UserError, match=message):
+        build_study("tiny", table)
+
+
+def test_a_source_that_nobody_trains_on_needs_no_updates():
+    table = copy.deepcopy(TINY)
+    table["pairs"][0]["source"] |= {"updates": 0}
+    assert build_study("tiny", table, arms=["scratch"]).pairs[0].source.updates == 0
+
+
+def test_a_study_from_a_file_replaces_no_recorded_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path))
+    (tmp_path / "clinical.parquet").write_text("of the published study")
+    package = Path(declare.__file__).parents[1] / "studies"
+    study = load_study(shutil.copy(package / "clinical.toml", tmp_path))
+    assert study.name == "clinical"
+    with pytest.raises(UserError, match="study clinical is not recorded"):
+        record_runs(study)
+    assert (tmp_path / "clinical.parquet").read_text() == "of the published study"
+
+
+def test_a_table_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "results").touch()
+    monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path / "results"))
+    with pytest.raises(UserError, match=r"cannot write to .*ECGNB_RESULTS"):
+        record_runs(tiny(recorded=True))
+
+
+def test_the_other_target_is_one_dataset():
+    with pytest.raises(UserError, match=r"sim-north\+sim-south is several datasets; name one"):
+        load_study("demo:sim-north+sim-south")
 
 
 def test_a_size_larger_than_the_training_set(done):

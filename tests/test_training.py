@@ -286,6 +286,18 @@ def test_a_checkpoint_that_does_not_fit_is_left(spoil, tmp_path):
     assert checkpoint.trained == SCHEDULE.updates
 
 
+def test_a_checkpoint_that_cannot_be_written_ends_no_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_EVERY_S", 0.0)
+    (tmp_path / "full").touch()  # a file, where a folder would have to be
+    given = _data(), _data(seed=1), SCHEDULE
+    one, other = (build_model("gru", "pooled", CLASSES, SAMPLES, 0) for _ in range(2))
+    with pytest.warns(UserWarning, match="a training that is stopped now begins again") as told:
+        fit(one, *given, checkpoint=Checkpoint(tmp_path / "full" / "one.checkpoint", "this"))
+    assert len(told) == 1
+    fit(other, *given)
+    assert _equal(one.state_dict(), other.state_dict())
+
+
 def test_a_checkpoint_is_due_once_a_minute(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])

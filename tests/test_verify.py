@@ -87,6 +87,20 @@ def test_nothing_recorded_is_one_sentence():
         list(verify(build_study("other", STUDY), 1))
 
 
+def test_runs_of_another_declaration_are_not_passed_over(study):
+    """With other batches each recorded run has another key: nothing could be checked."""
+    other = dataclasses.replace(study, batch_size=9)
+    with pytest.raises(UserError, match=r"none of the 8 recorded runs belongs to study small"):
+        list(verify(other, sample=1))
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(study, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(UserError, match=r"cannot write to .*Not a directory.*ECGNB_CACHE"):
+        list(verify(study, sample=1))
+
+
 def test_nothing_is_left_behind(study, tmp_path, monkeypatch):
     monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "cache"))
     list(verify(study, sample=1))

@@ -14,15 +14,20 @@ from ecgnb.chapters import common
 from ecgnb.chapters.common import named, network
 from ecgnb.models import MODELS
 from ecgnb.models.build import build_model
-from ecgnb.prose import joined
 from ecgnb.study.compare import compare_gains
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.scores import Scores
-from ecgnb.study.statistics import LEVEL
+from ecgnb.study.statistics import LEVEL, VERDICTS
+from ecgnb.wording import at_sizes, interval_texts, joined, p_texts, seeds_of, signed, standing
 
 # A gain that is larger than another's profits more.
-_WORDS = {"helps": "more", "harms": "less", "equivalent": "as much", "undecided": "undecided"}
+_WORDS = {
+    "helps": "**more**",
+    "harms": "**less**",
+    "equivalent": "**as much**",
+    "undecided": "**undecided**",
+}
 
 
 def families(study: Study, results: Sequence[Result]) -> pd.DataFrame:
@@ -36,7 +41,8 @@ def families(study: Study, results: Sequence[Result]) -> pd.DataFrame:
         against flattened).
     """
     cells = {(c.model, c.head, c.size): c for c in Scores(study, results).cells if c.source}
-    reference = next(model for model in study.models if MODELS[model].family == "CNN")
+    convolutional = [model for model in study.models if MODELS[model].family == "CNN"]
+    reference = convolutional[0] if convolutional else ""
     pairs = []
     for (model, head, size), cell in cells.items():
         if MODELS[model].family != "RNN":
@@ -46,29 +52,75 @@ def families(study: Study, results: Sequence[Result]) -> pd.DataFrame:
         if head == "flattened" and (model, "pooled", size) in cells:
             pairs.append((cells[model, "pooled", size], cell))
     table = compare_gains(study, results, pairs)
-    if not len(table):
-        return table
     same = table["model"] == table["other_model"]
     return table.assign(question=same.map({True: "head", False: "architecture"}))
 
 
-def families_answer(study: Study, table: pd.DataFrame) -> Markdown:
-    """State whether convolutional networks profit more, and what the head has to do with it."""
+def families_answer(study: Study, table: pd.DataFrame, gain: pd.DataFrame) -> Markdown:
+    """State whether convolutional networks profit more, and what the head has to do with it.
+
+    Parameters
+    ----------
+    study : Study
+    table : DataFrame
+        From `families`.
+    gain : DataFrame
+        From `ecgnb.study.compare.compare_arms`.
+    """
+    if not len(table):
+        return Markdown("This study has no two networks that differ in family or in head alone.")
+    records = gain.groupby("size")["records"].first()
+    table = table.assign(records=table["size"].map(records))
     lines = []
-    for (model, head, other, other_head), rows in table.groupby(
-        ["model", "head", "other_model", "other_head"], sort=False
-    ):
-        counts = [
-            f"{'profits ' * (name != 'undecided')}**{_WORDS[str(name)]}** at {count}"
-            for name, count in rows["verdict"].value_counts(sort=False).items()
-        ]
-        span = [f"{row.difference:+.3f}" for row in rows.itertuples()]
-        lines.append(
-            f"**{network(str(model), str(head))} against {network(str(other), str(other_head))}:** "
-            f"{joined(counts)} of {len(rows)} sizes. Its gain less the other's, from the smallest "
-            f"training set to the largest: {joined(span)}."
-        )
-    return Markdown("\n\n".join(lines))
+    for question, asked in table.groupby("question", sort=False):
+        groups = asked.groupby(["model", "head", "other_model", "other_head"], sort=False)
+        lines.append(_ASKED[str(question)] + _tally(asked))
+        for (model, head, other, other_head), rows in groups:
+            parts = [
+                f"{_WORDS[verdict]} with {joined(at_sizes(rows[rows['verdict'] == verdict]))}"
+                for verdict in VERDICTS
+                if (rows["verdict"] == verdict).any()
+            ]
+            lines.append(
+                f"- {network(str(model), str(head))} against "
+                f"{network(str(other), str(other_head))}: {'; '.join(parts)} training records."
+            )
+        lines.append("")
+    names = [
+        f"{network(row['model'], row['head'])} against "
+        f"{network(row['other_model'], row['other_head'])} with {row['records']:,}"
+        for row in table.to_dict("records")
+    ]
+    lines.append(
+        "In brackets stands the gain of the first network from fine-tuning less that of the "
+        f"second, in macro AUROC ({seeds_of(table)}). {standing(table, names)}"
+    )
+    return Markdown("\n".join(lines))
+
+
+_ASKED = {
+    "architecture": "**Do convolutional networks profit more than recurrent ones?** ",
+    "head": "**Does a pooled head profit more than the published, flattened one?** The flattened "
+    "head sees every time step, holds most of the weights, and is thrown away at transfer. ",
+}
+
+
+def _tally(rows: pd.DataFrame) -> str:
+    """Answer yes or no, from the counts of the verdicts."""
+    counts = {name: int((rows["verdict"] == name).sum()) for name in VERDICTS}
+    more, less, rest = counts["helps"], counts["harms"], counts["equivalent"] + counts["undecided"]
+    if more and not less:
+        word = "Yes, where it can be told"
+    elif less and not more:
+        word = "No, the reverse, where it can be told"
+    elif more and less:
+        word = "Not in general"
+    else:
+        word = "It cannot be told"
+    return (
+        f"{word}: more in {more}, less in {less} of {len(rows)} comparisons, the same or undecided "
+        f"in {rest}.\n"
+    )
 
 
 def families_table(table: pd.DataFrame, gain: pd.DataFrame) -> pd.DataFrame:
@@ -79,12 +131,10 @@ def families_table(table: pd.DataFrame, gain: pd.DataFrame) -> pd.DataFrame:
             "network": named(table["model"], table["head"]),
             "against": named(table["other_model"], table["other_head"]),
             "records": table["size"].map(records).map("{:,}".format),
-            "difference of gains": table["difference"].map("{:+.3f}".format),
-            f"{LEVEL:.0%} interval": [
-                f"{row.low:+.3f} to {row.high:+.3f}" for row in table.itertuples()
-            ],
-            "profits": table["verdict"].map(_WORDS),
-            "p (Holm)": table["p_holm"].map("{:.3f}".format),
+            "difference of gains": table["difference"].map(signed),
+            f"{LEVEL:.0%} interval": interval_texts(table),
+            "profits": table["verdict"].map(lambda verdict: _WORDS[verdict].strip("*")),
+            "p (Holm)": p_texts(table),
             "seeds": table["seeds"],
         }
     )

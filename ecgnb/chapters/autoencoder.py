@@ -6,30 +6,33 @@ No number of ours in them is typed; whoever changes the runs changes the text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
 from ecgnb.chapters import common
+from ecgnb.chapters.collapse import Collapse, collapse_answer
 from ecgnb.data.catalog import card
 from ecgnb.models import MODELS
-from ecgnb.prose import joined, seeds_of
-from ecgnb.study.compare import arm_means, compare_arms, with_tests
+from ecgnb.study.compare import arm_means, compare_arms
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
-from ecgnb.study.scores import Scores
 from ecgnb.study.statistics import LEVEL, MARGIN
 from ecgnb.training.arms import ARMS
 from ecgnb.training.task import UNLABELLED
+from ecgnb.wording import at_sizes, interval_texts, joined, p_texts, seeds_of, signed, standing
 
 PUBLISHED = {"nothing": (0.843, 0.831, 0.543), "the autoencoder": (0.857, 0.843, 0.835)}
 """Mean F1 of Jang et al. (2021) with 100, 50 and 25 % of the training set."""
 
 _SHARES, _NEAR = (1.0, 0.5, 0.25), 0.05
 _IMAGES = "efficientnet-lite0"
-_WORDS = {"helps": "**helps**", "harms": "**harms**", "equivalent": "makes **no difference**"}
+_WORDS = {
+    "helps": "**helps**",
+    "harms": "**harms**",
+    "equivalent": "makes **no difference**",
+    "undecided": "is **undecided**",
+}
 
 
 def beginning(model: str, arm: str, taught: str) -> str:
@@ -65,7 +68,7 @@ def gains(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        See `ecgnb.study.compare.compare_arms`, with ``beginning``.
+        See `ecgnb.study.compare.compare_arms`, with ``beginning`` and ``arm``, a family for each.
     """
     budget = study.pairs[0].target.updates
     chosen = [run for run in results if run.spec.updates == budget]
@@ -74,22 +77,69 @@ def gains(study: Study, results: Sequence[Result]) -> pd.DataFrame:
         table = compare_arms(study, chosen, arm, metric="f1")
         if len(table):
             cells = zip(table["model"], table["taught"], strict=True)
-            tables.append(table.assign(beginning=[beginning(m, arm, t) for m, t in cells]))
+            names = [beginning(model, arm, taught) for model, taught in cells]
+            tables.append(table.assign(beginning=names, arm=arm))
     return pd.concat(tables, ignore_index=True)
+
+
+def advice(table: pd.DataFrame) -> str:
+    """Say which beginnings are worth it, and what a network for photographs is worth beside."""
+    better, rest, lines = [], [], []
+    for name, rows in table.groupby("beginning", sort=False):
+        where = {
+            verdict: joined([f"{records:,}" for records in some["records"]])
+            for verdict, some in rows.groupby("verdict")
+        }
+        worse = f" (worse at {where['harms']})" if "harms" in where else ""
+        if "helps" in where:
+            better.append(f"{_article(str(name))} at {where['helps']} labelled ECGs{worse}")
+        else:
+            rest.append(f"{_article(str(name))}{worse}")
+    if better:
+        lines.append(f"Better beginnings than nothing were {joined(better)}.")
+    if rest:
+        lines.append(f"Not shown to be better at any number of labelled ECGs: {joined(rest)}.")
+    most = table[table["records"] == table["records"].max()]
+    other = most["model"] == _IMAGES
+    if other.any() and not other.all():
+        lines.append(
+            f"At {most['records'].iloc[0]:,}, the network on spectrograms reaches a mean F1 of "
+            f"{most.loc[other, 'first'].iloc[0]:.3f} after photographs, the other one "
+            f"{most.loc[~other, 'second'].iloc[0]:.3f} from nothing."
+        )
+    return f"**In short.** {' '.join(lines)}"
 
 
 def gains_answer(table: pd.DataFrame) -> list[str]:
     """State for every beginning where it helps."""
     lines = []
     for name, rows in table.groupby("beginning", sort=False):
-        parts = []
-        for verdict in ("helps", "harms", "equivalent", "undecided"):
-            some = rows[rows["verdict"] == verdict]
-            if len(some):
-                sizes = joined([f"{r.records:,} ({r.difference:+.3f})" for r in some.itertuples()])
-                parts.append(f"{_WORDS.get(verdict, 'is **undecided**')} with {sizes} records")
-        lines.append(f"To begin with {_article(str(name))} {joined(parts)}.")
+        sizes = {
+            verdict: f"with {joined(at_sizes(rows[rows['verdict'] == verdict]))} records"
+            for verdict in _WORDS
+            if (rows["verdict"] == verdict).any()
+        }
+        (first, at), *rest = sizes.items()
+        parts = [f"Beginning with {_article(str(name))} {_WORDS[first]} {at}"]
+        parts += [f"{at} it {_WORDS[verdict]}" for verdict, at in rest]
+        lines.append(f"{'; '.join(parts)}.")
     return lines
+
+
+def _standing(table: pd.DataFrame) -> str:
+    """Say which verdicts would not stand after Holm's correction, family by family."""
+    lines = []
+    families = table.groupby("arm", sort=False)
+    for _, rows in families:
+        names = [
+            f"{_article(str(row['beginning']))} with {row['records']:,} records"
+            for row in rows.to_dict("records")
+        ]
+        text = standing(rows, names)
+        if text and len(families) > 1:
+            text = f"{MODELS[rows['model'].iloc[0]].title}: {text[0].lower()}{text[1:]}"
+        lines.append(text)
+    return " ".join(filter(None, lines))
 
 
 def _article(name: str) -> str:
@@ -97,99 +147,17 @@ def _article(name: str) -> str:
     return f"{of} ({kind})" if of else name
 
 
-@dataclass(frozen=True)
-class Collapse:
-    """One training size with fewer and with more updates, from scratch.
-
-    Attributes
-    ----------
-    records, few, many : int
-        Training records, and the two numbers of updates.
-    table : DataFrame
-        One row, the columns of `ecgnb.study.compare.with_tests`: more updates less fewer; and
-        ``few_mean``, ``many_mean``, and ``pretrained``, the mean F1 after the autoencoder with few.
-    """
-
-    records: int
-    few: int
-    many: int
-    table: pd.DataFrame
-
-
-def collapses(study: Study, results: Sequence[Result]) -> list[Collapse]:
-    """Compare training from scratch with as many updates, and with as many epochs, as with all.
-
-    That is the question of the published collapse: with a quarter of the records, the same number
-    of epochs is a quarter of the updates.
-    """
-    scores = Scores(study, results, "f1")
-    many = study.pairs[0].target.updates
-    found = []
-    for cell in scores.cells:
-        if cell.source or cell.budget >= many:
-            continue
-        rich = [one for one in scores.cells if _same_but_budget(one, cell) and one.budget == many]
-        few_runs = scores.of(cell, "scratch")
-        if not rich or not few_runs:
-            continue
-        difference = scores.contrast([(1.0, scores.of(rich[0], "scratch")), (-1.0, few_runs)])
-        if difference is None:
-            continue
-        means = {
-            name: np.mean([run.facts["f1"] for run in runs.values()])
-            for name, runs in (("few_mean", few_runs), ("many_mean", scores.of(rich[0], "scratch")))
-        }
-        after = [
-            run.facts["f1"]
-            for run in results
-            if run.spec.arm == "finetune"
-            and run.spec.source_label_set == UNLABELLED
-            and (run.spec.size, run.spec.updates) == (cell.size, cell.budget)
-        ]
-        means["pretrained"] = np.mean(after) if after else np.nan
-        records = next(iter(few_runs.values())).facts["train_records"]
-        found.append(
-            Collapse(records, cell.budget, many, with_tests(pd.DataFrame([means]), [difference]))
-        )
-    return found
-
-
-def _same_but_budget(one: object, other: object) -> bool:
-    return {**vars(one), "budget": 0} == {**vars(other), "budget": 0}
-
-
-def collapse_answer(found: Sequence[Collapse]) -> list[str]:
-    """Answer whether the published collapse is want of records or want of updates."""
-    lines = []
-    for one in found:
-        row = one.table.iloc[0]
-        cause = {
-            "helps": "what is missing there is **optimisation**, at least in part",
-            "equivalent": "more updates change nothing: what is missing is **records**",
-            "harms": "more updates make it worse: what is missing is **records**",
-        }.get(str(row["verdict"]), "whether more updates would help is **undecided**")
-        lines.append(
-            f"With {one.records:,} records and as many epochs as with all, {one.few} updates, the "
-            f"network from nothing reaches a mean F1 of {row['few_mean']:.3f}; with as many "
-            f"updates, {one.many}, it reaches {row['many_mean']:.3f} "
-            f"({row['difference']:+.3f}, {row['low']:+.3f} to {row['high']:+.3f}): {cause}. From "
-            f"the autoencoder, the {one.few} updates reach {row['pretrained']:.3f}."
-        )
-    return lines
-
-
 def answer(study: Study, table: pd.DataFrame, found: Sequence[Collapse]) -> Markdown:
     """State what each beginning is worth, and what the collapse is."""
-    lines = gains_answer(table)
-    tested = table["tested"].max()
-    lines.append(
+    evidence = (
         "In brackets stands the difference of mean F1 over the rhythms, each network against the "
-        f"same network from nothing ({seeds_of(table)} seeds, {tested:,} test records in all). "
-        f"Verdicts rest on {LEVEL:.0%} intervals, and inside ±{MARGIN:g} a difference does not "
-        "matter."
+        f"same network from nothing ({seeds_of(table)}, {table['tested'].max():,} test records in "
+        f"all). Verdicts rest on {LEVEL:.0%} intervals. Inside ±{MARGIN:g} a difference does not "
+        "matter: the margin for macro AUROC, the same number applied to F1."
     )
     seen = _published_collapse(study, found, int(table["records"].max()))
-    return Markdown("\n\n".join([*lines[:-1], *collapse_answer(found), *seen, lines[-1]]))
+    lines = [advice(table), *gains_answer(table), *collapse_answer(found), *seen]
+    return Markdown("\n\n".join([*lines, f"{evidence} {_standing(table)}".strip()]))
 
 
 def _published_collapse(study: Study, found: Sequence[Collapse], whole: int) -> list[str]:
@@ -211,7 +179,7 @@ def levels_text(study: Study, table: pd.DataFrame) -> tuple[str, str]:
     target = card(study.pairs[0].target.dataset).short_title
     caption = (
         f"Mean F1 over the rhythms of {target} by number of training records, with {LEVEL:.0%} "
-        f"intervals over seeds and patients ({seeds_of(table)} seeds). Thresholds were chosen on "
+        f"intervals over seeds and patients ({seeds_of(table)}). Thresholds were chosen on "
         "validation."
     )
     parts = [
@@ -244,10 +212,10 @@ def gains_table(table: pd.DataFrame) -> pd.DataFrame:
         {
             "begins with": rows["beginning"],
             "records": rows["records"].map("{:,}".format),
-            "difference of mean F1": rows["difference"].map("{:+.3f}".format),
-            f"{LEVEL:.0%} interval": [f"{r.low:+.3f} to {r.high:+.3f}" for r in rows.itertuples()],
+            "difference of mean F1": rows["difference"].map(signed),
+            f"{LEVEL:.0%} interval": interval_texts(rows),
             "verdict": rows["verdict"],
-            "p (Holm)": rows["p_holm"].map("{:.3f}".format),
+            "p (Holm)": p_texts(rows),
             "with it": rows["first"].map("{:.3f}".format),
             "from nothing": rows["second"].map("{:.3f}".format),
             "seeds": rows["seeds"],

@@ -6,17 +6,18 @@ No number in them is typed; whoever changes the runs changes the text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import pandas as pd
 from IPython.display import Markdown
 
 from ecgnb.data.catalog import card
 from ecgnb.models import MODELS
-from ecgnb.prose import seeds_of
 from ecgnb.study.grid import Pair, Side, Study
 from ecgnb.study.result import Result
+from ecgnb.study.scores import cell_of
 from ecgnb.study.statistics import LEVEL, MARGIN
+from ecgnb.wording import seeds_of, signed, spread
 
 
 def network(model: str, head: str) -> str:
@@ -62,13 +63,13 @@ def gains_text(study: Study, comparison: pd.DataFrame) -> tuple[str, str]:
     """Compute the caption and the alternative text of the figure of gains by head."""
     caption = (
         f"{places(study)}. Macro AUROC of the fine-tuned network less that of the network trained "
-        f"from scratch, with {LEVEL:.0%} intervals ({seeds_of(comparison)} seeds; "
+        f"from scratch, with {LEVEL:.0%} intervals ({seeds_of(comparison)}; "
         f"{comparison['tested'].max():,} test records in all). The band is the margin of "
         f"±{MARGIN:g}, inside which a difference does not matter."
     )
     parts = [
-        f"{network(row['model'], row['head'])} at {row['records']}: {row['difference']:+.3f}, "
-        f"{row['low']:+.3f} to {row['high']:+.3f}"
+        f"{network(row['model'], row['head'])} at {row['records']}: {signed(row['difference'])}, "
+        f"{signed(row['low'])} to {signed(row['high'])}"
         for row in comparison.to_dict("records")
     ]
     return caption, f"Gain from fine-tuning. {'; '.join(parts)}."
@@ -94,10 +95,11 @@ def as_list(lines: Sequence[str]) -> Markdown:
 def limits(study: Study, results: Sequence[Result]) -> list[str]:
     """Say what no comparison on the first pair of a study can tell."""
     target = card(study.pairs[0].target.dataset)
-    seeds = {run.spec.seed for run in results}
+    runs = pd.DataFrame([(*astuple(cell_of(run.spec)), run.spec.arm) for run in results])
+    seeds = spread(runs.value_counts().tolist())
     simulated = "These ECGs are simulated: the page shows the method at work, not patients."
     return [
-        f"One source and one target, {places(study)}, and {len(seeds)} seeds.",
+        f"One source and one target, {places(study)}, and {seeds} seeds.",
         simulated if target.simulated else "",
         ""
         if target.patients_known

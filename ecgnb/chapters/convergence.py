@@ -5,41 +5,61 @@ No number in them is typed; whoever changes the runs changes the text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
 from ecgnb.chapters import common
-from ecgnb.chapters.common import network, places
-from ecgnb.prose import joined
+from ecgnb.chapters.common import named, network, places
+from ecgnb.study.convergence import median_time
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.statistics import LEVEL, MARGIN
 from ecgnb.training.arms import ARMS
+from ecgnb.wording import joined, p_text, spread
 
 
 def convergence_answer(summary: pd.DataFrame, costs: pd.DataFrame) -> Markdown:
-    """State for each network how much sooner fine-tuning is as good as training from scratch."""
-    lines = []
+    """State for each network whether fine-tuning is sooner as good as training from scratch."""
+    lines = [
+        f"{_verdicts(summary)} The level to reach is the macro AUROC on validation that "
+        f"training from scratch has at its best, on average over seeds, less {MARGIN:g}. *Yes* "
+        f"means beyond chance, after Holm's correction for all {len(summary)} comparisons."
+    ]
     for (model, head), rows in summary.groupby(["model", "head"], sort=False):
-        sooner = rows[(rows["p"] < 1 - LEVEL) & (rows["saved"] > 0)]
-        later = rows[(rows["p"] < 1 - LEVEL) & (rows["saved"] < 0)]
+        here = costs[(costs["model"] == model) & (costs["head"] == head)]
         lines.append(
             f"**{network(str(model), str(head))}.** Of the updates that training from scratch "
-            f"needs for the same level, fine-tuning {_saved(rows)}. It is "
-            f"sooner beyond chance at {len(sooner)} of {len(rows)} sizes"
-            f"{f', and later at {len(later)}' if len(later) else ''}. "
-            + _paid(costs[(costs["model"] == model) & (costs["head"] == head)])
+            f"needs for the level, fine-tuning {_saved(rows)}. {_paid(here)}"
         )
     return Markdown("\n\n".join(lines))
+
+
+def _verdicts(summary: pd.DataFrame) -> str:
+    """Answer yes or no, with the networks and sizes that it holds for."""
+    names = pd.Series(named(summary["model"], summary["head"]), index=summary.index)
+    beyond = summary["p_holm"] < 1 - LEVEL
+    texts = []
+    for word, wanted in (("yes", summary["saved"] > 0), ("later", summary["saved"] < 0)):
+        sizes = summary["records"][beyond & wanted].map("{:,}".format).groupby(names, sort=False)
+        found = [f"for {name} at {joined(list(some))}" for name, some in sizes]
+        texts += [f"**{word}** {joined(found)} training records"] if found else []
+    shown = set(names[beyond])
+    never = [name for name in names.unique() if name not in shown]
+    rest = ["at the other sizes"] if (~beyond & names.isin(shown)).any() else []
+    rest += [f"for {joined(never)}"] if never else []
+    texts += [f"**not shown** {', nor '.join(rest)}"] if rest else []
+    text = "; ".join(texts)
+    return f"**{text[2].upper()}{text[3:]}."
 
 
 def _saved(rows: pd.DataFrame) -> str:
     """Say at which numbers of training records updates are saved, and at which more are needed."""
     texts = []
-    for wanted, verb, rest in ((True, "saves", ""), (False, "needs", " more")):
+    for wanted, verb, rest in ((True, "saves on average", ""), (False, "needs", " more")):
         chosen = rows[(rows["saved"] >= 0) == wanted]
         shares = zip(chosen["saved"].abs(), chosen["records"], strict=True)
         parts = [f"{share:.0%}{rest} at {records:,}" for share, records in shares]
@@ -49,34 +69,44 @@ def _saved(rows: pd.DataFrame) -> str:
 
 
 def _paid(costs: pd.DataFrame) -> str:
-    targets = costs["targets"].min()
-    if np.isinf(targets):
+    """Say after how many targets a pre-training has saved what it cost, over the sizes."""
+    never = np.isinf(costs["targets"])
+    if never.all():
         return "The updates saved never pay for the pre-training."
-    return f"At best, the pre-training has paid for itself after {np.ceil(targets):,.0f} targets."
+    targets = spread(np.ceil(costs.loc[~never, "targets"]).astype(int).tolist())
+    text = f"By these means, the pre-training pays for itself after {targets} targets"
+    if "to" in targets:
+        text += ", depending on the number of training records"
+    sizes = [f"{records:,}" for records in costs.loc[never, "records"]]
+    return f"{text}{f'; never at {joined(sizes)}' if sizes else ''}."
 
 
 def convergence_table(summary: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate medians, tests and costs, a row a network and size."""
+    """Tabulate times, tests and costs, a row a network and size."""
+
+    def both(name: str, value: str, write: Callable[[Any], str]) -> dict[str, pd.Series]:
+        sides = {"scratch": "from scratch", "other": "fine-tuned"}
+        return {
+            f"{name}, {title}": summary[f"{side}_{value}"].map(write)
+            for side, title in sides.items()
+        }
+
+    interval = [
+        f"{low:.0f} to {high:.0f}"
+        for low, high in zip(summary["low"], summary["high"], strict=True)
+    ]
     return pd.DataFrame(
         {
-            "network": [
-                network(m, h) for m, h in zip(summary["model"], summary["head"], strict=True)
-            ],
+            "network": named(summary["model"], summary["head"]),
             "records": summary["records"].map("{:,}".format),
-            "from scratch": summary["scratch"].map(_updates),
-            "fine-tuned": summary["other"].map(_updates),
-            "seconds": [
-                f"{one:.0f} and {other:.0f}"
-                for one, other in zip(
-                    summary["scratch_seconds"], summary["other_seconds"], strict=True
-                )
-            ],
-            "saved": summary["saved"].map("{:+.0%}".format),
-            "never reached": [
-                f"{never} of {seeds}"
-                for never, seeds in zip(summary["never"], summary["seeds"], strict=True)
-            ],
-            "log-rank p": summary["p"].map("{:.3f}".format),
+            "seeds": summary["seeds"],
+            **both("median updates", "median", _updates),
+            **both("never reached", "never", str),
+            **both("mean updates", "mean", "{:.0f}".format),
+            "saved (means)": summary["saved"].map("{:+.0%}".format),
+            "updates saved, interval": interval,
+            "p (Holm)": summary["p_holm"].map(p_text),
+            **both("seconds", "seconds", "{:.0f}".format),
             "TFLOP saved a target": (costs["saved_gflop"] / 1e3).map("{:+.1f}".format),
             "TFLOP of pre-training": (costs["pretraining_gflop"] / 1e3).map("{:.1f}".format),
             "targets to break even": costs["targets"].map(
@@ -94,15 +124,14 @@ def times_text(study: Study, times: pd.DataFrame) -> tuple[str, str]:
     """Compute the caption and the alternative text of the figure of updates."""
     caption = (
         f"{places(study)}. Updates until the validation AUROC comes within {MARGIN:g} of the best "
-        "that training from scratch reaches with the same seed. Lines join medians; open marks are "
-        "runs that never do, at their last update."
+        "that training from scratch reaches on average. Lines and bars are medians, none where "
+        "over half of the runs never get there; open marks are such runs, at their last update."
     )
     groups = times.groupby(["model", "head", "arm", "size"], sort=False)
-    medians = groups.agg({"updates": "median", "records": "mean"}).reset_index()
     parts = [
-        f"{network(str(row.model), str(row.head))} {ARMS[str(row.arm)].title} at "
-        f"{row.records:.0f}: {row.updates:.0f}"
-        for row in medians.itertuples()
+        f"{network(str(model), str(head))} {ARMS[str(arm)].title} at "
+        f"{runs['records'].mean():.0f}: {_updates(median_time(runs))}"
+        for (model, head, arm, _), runs in groups
     ]
     return caption, f"Median updates. {'; '.join(parts)}."
 
@@ -116,6 +145,10 @@ def limits(study: Study, results: Sequence[Result]) -> Markdown:
         "training.",
         "The learning rate rises and falls over a fixed number of updates, and each arm has its "
         "own: a shorter schedule might be as good and reach the level sooner.",
+        "A run that never reaches the level counts with its last update, which is too early: what "
+        "is saved on average is saved up to there.",
+        "The test rests on the fifths of the patients, five at most, however many seeds there are. "
+        "It finds large savings only: *not shown* does not mean that nothing is saved.",
         "The cost counts one pre-training; the search for its learning rate comes on top.",
     ]
     return common.as_list(lines)

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
-from ecgnb.data.labels import full_name, unknown_codes
+from ecgnb.data.labels import full_name
 from ecgnb.data.records import LEADS
 from ecgnb.data.splits import target_split
 from ecgnb.display import as_table, show
-from ecgnb.plots import draw_ecg, draw_overlap
+from ecgnb.plots import draw_ecg, draw_overlap, draw_prevalence
 from ecgnb.study.describe import (
     COMMON,
     Described,
@@ -26,12 +26,13 @@ from ecgnb.study.describe import (
     shares,
 )
 from ecgnb.study.grid import Study
-from ecgnb.training.metrics import MIN_TEST_POSITIVES, eligible
+from ecgnb.training.metrics import eligible
 
 _NOT_COMPARABLE = (
     f"None of the codes of one of the two has a class in the common label set {COMMON}, so their "
     "labels cannot be compared. Codes of one's own can, where they have the names of its classes."
 )
+_UNLABELLED = "The source is learnt from without its labels: only what ECGs look like carries over."
 
 
 def counterparts_table(source: Described, target: Described) -> HTML:
@@ -42,8 +43,10 @@ def counterparts_table(source: Described, target: Described) -> HTML:
     return as_table(table.rename(columns={"target": target.name, "source": source.name}))
 
 
-def names_table(side: Described) -> HTML:
-    """Show the labels of a dataset with their full names and their records."""
+def names_table(side: Described) -> HTML | Markdown:
+    """Show the labels of a dataset with their full names and their records, if it has any."""
+    if side.labels.empty:
+        return Markdown(_UNLABELLED)
     counts = side.labels.sum().sort_values(ascending=False, kind="stable")
     return as_table(
         pd.DataFrame(
@@ -66,12 +69,16 @@ def overview(source: Described, target: Described) -> HTML:
         "patients": [f"{side.table['patient'].nunique():,}" for side in sides],
         "women": [_women(side) for side in sides],
         "age, median (quartiles)": [_quartiles(side.table["age"]) for side in sides],
-        "labels learnt": [f"{side.labels.shape[1]} of {side.side.label_set}" for side in sides],
+        "labels learnt": [_learnt(side) for side in sides],
         "labels a record, mean": [f"{side.labels.sum(axis=1).mean():.1f}" for side in sides],
         "licence": [side.card.licence for side in sides],
     }
     table = pd.DataFrame(rows, index=[side.name for side in sides]).T
     return as_table(table.rename_axis("").reset_index(), wrap=True)
+
+
+def _learnt(side: Described) -> str:
+    return "none" if side.labels.empty else f"{side.labels.shape[1]} of {side.side.label_set}"
 
 
 def _quartiles(values: pd.Series) -> str:
@@ -134,6 +141,8 @@ def _size(side: Described) -> str:
 
 def _carried(source: Described, target: Described) -> str:
     table = counterparts(source, target)
+    if source.labels.empty:
+        return f"The target has {len(table)} labels. {_UNLABELLED}"
     enough = source.side.min_positives
     known = table[table["source"].fillna(0) >= enough]
     rare = table[table["source"].fillna(enough) < enough]
@@ -173,17 +182,24 @@ def ages_text(source: Described, target: Described) -> tuple[str, str]:
     return caption, "Ages, median and quartiles. " + "; ".join(groups) + "."
 
 
-def prevalence_text(source: Described, target: Described) -> tuple[str, str]:
+def show_prevalence(source: Described, target: Described) -> None:
+    """Show how common the labels are that are learnt of either dataset."""
+    sides = [side for side in (source, target) if not side.labels.empty]
+    own = {side.name: side.labels.mean().sort_values(ascending=False) for side in sides}
+    show(draw_prevalence(own), *prevalence_text(*sides))
+
+
+def prevalence_text(*sides: Described) -> tuple[str, str]:
     """Compute the caption and the alternative text of the figure of labels."""
     parts = []
-    for side in (source, target):
+    for side in sides:
         counts = side.labels.sum().sort_values(ascending=False, kind="stable")
         parts.append(
             f"{side.name}: from {counts.index[0]} on {counts.iloc[0]:,} records down to "
             f"{counts.index[-1]} on {counts.iloc[-1]:,}"
         )
     caption = "The labels that are learnt, each dataset in its own vocabulary. "
-    floors = _joined(f"{side.side.min_positives} in {side.name}" for side in (source, target))
+    floors = _joined(f"{side.side.min_positives} in {side.name}" for side in sides)
     caption += f"Labels on fewer records are left out (fewer than {floors})."
     return caption, "Share of records with each label. " + "; ".join(parts) + "."
 
@@ -215,7 +231,7 @@ def example_text(side: Described, example: Example) -> tuple[str, str]:
     """Compute the caption and the alternative text of an ECG."""
     who = {"female": "a woman", "male": "a man"}.get(example.sex, "a person")
     age = "unknown age" if np.isnan(example.age) else f"{example.age:.0f}"
-    labels = ", ".join(example.findings)
+    labels = ", ".join(example.findings) or "none that is learnt"
     caption = (
         f"{side.name}, record {example.record}, {who} of {age}. Labelled: {labels}. Drawn at "
         f"{example.rate:g} Hz, as the networks see it."
@@ -238,29 +254,29 @@ def awkward(study: Study, source: Described, target: Described) -> Markdown:
 def _awkward(side: Described) -> str:
     several = int((side.table["patient"].value_counts() > 1).sum())
     ages = int(side.table["age"].isna().sum())
-    bare = int((~side.labels.any(axis=1)).sum())
-    unknown = unknown_codes(side.table["codes"], side.card.vocabulary)
+    bare = 0 if side.labels.empty else int((~side.labels.any(axis=1)).sum())
+    unknown = side.unknown_codes
     lines = [
         f"{several:,} patients have more than one record: splits go by patient." if several else "",
         f"{ages:,} records have no age." if ages else "",
+        _UNLABELLED if side.labels.empty else "",
         f"{bare:,} records carry none of the labels that are learnt." if bare else "",
         f"Codes in no table, kept under their number: {', '.join(unknown)}." if unknown else "",
-        side.card.notes,
+        *(one.notes if one == side.card else f"{one.title}: {one.notes}" for one in side.parts),
     ]
     return f"**{side.name}**\n\n" + "\n".join(f"- {line}" for line in lines if line) + "\n"
 
 
 def _scored(study: Study, target: Described) -> str:
     truth = target.labels.to_numpy()
-    counts = [
-        int(eligible(truth[target_split(target.table, truth, seed).test]).sum())
-        for seed in study.pairs[0].seeds
-    ]
+    enough = study.pairs[0].min_test_positives
+    tests = [target_split(target.table, truth, seed).test for seed in study.pairs[0].seeds]
+    counts = [int(eligible(truth[test], enough).sum()) for test in tests]
     low, high = min(counts), max(counts)
     return (
         f"\n**The test sets.** {low if low == high else f'{low} to {high}'} of the "
-        f"{truth.shape[1]} labels of {target.name} have {MIN_TEST_POSITIVES} positive records or "
-        "more in the fifth that a seed tests on, and only those are scored."
+        f"{truth.shape[1]} labels of {target.name} have {enough} positive records or more "
+        "in the fifth that a seed tests on, and only those are scored."
     )
 
 

@@ -1,11 +1,11 @@
-"""Sentences and tables on single diagnoses, on features, and on calibration at other hospitals.
+"""Sentences and tables on single diagnoses, on features and on labels of hospitals.
 
 No number in them is typed; whoever changes the runs changes the text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 from IPython.display import Markdown
@@ -15,30 +15,40 @@ from ecgnb.chapters import common
 from ecgnb.chapters.sources import short
 from ecgnb.data.labels import full_name
 from ecgnb.display import show
-from ecgnb.hospital_charts import draw_diagnoses, draw_reliability
-from ecgnb.prose import joined, seeds_of
-from ecgnb.study.compare import arm_means
-from ecgnb.study.generalise import contrast, reliability
-from ecgnb.study.grid import Study
+from ecgnb.hospital_charts import draw_diagnoses
 from ecgnb.study.plan import size_label
-from ecgnb.study.result import Result
-from ecgnb.study.scores import Cell, Scores
-from ecgnb.study.statistics import LEVEL, VERDICTS
+from ecgnb.study.scores import Cell
+from ecgnb.study.statistics import LEVEL, MARGIN, VERDICTS
+from ecgnb.wording import interval_texts, joined, p_texts, seeds_of, signed
 
 
 def diagnoses_text(found: pd.DataFrame, cell: Cell) -> tuple[str, str]:
     """Compute the caption and the alternative text of the figure of diagnoses."""
     caption = (
-        f"{short(cell.target)} with {size_label(cell.size)} training records, after "
-        f"{short(cell.source)}: AUROC of each diagnosis that can be scored in every fifth, "
-        f"with {LEVEL:.0%} intervals ({seeds_of(found)} seeds)."
+        f"{short(cell.target)} with {size_label(cell.size)} training records: AUROC of the network "
+        f"fine-tuned after {short(cell.source)} less that of the network trained from scratch, "
+        f"with {LEVEL:.0%} intervals ({seeds_of(found)}), for each diagnosis that can be scored in "
+        f"every fifth. The band is the margin of ±{MARGIN:g}, inside which a difference does not "
+        "matter."
     )
-    parts = [f"{full_name(r['label'])} {r['difference']:+.3f}" for r in found.to_dict("records")]
+    parts = [f"{full_name(r['label'])} {signed(r['difference'])}" for r in found.to_dict("records")]
     return caption, f"Differences by diagnosis. {'; '.join(parts)}."
 
 
-def diagnoses_table(found: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
-    """Tabulate comparisons one diagnosis at a time."""
+def diagnoses_table(
+    found: pd.DataFrame, first: str, second: str, words: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Tabulate comparisons one diagnosis at a time.
+
+    Parameters
+    ----------
+    found : DataFrame
+        From `ecgnb.study.generalise.diagnoses`.
+    first, second : str
+        What is compared, for the heads of columns.
+    words : mapping of str to str, optional
+        How verdicts are called, where nothing was fine-tuned that could help.
+    """
     if not len(found):
         return found
     rows = found.sort_values("difference", ascending=False)
@@ -49,10 +59,10 @@ def diagnoses_table(found: pd.DataFrame, first: str, second: str) -> pd.DataFram
             "in the target": rows["in_target"].map("{:,}".format),
             first: rows["first"].map("{:.3f}".format),
             second: rows["second"].map("{:.3f}".format),
-            "difference": rows["difference"].map("{:+.3f}".format),
-            f"{LEVEL:.0%} interval": [f"{r.low:+.3f} to {r.high:+.3f}" for r in rows.itertuples()],
-            "verdict": rows["verdict"],
-            "p (Holm)": rows["p_holm"].map("{:.3f}".format),
+            "difference": rows["difference"].map(signed),
+            f"{LEVEL:.0%} interval": interval_texts(rows),
+            "verdict": rows["verdict"].replace(dict(words or {})),
+            "p (Holm)": p_texts(rows),
         }
     )
 
@@ -80,25 +90,29 @@ def gains_answer(tuned: pd.DataFrame, came: pd.DataFrame, size: int) -> Markdown
         if labels
     ]
     lines = [f"With {size_label(size)} training records, fine-tuning {'; it '.join(texts)}."]
-    both = tuned
-    if len(came):
-        both = tuned.merge(came[["label", "difference"]], on="label", suffixes=("", "_came"))
-    if len(both) > 3 and len(came):
-        for column, what in (
-            ("in_source", "how many records of it the source has"),
-            ("in_target", "how common it is at the target"),
-            ("difference_came", "how well the source's own name for it fits the target's records"),
-        ):
-            rank, p = stats.spearmanr(both[column], both["difference"])
-            seen = "The gain goes with" if p < 1 - LEVEL else "No relation is seen with"
-            lines.append(
-                f"{seen} {what}: rank correlation {rank:+.2f} over {len(both)} diagnoses "
-                f"(p = {p:.2f})."
-            )
+    for column, what in (
+        ("in_source", "how many records of it the source has"),
+        ("in_target", "how common it is at the target"),
+        ("difference_came", "how well the source's own name for it fits the target's records"),
+    ):
+        both = tuned
+        if column not in tuned and len(came):
+            both = tuned.merge(came[["label", "difference"]], on="label", suffixes=("", "_came"))
+        if column not in both or len(both) < _FEWEST:
+            continue
+        rank, p = stats.spearmanr(both[column], both["difference"])
+        seen = "The gain goes with" if p < 1 - LEVEL else "No relation is seen with"
+        lines.append(
+            f"{seen} {what}: rank correlation {rank:+.2f} over {len(both)} diagnoses (p = {p:.2f})."
+        )
+    if len(lines) > 1:
         lines.append(
             "So few diagnoses show strong relations only: one that is not seen may still be there."
         )
     return common.as_list(lines)
+
+
+_FEWEST = 4  # diagnoses, from which on a rank correlation is told
 
 
 def apart_answer(apart: pd.DataFrame) -> Markdown:
@@ -113,70 +127,49 @@ def apart_answer(apart: pd.DataFrame) -> Markdown:
             continue
         parts = [f"{r.mean:.2f} after {r.records:,}" for r in after.itertuples()]
         start = f"{before['mean'].iloc[0]:.2f} before fine-tuning, " if len(before) else ""
+        labels = after["labels"].iloc[0]
+        beside = "; they share no label" if pd.isna(labels) else f"; labels alone {labels:.2f}"
         lines.append(
-            f"**{short(str(source))} and {short(str(target))}**: {start}{joined(parts)} records."
+            f"**{short(str(source))} and {short(str(target))}**: features {start}{joined(parts)} "
+            f"records{beside}."
         )
-    rest = apart[apart["arm"] == "as-is"]
+    came = apart[apart["arm"] == "as-is"]
+    both = came.dropna(subset="labels")
     lines.append(
-        f"Over all {len(rest)} sources and targets, networks as they came tell them apart with a "
-        f"mean AUROC of {rest['mean'].mean():.2f} ({rest['mean'].min():.2f} to "
-        f"{rest['mean'].max():.2f}); 0.5 would be blind."
+        f"Over all {len(came)} sources and targets, the features of networks as they came tell "
+        f"them apart with a mean AUROC of {came['mean'].mean():.2f} ({came['mean'].min():.2f} to "
+        f"{came['mean'].max():.2f}); 0.5 would be blind."
     )
+    if len(both):
+        less = both["labels"] >= both["mean"]
+        lines.append(
+            f"Labels alone do so with {both['labels'].mean():.2f} ({both['labels'].min():.2f} to "
+            f"{both['labels'].max():.2f}): in {less.sum()} of {len(both)} cases at least as well "
+            "as the features, which then need to hold nothing but diagnoses. Where features do "
+            "better, they may hold what these labels do not: device, filters, patients, or "
+            "findings without a label. The probe cannot say which."
+            + (" Below 0.5 is chance: few records are asked." if both["labels"].min() < 0.5 else "")
+        )
     return common.as_list(lines)
 
 
-def calibration_table(study: Study, results: Sequence[Result], cell: Cell) -> pd.DataFrame:
-    """Tabulate the expected calibration error of every way to begin, at all sizes of a target."""
-    names = {
-        "scratch": "from scratch",
-        "as-is": "as it came",
-        "finetune": "fine-tuned",
-        "finetune-whole": "fine-tuned, head kept",
-    }
-    known = [run for run in results if run.spec.dataset == cell.target and run.spec.arm in names]
-    means = arm_means(study, known, "ece")
-    means = means[means["source"].isin(["", cell.source])]
-    rows = means.sort_values(["arm", "records"], kind="stable")
+def apart_table(apart: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate how well features and labels tell a source from a target."""
+    if not len(apart):
+        return apart
+    rows = apart.sort_values(["target", "source", "arm", "records"], kind="stable")
+    arms = {"as-is": "as it came", "finetune": "fine-tuned", "finetune-whole": "head kept"}
     return pd.DataFrame(
         {
-            "network": rows["arm"].map(names),
-            "training records": [
-                "none" if arm == "as-is" else f"{records:,}"
-                for arm, records in zip(rows["arm"], rows["records"], strict=True)
-            ],
-            "calibration error": rows["mean"].map("{:.3f}".format),
-            f"{LEVEL:.0%} interval": [
-                f"{low:.3f} to {high:.3f}"
-                for low, high in zip(rows["low"].clip(lower=0), rows["high"], strict=True)
-            ],
+            "from": rows["source"].map(short),
+            "to": rows["target"].map(short),
+            "network": rows["arm"].map(arms),
+            "records": rows["records"].map("{:,}".format).where(rows["arm"] != "as-is", "none"),
+            "features": rows["mean"].map("{:.2f}".format),
+            "labels alone": rows["labels"].map("{:.2f}".format).where(rows["labels"].notna(), "–"),
             "seeds": rows["seeds"],
         }
     )
-
-
-def calibration_answer(study: Study, results: Sequence[Result], cell: Cell) -> Markdown:
-    """State whether fine-tuning mends the calibration of a network that came from elsewhere."""
-    lines = []
-    if not Scores(study, results).of(cell, "as-is"):
-        return Markdown("No network of this study was used on the target as it came.")
-    for arm, name in (("finetune", "a new head"), ("finetune-whole", "its head kept")):
-        scores = Scores(study, results, "ece")
-        if not scores.of(cell, arm):
-            continue
-        difference = contrast(study, results, (cell, arm), (cell, "as-is"), "ece")
-        if difference is None:
-            continue
-        word = "undecided"
-        if difference.high < 0:
-            word = "mends"
-        elif difference.low > 0:
-            word = "spoils"
-        lines.append(
-            f"Fine-tuning on all records with {name}, against the network as it came: "
-            f"{difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f}): "
-            f"{'**undecided**' if word == 'undecided' else f'it **{word}** the calibration'}."
-        )
-    return common.as_list(lines)
 
 
 def show_diagnoses(tuned: pd.DataFrame, cell: Cell) -> None:
@@ -185,40 +178,6 @@ def show_diagnoses(tuned: pd.DataFrame, cell: Cell) -> None:
         names = tuned.assign(name=tuned["label"].map(full_name))
         figure = draw_diagnoses(names, "fine-tuned", "from scratch")
         show(figure, *diagnoses_text(tuned, cell))
-
-
-def show_reliability(study: Study, results: Sequence[Result], cell: Cell) -> None:
-    """Show the reliability curves of a cell."""
-    found = curves(study, results, cell)
-    show(draw_reliability(found), *reliability_text(found))
-
-
-def curves(study: Study, results: Sequence[Result], cell: Cell) -> dict[str, pd.DataFrame]:
-    """Return reliability curves of a cell, before and after fine-tuning, by name."""
-    scores = Scores(study, results)
-    names = {
-        "as-is": "as it came",
-        "finetune": "fine-tuned",
-        "finetune-whole": "fine-tuned, head kept",
-        "scratch": "from scratch",
-    }
-    runs = {name: list(scores.of(cell, arm).values()) for arm, name in names.items()}
-    return {name: reliability(study, some) for name, some in runs.items() if some}
-
-
-def reliability_text(curves: dict[str, pd.DataFrame]) -> tuple[str, str]:
-    """Compute the caption and the alternative text of reliability curves."""
-    caption = (
-        "How often a finding is there, by the probability that a network gives it, over all "
-        "records, seeds and diagnoses that can be scored. On the grey line, a network means what "
-        "it says; the size of a mark grows with the number of probabilities."
-    )
-    parts = [
-        f"{name}: "
-        + ", ".join(f"{row.said:.2f} said, {row.true:.2f} true" for row in rows.itertuples())
-        for name, rows in curves.items()
-    ]
-    return caption, f"Reliability. {'; '.join(parts)}."
 
 
 def definitions_table(found: pd.DataFrame) -> pd.DataFrame:
@@ -248,12 +207,12 @@ def definitions_answer(found: pd.DataFrame) -> Markdown:
     everywhere = counts.index[counts == len(datasets)]
     several = found.groupby(["dataset", "label"])["code"].nunique()
     merged = sorted({full_name(str(label)) for _, label in several.index[several > 1]})
+    named = f": {joined([full_name(label) for label in everywhere])}" if len(everywhere) else ""
     return common.as_list(
         [
-            f"{len(everywhere)} of {len(counts)} classes that occur are in the vocabulary of every "
-            f"dataset here: {joined([full_name(label) for label in everywhere])}. A class that "
-            "a dataset does not name is counted as absent from all its records, whatever the "
-            "records show.",
+            f"{len(everywhere)} of {len(counts)} classes that occur were found in every dataset "
+            f"here{named}. A class that a dataset does not name is counted as absent from all its "
+            "records, whatever the records show.",
             f"Made of several native codes in one dataset: {joined(merged)}." if merged else "",
         ]
     )

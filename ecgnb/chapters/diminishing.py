@@ -12,20 +12,30 @@ import pandas as pd
 from IPython.display import Markdown
 
 from ecgnb.chapters import common
-from ecgnb.chapters.common import network, places
-from ecgnb.prose import joined
+from ecgnb.chapters.common import named, network, places
 from ecgnb.study.compare import compare_gains
 from ecgnb.study.curves import Worth
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.scores import Cell, Scores
 from ecgnb.study.statistics import LEVEL, MARGIN
+from ecgnb.wording import joined, signed, standing
+
+_SHRINKS = {"helps": "shrinks", "harms": "grows", "equivalent": "stays"}
 
 
 def shrinking(study: Study, results: Sequence[Result]) -> pd.DataFrame:
-    """Compare each network's gain at its smallest training set with that at its largest."""
+    """Compare each network's gain at its smallest training set with that at its largest.
+
+    Returns
+    -------
+    DataFrame
+        See `ecgnb.study.compare.compare_gains`; pooled heads first. ``few`` and ``many`` are the
+        training records, ``gain_few`` and ``gain_many`` the gains, all over the shared seeds.
+    """
+    scores = Scores(study, results)
     cells: dict[tuple[str, str], list[Cell]] = {}
-    for cell in Scores(study, results).cells:
+    for cell in sorted(scores.cells, key=lambda cell: cell.head != "pooled"):
         if cell.source:
             cells.setdefault((cell.model, cell.head), []).append(cell)
     pairs = []
@@ -33,54 +43,116 @@ def shrinking(study: Study, results: Sequence[Result]) -> pd.DataFrame:
         ordered = sorted(known, key=lambda cell: cell.size or np.inf)
         if len(ordered) > 1:
             pairs.append((ordered[0], ordered[-1]))
-    return compare_gains(study, results, pairs)
+    change = compare_gains(study, results, pairs)
+    ends = [(pair[0].model, pair[0].head, *_ends(scores, pair)) for pair in pairs]
+    columns = ["model", "head", "few", "gain_few", "many", "gain_many"]
+    return change.merge(pd.DataFrame(ends, columns=columns), on=["model", "head"])
 
 
-def shrinking_answer(gain: pd.DataFrame, change: pd.DataFrame, found: Sequence[Worth]) -> Markdown:
-    """State for each network whether the gain shrinks, and where it stops to matter."""
+def _ends(scores: Scores, pair: tuple[Cell, Cell]) -> list[float]:
+    """Return training records and mean gain of two cells, over the seeds that both have."""
+    sides = [(scores.of(cell, "finetune"), scores.of(cell, "scratch")) for cell in pair]
+    seeds = [seed for fifth in scores.shared(*sides[0], *sides[1]) for seed in fifth]
+    found: list[float] = []
+    for tuned, scratch in sides:
+        runs = [tuned[seed] for seed in seeds]
+        gain = scores.contrast([(1.0, {s: tuned[s] for s in seeds}), (-1.0, scratch)])
+        found.append(np.mean([run.facts["train_records"] for run in runs]) if runs else np.nan)
+        found.append(gain.mean if gain else np.nan)
+    return found
+
+
+def shrinking_answer(change: pd.DataFrame, found: Sequence[Worth]) -> Markdown:
+    """State for which networks the gain shrinks, by how much, and where it stops to matter.
+
+    Parameters
+    ----------
+    change : DataFrame
+        From `shrinking`.
+    found : sequence of Worth
+    """
+    if not len(change):
+        return Markdown("No network has been trained at two sizes yet.")
+    names = named(change["model"], change["head"])
     curves = {(one.model, one.head): one for one in found}
-    lines = []
-    for row in change.to_dict("records"):
-        model, head = row["model"], row["head"]
-        sizes = gain[(gain["model"] == model) & (gain["head"] == head)].sort_values("records")
-        first, last = sizes.iloc[0], sizes.iloc[-1]
-        word = {"helps": "it **shrinks**", "harms": "it **grows**", "equivalent": "it **stays**"}
+    lines = [_yes_or_no(change.assign(name=names))]
+    for name, row in zip(names, change.to_dict("records"), strict=True):
+        word = _SHRINKS.get(row["verdict"])
         text = (
-            f"**{network(model, head)}.** The gain is {first['difference']:+.3f} with "
-            f"{first['records']:,} training records and {last['difference']:+.3f} with "
-            f"{last['records']:,}; between them it changes by {-row['difference']:+.3f} "
-            f"({LEVEL:.0%} interval {-row['high']:+.3f} to {-row['low']:+.3f}): "
-            f"{word.get(row['verdict'], 'whether it shrinks is **undecided**')}."
+            f"**{name}.** With {row['few']:,.0f} training records the gain is "
+            f"{signed(row['gain_few'])}, with {row['many']:,.0f} it is {signed(row['gain_many'])} "
+            f"(the {row['seeds']} seeds that both have), a change of {signed(-row['difference'])} "
+            f"({LEVEL:.0%} interval {signed(-row['high'])} to {signed(-row['low'])}): "
+            f"{f'it **{word}**' if word else 'whether it shrinks is **undecided**'}."
         )
-        if (model, head) in curves:
-            text += " " + _worth_sentence(curves[model, head])
+        if (row["model"], row["head"]) in curves:
+            text += " " + _worth_sentence(curves[row["model"], row["head"]])
         lines.append(text)
-    return Markdown("\n\n".join(lines))
+    return Markdown("\n\n".join([*lines, standing(change, names)]).strip())
+
+
+def _yes_or_no(change: pd.DataFrame) -> str:
+    words = {"helps": "yes", "harms": "no", "equivalent": "no", "undecided": "undecided"}
+    parts: list[str] = []
+    for verdict, word in words.items():
+        names = change.loc[change["verdict"] == verdict, "name"].tolist()
+        if names:
+            does = f", whose gain {_SHRINKS[verdict]}" if verdict in _SHRINKS else ""
+            parts.append(f"**{word if parts else word.capitalize()}** for {joined(names)}{does}")
+    return f"{'; '.join(parts)}."
 
 
 def _worth_sentence(one: Worth) -> str:
     value, low, high = one.multiples[:, 0]
+    most, largest = one.most[0], one.records.max()
+    all_ = ", which is all that there are" if value > most else ""
     text = (
-        f"At {one.records[0]:,.0f} records, pre-training is worth {_times(value)} the records "
-        f"({_times(low)} to {_times(high)}). "
+        f"At {one.records[0]:,.0f} records, pre-training is worth {_times(value, most)} the "
+        f"records{all_} (interval {_interval(low, high, most)}). "
     )
     end, early, late = one.vanishes
+    interval = f"(interval {_records(early, one)} to {_records(late, one)})"
+    if np.isinf(early):
+        interval = "(the same at both ends of the interval)"
     if np.isinf(end):
-        return text + f"The fitted curves do not come within {MARGIN:g} of one another."
-    beyond = ", beyond what was tried" if end > one.records.max() else ""
+        return text + (
+            f"By the fitted curves the gain does not come under {MARGIN:g} with all "
+            f"{largest:,.0f} records {interval}."
+        )
     return text + (
-        f"By the fitted curves the gain is under {MARGIN:g} from {_records(end, one)} records "
-        f"on{beyond} (interval {_records(early, one)} to {_records(late, one)})."
+        f"By the fitted curves the gain is under {MARGIN:g} from {_records(end, one)} records on "
+        f"{interval}{_missed(one)}."
     )
 
 
-def _times(value: float) -> str:
-    return "more than any number of times" if np.isinf(value) else f"{value:.1f} times"
+def _missed(one: Worth) -> str:
+    """Say which measured gains are large where the curves say that none is."""
+    gains = one.errors[0] - one.errors[1]
+    texts = [
+        f"{signed(gain)} was measured with {records:,.0f}"
+        for gain, records in zip(gains, one.records, strict=True)
+        if records >= one.vanishes[0] and gain >= MARGIN
+    ]
+    return f", yet {joined(texts)}: the curves miss it" if texts else ""
+
+
+def _times(value: float, most: float) -> str:
+    return f"more than {most:.1f} times" if value > most else f"{value:.1f} times"
+
+
+def _interval(low: float, high: float, most: float) -> str:
+    if np.isnan(low):
+        return "not known with one seed"
+    if low > most:
+        return f"{_times(low, most)} at both ends"
+    return f"{low:.1f} to {_times(high, most)}"
 
 
 def _records(value: float, one: Worth) -> str:
+    if np.isnan(value):
+        return "not known with one seed"
     if np.isinf(value):
-        return "never"
+        return "not reached"
     if value <= one.records.min():
         return f"{one.records.min():,.0f} or fewer"
     return f"{float(f'{value:.2g}'):,.0f}"
@@ -90,14 +162,14 @@ def worth_text(study: Study, found: Sequence[Worth]) -> tuple[str, str]:
     """Compute the caption and the alternative text of the figure of multiples."""
     caption = (
         f"{places(study)}. How many times as many records a network trained from scratch needs for "
-        "the error of the fine-tuned one, from the fitted learning curves, with "
-        f"{LEVEL:.0%} intervals of a bootstrap over seeds. Over the line, pre-training saves "
-        "records; an arrow stands for more than the axis shows."
+        f"the error of the fine-tuned one, from the fitted learning curves, with {LEVEL:.0%} "
+        "intervals. Over the line at 1, pre-training saves records. The dotted line is the largest "
+        "training set; an arrow over it stands for more than all the records that there are."
     )
     parts = [
-        f"{network(one.model, one.head)} at {records:,.0f}: {_times(value)}"
+        f"{network(one.model, one.head)} at {records:,.0f}: {_times(value, most)}"
         for one in found
-        for records, value in zip(one.records, one.multiples[0], strict=True)
+        for records, value, most in zip(one.records, one.multiples[0], one.most, strict=True)
     ]
     return caption, f"Worth of pre-training in records. {'; '.join(parts)}."
 
@@ -116,8 +188,8 @@ def worth_reading_table(found: Sequence[Worth]) -> pd.DataFrame:
                     "fitted": f"{float(one.scratch.error(records)):.3f}",
                     "error fine-tuned": f"{one.errors[1, place]:.3f}",
                     "fitted ": f"{float(one.finetune.error(records)):.3f}",
-                    "worth": _times(value),
-                    "interval": f"{_times(low)} to {_times(high)}",
+                    "worth": _times(value, one.most[place]),
+                    "interval": _interval(low, high, one.most[place]),
                 }
             )
     return pd.DataFrame(rows)
@@ -136,8 +208,8 @@ def limits(study: Study, results: Sequence[Result], found: Sequence[Worth]) -> M
         lines += [
             f"Each curve has three parameters and {joined([str(size) for size in sizes])} points; "
             f"the worst of them misses a mean error by {max(misses):.3f}.",
-            "The bootstrap draws seeds and takes their test patients as they are: its intervals "
-            "are too narrow where seeds are few.",
-            "Beyond the largest training set, a curve is a guess.",
+            "The intervals hold the chance of test patients and of the training. They take the "
+            "form of the curves for granted: where a fit misses, they are too narrow.",
+            "Beyond the largest training set a curve is a guess, and no number is read from it.",
         ]
     return common.as_list(lines)

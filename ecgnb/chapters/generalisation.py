@@ -5,31 +5,39 @@ No number in them is typed; whoever changes the runs changes the text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from IPython.display import Markdown
 
 from ecgnb.chapters import common
+from ecgnb.chapters.own_records import levels, records_answer, way
 from ecgnb.chapters.sources import (
+    SAID,
     against_scratch,
     against_single,
     main_source,
     short,
     single_summary,
+    tuned_targets,
 )
 from ecgnb.data.catalog import JOINT, card
 from ecgnb.display import show
 from ecgnb.hospital_charts import draw_matrix
-from ecgnb.prose import joined, seeds_of
-from ecgnb.study.compare import arm_means
 from ecgnb.study.generalise import TAUGHT, singles
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
-from ecgnb.study.statistics import LEVEL, MARGIN, VERDICTS
+from ecgnb.study.statistics import LEVEL, MARGIN
+from ecgnb.wording import (
+    interval_texts,
+    joined,
+    p_texts,
+    signed,
+    standing,
+)
 
-_FALLS = {
+FALLS = {
     "harms": "falls",
     "helps": "rises",
     "equivalent": "stays",
@@ -38,36 +46,37 @@ _FALLS = {
 
 
 def fall_answer(found: pd.DataFrame) -> str:
-    """State how far networks fall when they change hospital."""
-    rows = singles(found)
-    if not len(rows):
+    """State how far networks fall when they change hospital: at real targets, if there are any."""
+    if not len(singles(found)):
         return "No network of this study is asked at another hospital as it came."
+    rows = _asked(found)
     lines = []
-    for kind, some in rows.groupby([_kind(r) for r in rows.to_dict("records")], sort=False):
+    for kind, some in rows.groupby("kind", sort=False):
         counts = [
-            f"**{_FALLS[name]}** in {int((some['verdict'] == name).sum())}"
+            f"**{FALLS[name]}** in {int((some['verdict'] == name).sum())}"
             for name in ("harms", "helps", "equivalent", "undecided")
             if (some["verdict"] == name).any()
         ]
         ordered = some.sort_values("difference").to_dict("records")
         ends = [ordered[0], ordered[-1]][: len(ordered)]
-        span = [
-            f"{row['difference']:+.3f} ({short(row['source'])} to {short(row['target'])})"
-            for row in ends
-        ]
+        span = [f"{signed(row['difference'])} ({way(row)})" for row in ends]
         lines.append(
             f"- {kind}: of {len(some)}, it {joined(counts)}; the mean difference is "
-            f"{some['difference'].mean():+.3f}, from {' to '.join(span)}."
+            f"{signed(some['difference'].mean())}, from {' to '.join(span)}."
         )
     return (
-        "**At another hospital**, as the network came, macro AUROC against a network of that "
-        "hospital's own:\n\n" + "\n".join(lines)
+        "**How far does it fall?** Macro AUROC of the network as it came, against a network of "
+        "that hospital's own, on the same patients and the diagnoses of which the source has "
+        f"{TAUGHT} records or more:\n\n" + "\n".join(lines)
     )
 
 
-def _by_target(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    for target in dict.fromkeys(table["target"]) if len(table) else ():
-        yield str(target), table[table["target"] == target].sort_values("records")
+def _asked(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a matrix that an answer tells of, with their ``kind``."""
+    rows = singles(found)
+    real = [not card(target).simulated for target in rows["target"]]
+    chosen = rows[real] if any(real) else rows
+    return chosen.assign(kind=[_kind(row) for row in chosen.to_dict("records")])
 
 
 def _kind(row: Mapping[Any, Any]) -> str:
@@ -76,52 +85,109 @@ def _kind(row: Mapping[Any, Any]) -> str:
     if source.simulated or target.simulated:
         names = ["simulated" if one.simulated else "real" for one in (source, target)]
         return f"from {names[0]} to {names[1]} ECGs"
-    if "z-score" in (source.amplitude, target.amplitude):
-        return "between real hospitals, one of them with standardised leads, amplitude lost"
+    for one in (source, target):
+        if one.amplitude == "z-score":
+            origin = f"records of {short(one.patients_of)}" if one.patients_of else "records"
+            return (
+                f"between real hospitals, one of them {short(one.name)}, {origin} republished "
+                "without amplitudes"
+            )
     return "between real hospitals"
 
 
-def many_answer(study: Study, results: Sequence[Result], found: pd.DataFrame) -> list[str]:
-    """State what the network of all other hospitals is worth, as it came and fine-tuned."""
+def less_answer(came: pd.DataFrame, tuned: pd.DataFrame, means: Mapping[str, pd.DataFrame]) -> str:
+    """State whether networks of many hospitals fall less than those of the best single one.
+
+    Parameters
+    ----------
+    came, tuned : DataFrame
+        From `ecgnb.chapters.sources.against_single`: as they came, and fine-tuned.
+    means : mapping of str to DataFrame
+        From `ecgnb.chapters.own_records.levels`, by target.
+    """
+    if not len(tuned):
+        return ""
     lines = []
-    table = against_scratch(study, results)
-    for target, rows in _by_target(table):
-        source = main_source(results, target)
-        text = f"**{short(target)}**, after {short(source)}"
-        for row in found.to_dict("records"):
-            if (row["target"], row["source"]) != (target, source):
-                continue
-            text += (
-                f": as it came {row['as_is']:.3f}, against {row['own']:.3f} of a network of its "
-                f"own records"
-            )
-        for arm, name in (("finetune", "fine-tuned"), ("finetune-whole", "with its head kept")):
-            mine = rows[(rows["source"] == source) & (rows["arm"] == arm)]
-            parts = []
-            for verdict in VERDICTS:
-                some = mine[mine["verdict"] == verdict]
-                if len(some):
-                    sizes = [f"{r.records:,} ({r.difference:+.3f})" for r in some.itertuples()]
-                    word = "is undecided" if verdict == "undecided" else verdict
-                    parts.append(f"**{word}** with {joined(sizes)}")
-            if parts:
-                text += f"; {name}, it {joined(parts)}"
-        lines.append(text + " records.")
-    return lines
+    for row, interval in zip(came.to_dict("records"), interval_texts(came), strict=True):
+        table = means[row["target"]]
+        own = table.loc[table["whole"] & (table["arm"] == "scratch"), "mean"].iloc[0]
+        word = f"that of all others {SAID[row['verdict']]}"
+        if row["verdict"] == "undecided":
+            word = "which is better is **undecided**"
+        falls = table[table["arm"] == "as-is"].set_index("source")["mean"] - own
+        lines.append(
+            f"At {short(row['target'])}, as they came, the network of all others together stands "
+            f"at {signed(falls[row['many']])} against the hospital's own, that of the best single "
+            f"one, {short(row['single'])}, at {signed(falls[row['single']])}: {word} "
+            f"({signed(row['difference'])}, {interval})."
+        )
+    text = " ".join([*lines, single_summary(tuned)])
+    return f"**Does it fall less if it learnt from many hospitals?** {text}"
+
+
+def advice(
+    study: Study, results: Sequence[Result], found: pd.DataFrame, table: pd.DataFrame
+) -> str:
+    """Say in a sentence or two what a hospital may do."""
+    parts = []
+    for target in tuned_targets(study, results):
+        rows = table[(table["target"] == target) & (table["arm"] == "finetune")]
+        rows = rows[rows["source"] == main_source(results, target)].sort_values("records")
+        helps = [f"{records:,}" for records in rows.loc[rows["verdict"] == "helps", "records"]]
+        sizes = f"with {joined(helps)} records" if helps else "with no number of records tried"
+        parts.append(f"{sizes} at {short(target)}")
+    lines = [
+        "Fine-tuning a network from elsewhere was better than training one from scratch "
+        f"{joined(parts)}."
+    ]
+    if len(singles(found)):
+        rows = _asked(found)
+        rows = rows[rows["kind"] == rows["kind"].iloc[0]]
+        falls = rows.loc[rows["verdict"] == "harms", "difference"]
+        text = f"it fell in {len(falls)} of {len(rows)} cases"
+        if len(falls):
+            text += f", by up to {-falls.min():.3f}: test it on records of one's own before use"
+        lines.append(f"Used as it came, {rows['kind'].iloc[0]}, {text}.")
+    return f"**In short.** {' '.join(lines)}"
 
 
 def answer(study: Study, results: Sequence[Result], found: pd.DataFrame) -> Markdown:
-    """State how far networks fall, and what those of many hospitals are worth."""
-    many = single_summary(against_single(study, results))
-    lines = [fall_answer(found), *many_answer(study, results, found), *([many] if many else [])]
+    """State how far networks fall, what many hospitals give, and what records of one's own do."""
+    table = against_scratch(study, results)
+    came, tuned = against_single(study, results, "as-is"), against_single(study, results)
+    means = {target: levels(study, results, target) for target in tuned_targets(study, results)}
     seeds = len({run.spec.seed for run in results})
-    lines.append(
-        f"Differences are of macro AUROC against a network from scratch ({seeds} seeds). "
-        f"Verdicts rest on {LEVEL:.0%} intervals, and inside ±{MARGIN:g} a difference does not "
-        f"matter. At another hospital, only diagnoses are scored of which the source has {TAUGHT} "
-        "records or more."
-    )
-    return Markdown("\n\n".join(lines))
+    lines = [
+        advice(study, results, found, table),
+        fall_answer(found),
+        less_answer(came, tuned, means),
+        records_answer(results, table, means),
+        f"Differences are of macro AUROC ({seeds} seeds). Verdicts rest on {LEVEL:.0%} intervals, "
+        f"and inside ±{MARGIN:g} a difference does not matter.",
+    ]
+    also = ", simulated ones too" if len(found) and len(_asked(found)) < len(singles(found)) else ""
+    families = {
+        f"All sources and targets{also}, as they came": found,
+        "Fine-tuning with a new head": table[table["arm"] == "finetune"],
+        "Fine-tuning with the head kept": table[table["arm"] == "finetune-whole"],
+        "All others or the best single one, as they came": came.assign(source=came["many"]),
+        "All others or the best single one, fine-tuned": tuned.assign(source=tuned["many"]),
+    }
+    stands = [f"- {name}: {text}" for name, rows in families.items() if (text := _stands(rows))]
+    return Markdown("\n\n".join(line for line in [*lines, "\n".join(stands)] if line))
+
+
+def _stands(rows: pd.DataFrame) -> str:
+    """Say which verdicts of a family would not stand after Holm's correction."""
+    if not len(rows):
+        return ""
+    sizes = rows["records"] if "records" in rows else [0] * len(rows)
+    names = [
+        way(row) + (f" with {size:,} records" if size else "")
+        for row, size in zip(rows.to_dict("records"), sizes, strict=True)
+    ]
+    text = standing(rows, names)
+    return f"{text[0].lower()}{text[1:]}" if text else ""
 
 
 def matrix_table(found: pd.DataFrame) -> pd.DataFrame:
@@ -135,10 +201,10 @@ def matrix_table(found: pd.DataFrame) -> pd.DataFrame:
             "to": rows["target"].map(short),
             "as it came": rows["as_is"].map("{:.3f}".format),
             "its own": rows["own"].map("{:.3f}".format),
-            "difference": rows["difference"].map("{:+.3f}".format),
-            f"{LEVEL:.0%} interval": [f"{r.low:+.3f} to {r.high:+.3f}" for r in rows.itertuples()],
-            "AUROC": rows["verdict"].map(_FALLS),
-            "p (Holm)": rows["p_holm"].map("{:.3f}".format),
+            "difference": rows["difference"].map(signed),
+            f"{LEVEL:.0%} interval": interval_texts(rows),
+            "verdict": rows["verdict"].map(FALLS),
+            "p (Holm)": p_texts(rows),
             "diagnoses": rows["names"].map(", ".join),
             "seeds": rows["seeds"],
         }
@@ -163,49 +229,10 @@ def matrix_text(found: pd.DataFrame) -> tuple[str, str]:
         "excludes zero. Empty: the two have patients in common, or no such diagnosis."
     )
     parts = [
-        f"{short(r['source'])} to {short(r['target'])}: {r['difference']:+.3f}"
+        f"{short(r['source'])} to {short(r['target'])}: {signed(r['difference'])}"
         for r in rows.to_dict("records")
     ]
     return caption, f"Matrix. {'; '.join(parts)}."
-
-
-def levels(study: Study, results: Sequence[Result], target: str) -> pd.DataFrame:
-    """Average macro AUROC on one target for every way to begin, for learning curves."""
-    arms = {"scratch": "", "finetune": "", "finetune-whole": ", head kept", "as-is": ", as it came"}
-    known = [run for run in results if run.spec.dataset == target and run.spec.arm in arms]
-    means = arm_means(study, known)
-    many = main_source(results, target)
-    tuned = set(means[means["arm"] == "finetune"]["source"])
-
-    def name(source: str, arm: str) -> str:
-        if not source:
-            return "from scratch"
-        begun = "all others" if source == many and JOINT in many else short(source)
-        return begun + arms[arm]
-
-    shown = means[means["source"].isin(["", *tuned])]
-    names = [name(s, a) for s, a in zip(shown["source"], shown["arm"], strict=True)]
-    return shown.assign(beginning=names)
-
-
-def levels_text(target: str, table: pd.DataFrame) -> tuple[str, str]:
-    """Compute the caption and the alternative text of learning curves."""
-    caption = (
-        f"Macro AUROC on {short(target)} by number of its training records, with {LEVEL:.0%} "
-        f"intervals ({seeds_of(table)} seeds), over all diagnoses that can be scored. Level lines: "
-        "networks used as they came, which have seen none of its records."
-    )
-    parts = [
-        f"{r['beginning']} at {r['records']}: {r['mean']:.3f}"
-        for r in table.to_dict("records")
-        if r["arm"] != "as-is"
-    ]
-    came = [
-        f"{r['beginning']}: {r['mean']:.3f}"
-        for r in table.to_dict("records")
-        if r["arm"] == "as-is"
-    ]
-    return caption, f"Learning curves. {'; '.join([*parts, *came])}."
 
 
 def limits(study: Study, results: Sequence[Result]) -> Markdown:
@@ -223,6 +250,11 @@ def limits(study: Study, results: Sequence[Result]) -> Markdown:
         "set by looking at PTB-XL: a simulated source that does well on rhythms has been taught "
         "them without noise, on more records."
         if any(made) and not all(made)
+        else "",
+        "The best single source is the one whose network, as it came, was best on the target's "
+        "validation records, which over all seeds are the whole target: that favours the single "
+        "source."
+        if any(JOINT in run.spec.source for run in results)
         else "",
         "Networks differ from hospital to hospital in patients, devices and habits of naming, all "
         "at once; the matrix cannot part them.",

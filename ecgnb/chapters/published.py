@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from ecgnb.chapters.common import network
+from ecgnb.chapters.common import as_list, network
+from ecgnb.models import MODELS
 from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study, study_names
@@ -17,36 +18,136 @@ from ecgnb.study.progress import open_progress
 from ecgnb.study.result import Result
 from ecgnb.study.run import run_study
 from ecgnb.study.scores import Cell, Scores
+from ecgnb.study.statistics import MARGIN
 from ecgnb.training.arms import ARMS
+from ecgnb.wording import joined, signed
+
+_AS_PUBLISHED = "one run of each arm, F1 at one half weighted by prevalence, whichever is larger"
 
 
-def published_view(study: Study, results: Sequence[Result]) -> Markdown:
-    """Say what the published way of reading would have concluded from the same runs.
+def read_as_published(study: Study, results: Sequence[Result]) -> pd.DataFrame:
+    """Read every comparison as published: the first seed alone, by its weighted F1.
 
-    One run of each arm, the first seed; F1 at one half, weighted by prevalence; whichever is
-    larger wins.
+    Returns
+    -------
+    DataFrame
+        See `ecgnb.study.compare.compare_arms`, with ``published``, fine-tuned less from scratch.
     """
     by_rule = compare_arms(study, results)
     scores = Scores(study, results)
-    rows = []
+    gains = []
     for row in by_rule.to_dict("records"):
         cell = Cell(**{name: row[name] for name in Cell.__dataclass_fields__})
         runs = [scores.of(cell, arm) for arm in ("finetune", "scratch")]
         seed = min(runs[0].keys() & runs[1].keys())
-        rows.append(runs[0][seed].facts["weighted_f1"] - runs[1][seed].facts["weighted_f1"])
-    ahead = np.array(rows) > 0
-    verdicts = by_rule["verdict"]
-    agree = (ahead & (verdicts == "helps")) | (~ahead & (verdicts == "harms"))
-    open_ = verdicts.isin(["undecided", "equivalent"])
-    wrong = len(rows) - int(agree.sum()) - int(open_.sum())
-    return Markdown(
-        f"Read as published (one run of each arm, F1 at one half weighted by prevalence, whichever "
-        f"is larger), the same runs say that fine-tuning wins in {int(ahead.sum())} of {len(rows)} "
-        f"comparisons. By the rule of this study {int((verdicts == 'helps').sum())} of them "
-        f"*help*, {int((verdicts == 'harms').sum())} *harm* and {int(open_.sum())} are "
-        f"*equivalent* or *undecided*: a winner was named there by chance, or one that does not "
-        f"matter. In {wrong} the published reading names the other arm."
+        gains.append(runs[0][seed].facts["weighted_f1"] - runs[1][seed].facts["weighted_f1"])
+    return by_rule.assign(published=gains)
+
+
+def published_view(study: Study, results: Sequence[Result]) -> Markdown:
+    """Say what the published way of reading would have concluded from the same runs."""
+    rows = read_as_published(study, results)
+    ahead, verdicts = rows["published"] > 0, rows["verdict"]
+    helps, harms = verdicts == "helps", verdicts == "harms"
+    decided = int((helps | harms).sum())
+    other = int((helps & ~ahead).sum() + (harms & ahead).sum())
+    text = (
+        f"Read as published ({_AS_PUBLISHED}), the same runs say that fine-tuning wins in "
+        f"{ahead.sum()} of {len(rows)} comparisons. By the rule of this study (macro AUROC, all "
+        f"seeds) it *helps* in {helps.sum()} and *harms* in {harms.sum()} of the {len(rows)}"
     )
+    if decided:
+        text += f"; in {other} of these {decided}, the published reading names the other arm"
+    if rest := len(rows) - decided:
+        text += (
+            f". The other {rest} are *undecided* or *equivalent*; the published reading names a "
+            "winner there as well"
+        )
+    return Markdown(f"{text}.")
+
+
+def published_shrinking(study: Study, results: Sequence[Result]) -> Markdown:
+    """Say what the published way of reading would have concluded on the shrinking gain."""
+    lines = []
+    for (model, head), rows in read_as_published(study, results).groupby(
+        ["model", "head"], sort=False
+    ):
+        ordered = rows.sort_values("records")
+        gains = ordered["published"].to_numpy()
+        if len(gains) < 2:
+            continue
+        steps = int((np.diff(gains) > 0).sum())
+        smaller = gains[-1] < gains[0]
+        texts = [
+            f"{signed(row['published'])} with {row['records']:,}"
+            for row in ordered.to_dict("records")
+        ]
+        lines.append(
+            f"{network(str(model), str(head))}: {joined(texts)}. The last is "
+            f"{'smaller' if smaller else 'not smaller'} than the first; on the way it rises at "
+            f"{steps} of {len(gains) - 1} steps."
+        )
+    return Markdown(
+        f"Read as published ({_AS_PUBLISHED}), the same runs show these gains in weighted F1:\n\n"
+        + as_list(lines).data
+    )
+
+
+def published_families(study: Study, results: Sequence[Result]) -> Markdown:
+    """Say what the published way of reading would have concluded on the two families."""
+    rows = read_as_published(study, results)
+    heads = rows["head"] == "flattened"
+    published = rows[heads | (rows["model"].map(lambda name: MODELS[name].family) == "CNN")]
+    means = published.groupby(["model", "head"], sort=False)["published"].mean().reset_index()
+    by_family = means.groupby(means["model"].map(lambda name: MODELS[name].family))["published"]
+    families = by_family.mean()
+    if len(families) < 2:
+        return Markdown("The networks of the publication are not all in this study.")
+    texts = [
+        f"{network(row['model'], row['head'])} {signed(row['published'])}"
+        for row in means.to_dict("records")
+    ]
+    more = families["CNN"] > families["RNN"]
+    return Markdown(
+        f"Read as published ({_AS_PUBLISHED}; recurrent networks with the flattened head), the "
+        f"same runs gain on average over all sizes: {joined(texts)}. That reading would say that "
+        f"{'convolutional' if more else 'recurrent'} networks profit more."
+    )
+
+
+def published_times(study: Study) -> Markdown:
+    """Say what the published way of reading would have concluded on convergence.
+
+    The first seed alone, by its curve on the test set: the epochs until it comes within the
+    margin of the best F1 that training from scratch reaches.
+    """
+    runs = published_runs(study)
+    arms: dict[tuple[str, str, int], dict[str, Result]] = {}
+    for run in sorted(runs, key=lambda run: -run.spec.seed):
+        arms.setdefault((run.spec.model, run.spec.head, run.spec.size), {})[run.spec.arm] = run
+    lines = []
+    for (model, head, _), pair in arms.items():
+        if not {"scratch", "finetune"} <= pair.keys():
+            continue
+        level = max(pair["scratch"].history["test_f1"]) - MARGIN
+        epochs = [_first(pair[arm].history["test_f1"], level) for arm in ("finetune", "scratch")]
+        records = pair["scratch"].facts["train_records"]
+        lines.append(
+            f"{network(model, head)} with {records:,} records: fine-tuned after {epochs[0]}, from "
+            f"scratch after {epochs[1]} epochs."
+        )
+    if not lines:
+        return Markdown("The published protocol has not been run on these records yet.")
+    return Markdown(
+        "Read as published, off the test curve of one run of each arm trained under the published "
+        f"protocol, the weighted F1 comes within {MARGIN:g} of the best that training from scratch "
+        "reaches:\n\n" + as_list(lines).data
+    )
+
+
+def _first(curve: Sequence[float], level: float) -> str:
+    reached = [place for place, value in enumerate(curve, 1) if value >= level]
+    return str(reached[0]) if reached else f"more than {len(curve)}"
 
 
 def published_runs(study: Study) -> list[Result]:
@@ -108,7 +209,7 @@ def flattery_table(found: pd.DataFrame) -> pd.DataFrame:
             "best on the test set": means["published"].map("{:.3f}".format),
             "chosen on validation": means["honest"].map("{:.3f}".format),
             "after the last epoch": means["last"].map("{:.3f}".format),
-            "flattered by": (means["published"] - means["honest"]).map("{:+.3f}".format),
+            "flattered by": (means["published"] - means["honest"]).map(signed),
         }
     )
 
@@ -118,18 +219,18 @@ def flattery_answer(study: Study, found: pd.DataFrame) -> Markdown:
     if not len(found):
         return Markdown("The published protocol has not been run on these records yet.")
     extra = (found["published"] - found["honest"]).groupby(found["arm"], sort=False).mean()
-    parts = [f"{value:+.3f} {ARMS[str(arm)].title}" for arm, value in extra.items()]
+    parts = [f"{signed(value)} {ARMS[str(arm)].title}" for arm, value in extra.items()]
     cells = ["model", "head", "size", "seed"]
     wide = found.pivot_table(index=cells, columns="arm", values=["published", "honest"])
     gains = {
         kind: wide[kind]["finetune"] - wide[kind]["scratch"] for kind in ("published", "honest")
     }
-    turned = (np.sign(gains["published"]) != np.sign(gains["honest"])).mean()
+    turned = gains["published"] * gains["honest"] < 0
     return Markdown(
         f"Trained under the published protocol, each network is reported at the epoch at which the "
         f"test set liked it best. Against the epoch that validation would have chosen, that adds, "
         f"on average over {len(found)} runs, {' and '.join(parts)} to the weighted F1. The mean "
-        f"gain from fine-tuning is {gains['published'].mean():+.3f} as published and "
-        f"{gains['honest'].mean():+.3f} honestly chosen; in {turned:.0%} of the {len(wide)} "
+        f"gain from fine-tuning is {signed(gains['published'].mean())} as published and "
+        f"{signed(gains['honest'].mean())} honestly chosen; in {turned.sum()} of the {len(wide)} "
         "comparisons of single runs the two disagree on which arm is better."
     )

@@ -1,4 +1,4 @@
-"""What many hospitals give that one does not: sentences and tables.
+"""What records of one's own, and what many hospitals give: sentences and tables.
 
 No number in them is typed; whoever changes the runs changes the text.
 """
@@ -13,15 +13,15 @@ from IPython.display import Markdown
 
 from ecgnb.chapters import common
 from ecgnb.data.catalog import JOINT, card
-from ecgnb.prose import joined
 from ecgnb.study.compare import compare_arms, with_tests
-from ecgnb.study.generalise import contrast, singles
+from ecgnb.study.generalise import contrast, singles, taught_by_all
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.scores import Cell, Scores
 from ecgnb.study.statistics import LEVEL, VERDICTS
+from ecgnb.wording import interval_texts, joined, p_texts, signed
 
-_SAID = {
+SAID = {
     "helps": "is **better**",
     "harms": "is **worse**",
     "equivalent": "is **equivalent**",
@@ -82,14 +82,16 @@ def against_scratch(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
-def against_single(study: Study, results: Sequence[Result]) -> pd.DataFrame:
-    """Compare fine-tuning from many hospitals with fine-tuning from a single one.
+def against_single(study: Study, results: Sequence[Result], arm: str = "finetune") -> pd.DataFrame:
+    """Compare networks of many datasets with those of a single one, at each target.
+
+    As they came (``as-is``), only on diagnoses that both have taught.
 
     Returns
     -------
     DataFrame
-        One row a target and size: ``target``, ``many`` and ``single`` (sources), ``size``,
-        ``records``, and the columns of `ecgnb.study.compare.with_tests`.
+        One row a target and size: ``target``, ``many``, ``single``, ``size``, ``records``, and the
+        columns of `ecgnb.study.compare.with_tests` for the many less the single.
     """
     scores = Scores(study, results)
     tuned = [cell for cell in scores.cells if cell.source and scores.of(cell, "finetune")]
@@ -99,14 +101,18 @@ def against_single(study: Study, results: Sequence[Result]) -> pd.DataFrame:
             alike = (many.target, many.size) == (single.target, single.size)
             if not alike or JOINT not in many.source or JOINT in single.source:
                 continue
-            difference = contrast(study, results, (many, "finetune"), (single, "finetune"))
-            if difference:
-                runs = scores.of(many, "finetune").values()
-                records = round(np.mean([run.facts["train_records"] for run in runs]))
-                names = {"target": many.target, "many": many.source, "single": single.source}
-                rows.append({**names, "size": many.size, "records": records})
+            sides = [list(scores.of(cell, arm).values()) for cell in (many, single)]
+            if not all(sides):
+                continue
+            came = [run.spec for side in sides for run in side if arm == "as-is"]
+            only = taught_by_all(study, came)
+            difference = contrast(study, results, (many, arm), (single, arm), only=only)
+            if difference and (only or not came):
+                records = round(np.mean([run.facts["train_records"] for run in sides[0]]))
+                rows.append((many.target, many.source, single.source, many.size, records))
                 found.append(difference)
-    return with_tests(pd.DataFrame(rows), found)
+    columns = ["target", "many", "single", "size", "records"]
+    return with_tests(pd.DataFrame(rows, columns=columns), found)
 
 
 def single_summary(table: pd.DataFrame) -> str:
@@ -114,14 +120,14 @@ def single_summary(table: pd.DataFrame) -> str:
     if not len(table):
         return ""
     counts = [
-        f"{_SAID[name]} in {int((table['verdict'] == name).sum())}"
+        f"{SAID[name]} in {int((table['verdict'] == name).sum())}"
         for name in VERDICTS
         if (table["verdict"] == name).any()
     ]
     return (
-        "**Many hospitals or one.** Fine-tuned from all others rather than from the best real one "
-        f"alone, the network {joined(counts)} of {len(table)} comparisons "
-        f"({table['difference'].min():+.3f} to {table['difference'].max():+.3f})."
+        "Fine-tuned, the network of all others rather than that of the best single one "
+        f"{joined(counts)} of {len(table)} comparisons ({signed(table['difference'].min())} to "
+        f"{signed(table['difference'].max())})."
     )
 
 
@@ -135,10 +141,10 @@ def single_answer(study: Study, table: pd.DataFrame, found: pd.DataFrame) -> Mar
         asked = [row for row in singles(found).to_dict("records") if row["target"] == target]
         asked.sort(key=lambda row: -row["validation"])
         ranks = [f"{short(row['source'])} {row['validation']:.3f}" for row in asked]
+        rows = rows.sort_values("records")
         parts = [
-            f"{row['difference']:+.3f} at {row['records']:,} ({row['low']:+.3f} to "
-            f"{row['high']:+.3f}, *{row['verdict']}*)"
-            for row in rows.sort_values("records").to_dict("records")
+            f"{signed(row['difference'])} at {row['records']:,} ({interval}, *{row['verdict']}*)"
+            for row, interval in zip(rows.to_dict("records"), interval_texts(rows), strict=True)
         ]
         text = (
             f"**{short(str(target))}**: {short(rows['many'].iloc[0])} less {short(str(single))} "
@@ -162,12 +168,13 @@ def scratch_table(found: pd.DataFrame) -> pd.DataFrame:
             "to": rows["target"].map(short),
             "head": rows["arm"].map(heads),
             "records": rows["records"].map("{:,}".format),
-            "difference": rows["difference"].map("{:+.3f}".format),
-            f"{LEVEL:.0%} interval": [f"{r.low:+.3f} to {r.high:+.3f}" for r in rows.itertuples()],
+            "difference": rows["difference"].map(signed),
+            f"{LEVEL:.0%} interval": interval_texts(rows),
             "verdict": rows["verdict"],
-            "p (Holm)": rows["p_holm"].map("{:.3f}".format),
+            "p (Holm)": p_texts(rows),
             "fine-tuned": rows["first"].map("{:.3f}".format),
             "from scratch": rows["second"].map("{:.3f}".format),
+            "classes": rows["classes"],
             "seeds": rows["seeds"],
         }
     )

@@ -85,7 +85,7 @@ def write_arrays(
     digest = hashlib.sha256()
     size = len(records.LEADS) * options.samples * np.dtype("<i2").itemsize
     with open(partial / "signals.npy", "w+b") as file:
-        _npy_header(file, 0, options.samples)
+        npy_header(file, 0, options.samples)
         file.flush()
         begin = file.tell()
         outcomes = convert(
@@ -107,7 +107,7 @@ def write_arrays(
             kept.append({**merged, "flags": f"{outcome['flags']} {unlabelled}".strip()})
         file.truncate(begin + len(kept) * size)
         file.seek(0)
-        _npy_header(file, len(kept), options.samples)
+        npy_header(file, len(kept), options.samples)
         file.flush()
         os.fsync(file.fileno())
     if not kept:
@@ -186,7 +186,8 @@ def _pull_up(file: BinaryIO, found: int, wanted: int, size: int) -> bytes:
     return content
 
 
-def _npy_header(file: BinaryIO, count: int, samples: int) -> None:
+def npy_header(file: BinaryIO, count: int, samples: int) -> None:
+    """Write the header of ``signals.npy``, an array of shape (count, 12, samples)."""
     # NumPy leaves room for the first axis to grow, so the header's length does not change.
     shape = (count, len(records.LEADS), samples)
     facts = {"descr": "<i2", "fortran_order": False, "shape": shape}

@@ -10,7 +10,6 @@ import dataclasses
 import difflib
 import functools
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from types import MappingProxyType
 
 import platformdirs
 
+from ecgnb.data.cards import problems
 from ecgnb.data.files import read_toml
 from ecgnb.errors import UserError
 
@@ -45,7 +45,7 @@ class DatasetCard:
     seconds : tuple of float
         Length of the shortest and of the longest record.
     layout : str
-        How records and their metadata are laid out on disk, one of `LAYOUTS`.
+        How records and their metadata are laid out on disk, one of `ecgnb.data.cards.LAYOUTS`.
     vocabulary : str
         What the native codes are, see `ecgnb.data.labels`; ``text`` is read by no label set.
     folders : tuple of str
@@ -102,77 +102,23 @@ class DatasetCard:
         return self.title.partition(" (")[0]
 
 
-LAYOUTS = (
-    *("ptb-xl", "challenge", "brugada-huca", "ptb", "incart", "ludb", "code-test"),
-    *("table", "array"),  # of one's own
-)
-CARD_VOCABULARIES = ("scp", "snomed", "cpsc", "code-test", "ptb", "brugada", "text", "own")
-AMPLITUDES = ("mV", "z-score")
-
 JOINT = "+"  # between the names of datasets that are taken as one
 
-_CHOICES = {"layout": LAYOUTS, "vocabulary": CARD_VOCABULARIES, "amplitude": AMPLITUDES}
-
-# What a value in TOML must be, by the annotation of its field.
-_KINDS: Mapping[str, tuple[type | tuple[type, ...], type | tuple[type, ...], str]] = {
-    "str": (str, object, "text in quotes"),
-    "int": (int, object, "a whole number"),
-    "bool": (bool, object, "true or false"),
-    "tuple[str, ...]": (list, str, "a list of texts"),
-    "tuple[int, ...]": (list, int, "a list of whole numbers"),
-    "tuple[float, ...]": (list, (int, float), "a list of numbers"),
-}
-
-
-def _wrong(field: dataclasses.Field, value: object) -> str:
-    """Say what is wrong with the value of a field; "" if nothing is."""
-    kind, item, wanted = _KINDS[str(field.type)]
-    # bool is an int to Python, not to a reader of the file.
-    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    if fits and isinstance(value, list):
-        fits = all(isinstance(one, item) and not isinstance(one, bool) for one in value)
-    if not fits:
-        return f"'{field.name}' must be {wanted}."
-    if field.name == "name" and not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", str(value)):
-        return f"The name '{value}' must be small letters and digits joined by hyphens."
-    if field.name in _CHOICES and value not in _CHOICES[field.name]:
-        return f"'{field.name}' is '{value}': choose one of {', '.join(_CHOICES[field.name])}."
-    if field.name == "seconds" and isinstance(value, list) and len(value) != 2:
-        return "'seconds' must be two numbers: the shortest and the longest record."
-    if field.name == "record_range" and isinstance(value, list) and len(value) not in (0, 2):
-        return "'record_range' must be two record names, the first and the last, or left out."
-    return ""
+_TABLES = tomllib.loads(files(__package__).joinpath("catalog.toml").read_text(encoding="utf-8"))
 
 
 def _card(name: str, table: Mapping[str, object], where: str) -> DatasetCard:
     """Build a card, or raise UserError with one sentence for every wrong key."""
-    fields = {field.name: field for field in dataclasses.fields(DatasetCard)}
     values = {"name": name, "folders": [name], **table}
-    problems = []
-    for key in values:
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
-            problems.append(
-                f"'{key}' is not a key of a card" + (f": write '{near[0]}'." if near else ".")
-            )
-    for key, field in fields.items():
-        if key in values:
-            problems.append(_wrong(field, values[key]))
-        elif field.default is dataclasses.MISSING:
-            problems.append(f"'{key}' is missing: add {_KINDS[str(field.type)][2]}.")
-    problems = [problem for problem in problems if problem]
-    if problems:
-        raise UserError(f"The dataset card '{name}' in {where} is wrong. " + " ".join(problems))
+    if wrong := [*problems(dataclasses.fields(DatasetCard), values, _TABLES)]:
+        raise UserError(f"The dataset card '{name}' in {where} is wrong. {' '.join(wrong)}")
     plain = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
     return DatasetCard(**plain)  # type: ignore[arg-type]  # checked field by field above
 
 
-def _catalog() -> dict[str, DatasetCard]:
-    text = files(__package__).joinpath("catalog.toml").read_text(encoding="utf-8")
-    return {name: _card(name, table, "catalog.toml") for name, table in tomllib.loads(text).items()}
-
-
-CATALOG: Mapping[str, DatasetCard] = MappingProxyType(_catalog())
+CATALOG: Mapping[str, DatasetCard] = MappingProxyType(
+    {name: _card(name, table, "catalog.toml") for name, table in _TABLES.items()}
+)
 """The known datasets by name; the page on datasets lists them."""
 
 
@@ -192,8 +138,12 @@ def own_cards() -> dict[str, DatasetCard]:
 
 @functools.lru_cache(maxsize=1)
 def _own_cards(paths: tuple[tuple[Path, int], ...]) -> dict[str, DatasetCard]:
-    cards = [load_card(path) for path, _ in paths]
-    return {one.name: one for one in cards}
+    cards: dict[str, DatasetCard] = {}
+    for path, _ in paths:
+        one = load_card(path)
+        if cards.setdefault(one.name, one) is not one:
+            raise UserError(f"The name '{one.name}' in {path} is taken: another card there has it.")
+    return cards
 
 
 def card(name: str) -> DatasetCard:
@@ -292,9 +242,9 @@ def cache_root() -> Path:
     return Path(value).expanduser() if value else platformdirs.user_cache_path("ecgnb")
 
 
-def find(card: DatasetCard, root: Path) -> Path | None:
+def find(facts: DatasetCard, root: Path) -> Path | None:
     """Return the first of the usual folders of a dataset that exists under `root`, else None."""
-    if not all(find(CATALOG[name], root) for name in card.also):
+    if not all(find(card(name), root) for name in facts.also):
         return None
-    folders = (root / folder for folder in card.folders)
+    folders = (root / folder for folder in facts.folders)
     return next((folder for folder in folders if folder.is_dir()), None)

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from ecgnb.errors import UserError
 
 
-def put(path: Path, write: Callable[[Path], None]) -> None:
+def put(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under another name, and put it in place in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The temporary name has no suffix that any reader looks for.
@@ -29,6 +29,22 @@ def put(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def writable(folder: Path, advice: str) -> Iterator[None]:
+    """Say in one sentence that a folder cannot be written, as on a full disk, and what helps.
+
+    Raises
+    ------
+    UserError
+        In the place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot write to {folder} ({reason}); {advice}") from error
 
 
 @contextmanager

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from ecgnb.data.catalog import cache_root
-from ecgnb.data.prepare import Prepared, alone, open_prepared, writing
+from ecgnb.data.arrays import npy_header
+from ecgnb.data.catalog import cache_root, card
+from ecgnb.data.prepare import Prepared, alone, open_prepared, ready, writing
+
+_CHUNK = 256  # records that are copied at a time
 
 DATASET = "dataset"
 """The column of a joined table that names the part."""
@@ -60,22 +63,26 @@ def join(name: str, parts: Sequence[Prepared]) -> Prepared:
     """
     fingerprint = join_fingerprints({part.card.name: part.fingerprint for part in parts})
     folder = cache_root() / "prepared" / f"joined-{fingerprint[:12]}"
-    if not folder.is_dir():
-        with alone(folder):
-            if not folder.is_dir():
-                with writing(folder) as partial:
-                    _write(partial, parts, fingerprint)
-    return open_prepared(name, folder)
+    facts = card(name)
+    if whole := ready(facts, folder):
+        return whole
+    with alone(folder):
+        if not (whole := ready(facts, folder)):  # nobody else was faster
+            with writing(folder) as partial:
+                _write(partial, parts, fingerprint)
+            whole = open_prepared(facts, folder)
+    return whole
 
 
 def _write(folder: Path, parts: Sequence[Prepared], fingerprint: str) -> None:
-    shape = (sum(len(part.signals) for part in parts), *parts[0].signals.shape[1:])
-    signals = np.lib.format.open_memmap(folder / "signals.npy", "w+", np.dtype("<i2"), shape)
-    begin = 0
-    for part in parts:
-        signals[begin : begin + len(part.signals)] = part.signals
-        begin += len(part.signals)
-    signals.flush()
+    with open(folder / "signals.npy", "wb") as file:
+        npy_header(file, sum(len(part.signals) for part in parts), parts[0].signals.shape[2])
+        for part in parts:
+            for first in range(0, len(part.signals), _CHUNK):
+                # Not through a memory map: there a full disk kills the program.
+                file.write(part.signals[first : first + _CHUNK].data)
+        file.flush()
+        os.fsync(file.fileno())
     join_tables({part.card.name: part.table for part in parts}).to_parquet(
         folder / "records.parquet", index=False
     )

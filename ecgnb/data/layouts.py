@@ -18,9 +18,11 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
+from ecgnb.data import splits
 from ecgnb.data.catalog import DatasetCard
 from ecgnb.data.records import LEADS
 from ecgnb.data.tensors import Tensor, open_tensor
+from ecgnb.errors import UserError
 
 COLUMNS = ("record", "path", "patient", "fold", "age", "sex", "codes")
 _OLDEST = 90.0  # PTB-XL writes 300 for every age over 89
@@ -177,7 +179,10 @@ def _array(folder: Path, card: DatasetCard) -> Listing:
 
 def _read_own(folder: Path) -> pd.DataFrame:
     texts = dict.fromkeys(("record", "patient", "sex", "codes"), str)
-    return pd.read_csv(folder / "records.csv", dtype=texts)
+    try:
+        return pd.read_csv(folder / "records.csv", dtype=texts)
+    except UnicodeDecodeError as error:
+        raise ValueError("records.csv is not in UTF-8") from error
 
 
 def _own_table(table: pd.DataFrame, headers: list[str] | None, tensor: Tensor | None) -> Listing:
@@ -197,7 +202,7 @@ def _own_table(table: pd.DataFrame, headers: list[str] | None, tensor: Tensor | 
             "record": record,
             "path": record.map(paths) if tensor is None else [str(row) for row in range(count)],
             "patient": table.get("patient", record).fillna(record),
-            "fold": table.get("fold", 0),
+            "fold": _own_folds(table),
             "age": table.get("age", pd.Series(np.nan, table.index)).astype(float),
             "sex": table.get("sex", pd.Series("", table.index)).str.lower().str[:1].map(_SEXES),
             "codes": codes,
@@ -207,6 +212,25 @@ def _own_table(table: pd.DataFrame, headers: list[str] | None, tensor: Tensor | 
     return replace(
         _listing(listed[here], tuple(record[~here]), in_headers=False),
         tensor=tensor,
+    )
+
+
+def _own_folds(table: pd.DataFrame) -> pd.Series | int:
+    """Return the folds that a table gives; 0 if it gives none."""
+    if "fold" not in table:
+        return 0
+    wanted = range(1, splits.FOLDS + 1)
+    folds = pd.to_numeric(table["fold"], errors="coerce")
+    strange = table["fold"][~folds.isin(wanted)]
+    if len(strange):
+        fault = f"holds {'nothing' if pd.isna(strange.iloc[0]) else strange.iloc[0]} in a row"
+    elif absent := {*wanted} - {*folds}:
+        fault = f"never holds {min(absent)}"
+    else:
+        return folds.astype(int)
+    raise ValueError(
+        f"the column 'fold' {fault}; it must divide the records into 1 to {splits.FOLDS}, or be "
+        "left out"
     )
 
 
@@ -241,6 +265,12 @@ def _headers(folder: Path) -> set[str]:
         # A dot begins the name of what a Mac or an unfinished download leaves beside a header.
         names = (name for name in files if name.endswith(".hea") and not name.startswith("."))
         found.update(f"{prefix}{name[:-4]}" for name in names)
+    for path in found:
+        if path.encode(errors="replace").decode() != path:
+            name = os.fsencode(path).decode("latin-1")
+            raise UserError(
+                f"the file name {name}.hea in {folder} is not in UTF-8: rename the file"
+            )
     return found
 
 

@@ -86,27 +86,32 @@ def prepare(
     Raises
     ------
     UserError
-        If the dataset is unknown, is not where ``ECGNB_DATA`` points, holds no readable record,
-        cannot be written, or if the options or the selection make no sense.
+        If the dataset is unknown or several, is not where ``ECGNB_DATA`` points, holds no readable
+        record, cannot be written, or if the options or the selection make no sense.
     """
     facts = card(dataset) if isinstance(dataset, str) else dataset
+    if facts.layout == "joined":
+        raise UserError(
+            f"{facts.name} is several datasets; prepare each of them, and a study that names them "
+            f"so joins them: {' '.join(facts.also)}"
+        )
     _check(options, selection)
     folder = cache_root() / "prepared" / f"{facts.name}-{_digest(options, selection)}"
-    ready = _ready(facts, folder)
+    found = ready(facts, folder)
     if facts.simulated:
         source: Path | None = _simulated(facts.name, options)
     else:
-        source = _raw_folder(facts, needed=ready is None)
-    if source is None and ready is not None:
-        return ready
+        source = _raw_folder(facts, needed=found is None)
+    if source is None and found is not None:
+        return found
     assert source is not None  # needed where nothing is ready
     listing = raw.list_records(facts, source)
     fingerprint = _files_fingerprint(facts, source, listing)
-    if _of_these_files(ready, fingerprint):
-        return ready
+    if _of_these_files(found, fingerprint):
+        return found
     with alone(folder):
-        ready = _ready(facts, folder)
-        if not _of_these_files(ready, fingerprint):  # nobody else was faster
+        found = ready(facts, folder)
+        if not _of_these_files(found, fingerprint):  # nobody else was faster
             with writing(folder) as partial:
                 manifest = write_arrays(
                     facts, source, listing, options, selection, partial, progress
@@ -114,12 +119,12 @@ def prepare(
                 manifest["files_fingerprint"] = fingerprint
                 text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
                 (partial / "manifest.json").write_text(text + "\n")
-            ready = open_prepared(facts, folder)
-    return ready
+            found = open_prepared(facts, folder)
+    return found
 
 
-def _of_these_files(ready: Prepared | None, fingerprint: str) -> TypeGuard[Prepared]:
-    return ready is not None and ready.manifest["files_fingerprint"] == fingerprint
+def _of_these_files(found: Prepared | None, fingerprint: str) -> TypeGuard[Prepared]:
+    return found is not None and found.manifest["files_fingerprint"] == fingerprint
 
 
 def open_prepared(dataset: str | DatasetCard, folder: Path) -> Prepared:
@@ -167,10 +172,11 @@ def _check(options: Options, selection: pd.DataFrame | None) -> None:
         raise UserError(f"the table of selected records names {again.iloc[0]} twice; name it once")
 
 
-def _ready(facts: DatasetCard, folder: Path) -> Prepared | None:
+def ready(facts: DatasetCard, folder: Path) -> Prepared | None:
+    """Open a prepared folder; None where it has to be made, or made again."""
     try:
         return open_prepared(facts, folder)
-    except (OSError, ValueError):  # not there, or its files were touched: prepare it again
+    except (OSError, ValueError):  # not there, or its files were touched
         return None
 
 
@@ -216,27 +222,28 @@ def _digest(options: Options, selection: pd.DataFrame | None) -> str:
 
 
 def _files_fingerprint(facts: DatasetCard, source: Path, listing: Listing) -> str:
-    """Hash names and sizes of the raw files, which tell whether they are still the same."""
+    """Hash names, sizes and times of the raw files, which tell whether they are still the same."""
     # The folder of a simulated hospital is named by its code; a real one may lie anywhere.
     digest = hashlib.sha256(source.name.encode() if facts.simulated else b"")
     if listing.tensor is not None:
-        array = os.stat(listing.tensor.path)
-        digest.update(f"{listing.tensor.rate} {array.st_size} {array.st_mtime_ns}\n".encode())
+        digest.update(f"{listing.tensor.rate} {_state(listing.tensor.path)}\n".encode())
     for path in listing.table["path"] if listing.tensor is None else ():
         stem = f"{source}/{path[:-4]}"
         # The signal file has the header's name; a download may bring it long after the header.
-        sizes = [_size(f"{stem}{suffix}") for suffix in (".hea", ".dat", ".mat")]
-        digest.update(f"{path} {sizes}\n".encode())
+        states = [_state(f"{stem}{suffix}") for suffix in (".hea", ".dat", ".mat")]
+        digest.update(f"{path} {states}\n".encode())
     if not listing.in_headers:
         digest.update(canonical(listing.table).encode())
     return digest.hexdigest()
 
 
-def _size(path: str) -> int:
+def _state(path: str) -> str:
+    """Return size and time of a file: a corrected label or gain may be of equal length."""
     try:
-        return os.stat(path).st_size
+        found = os.stat(path)
     except OSError:
-        return -1
+        return "absent"
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _cannot_write(folder: Path, error: Exception) -> UserError:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ecgnb.data.cards import OWN_LAYOUTS
 from ecgnb.data.catalog import CATALOG, DatasetCard, data_root, find
 from ecgnb.data.layouts import LAYOUTS, Listing
 from ecgnb.errors import UserError
@@ -36,9 +37,10 @@ def list_records(card: DatasetCard, folder: Path) -> Listing:
     except FileNotFoundError as error:
         raise UserError(f"{card.name} is incomplete: {error.filename} is missing") from error
     except (OSError, KeyError, TypeError, ValueError, SyntaxError) as error:  # and those of pandas
+        way = "correct that file" if card.layout in OWN_LAYOUTS else "get that file again"
         raise UserError(
             f"a table of {card.name} in {folder} cannot be read "
-            f"({type(error).__name__}: {error}); get that file again"
+            f"({type(error).__name__}: {error}); {way}"
         ) from error
     if card.record_range:
         first, last = card.record_range

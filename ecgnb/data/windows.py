@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from ecgnb.data import records
 from ecgnb.data.layouts import Listing
 
 _MARK = "#"
+_WINDOW = re.compile(r"\.hea#\d+$")  # a name of a file may hold the mark too, but not behind this
 
 
 def cut(listing: Listing, source: Path, seconds: float) -> Listing:
@@ -63,14 +65,16 @@ def name_windows(selection: pd.DataFrame, listing: Listing) -> pd.DataFrame:
     listing : Listing
         What `cut` returned.
     """
-    windows = listing.table["record"]
-    whole = windows.str.partition(_MARK)[0]
-    several = pd.DataFrame({"record": whole, "window": windows})[whole != windows]
+    windows = listing.table["record"][listing.table["path"].str.contains(_WINDOW)]
+    whole = windows.str.rpartition(_MARK)[0] if len(windows) else windows
+    several = pd.DataFrame({"record": whole, "window": windows})
     named = selection.merge(several, on="record", how="left")
     return named.assign(record=named["window"].fillna(named["record"])).drop(columns="window")
 
 
 def window_of(path: str) -> tuple[str, int]:
     """Return the header of a window, and which window of the record it is."""
-    header, _, number = path.partition(_MARK)
-    return header, int(number or 0)
+    if not _WINDOW.search(path):
+        return path, 0
+    header, _, number = path.rpartition(_MARK)
+    return header, int(number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -83,20 +83,23 @@ def compare_arms(
         difference = scores.contrast([(1.0, one), (-1.0, other)])
         if difference is None:
             continue
-        seeds = one.keys() & other.keys()
+        seeds = [seed for fifth in scores.shared(one, other) for seed in fifth]
+        sides = [scores.contrast([(1.0, {s: runs[s] for s in seeds})]) for runs in (one, other)]
         runs = [one[seed] for seed in seeds]
-        rows.append(
-            {
-                **asdict(cell),
-                "records": round(np.mean([run.facts["train_records"] for run in runs])),
-                "first": np.mean([one[seed].facts[metric] for seed in seeds]),
-                "second": np.mean([other[seed].facts[metric] for seed in seeds]),
-                "tested": len({record for run in runs for record in run.records}),
-                "classes": min(run.facts["classes"] for run in runs),
-            }
+        values = (
+            round(np.mean([run.facts["train_records"] for run in runs])),
+            *(side.mean if side else np.nan for side in sides),
+            len({record for run in runs for record in run.records}),
+            min(run.facts["classes"] for run in runs),
         )
+        rows.append({**asdict(cell), **dict(zip(_COMPARED, values, strict=True))})
         found.append(difference)
-    return with_tests(pd.DataFrame(rows), found)
+    columns = [*Cell.__dataclass_fields__, *_COMPARED]
+    return with_tests(pd.DataFrame(rows, columns=columns), found)
+
+
+_NETWORKS = ["model", "head", "size", "other_model", "other_head"]
+_COMPARED = ("records", "first", "second", "tested", "classes")
 
 
 def with_tests(rows: pd.DataFrame, found: Sequence[Difference]) -> pd.DataFrame:
@@ -108,11 +111,9 @@ def with_tests(rows: pd.DataFrame, found: Sequence[Difference]) -> pd.DataFrame:
         With ``difference``, ``low``, ``high``, ``verdict``, ``seeds``, ``seed_deviation``,
         ``patient_deviation``; ``p`` and ``equivalence_p``, and the same after Holm's correction
         over all rows, ``p_holm`` and ``equivalence_p_holm``; ``holds``, whether the verdict stands
-        after it; ``power`` to find a difference of `DETECTABLE`, and ``seeds_needed`` for that,
-        missing where no number of seeds is enough.
+        after it; ``power`` to find a difference of `DETECTABLE`, and ``seeds_needed`` for that, see
+        `ecgnb.study.statistics.seeds_needed`.
     """
-    if not len(rows):
-        return rows
     p = np.array([one.p for one in found])
     equivalence_p = np.array([one.equivalence_p for one in found])
     corrected, equivalence_corrected = _holm(p), _holm(equivalence_p)
@@ -120,7 +121,6 @@ def with_tests(rows: pd.DataFrame, found: Sequence[Difference]) -> pd.DataFrame:
         _holds(one.verdict, *tests)
         for one, *tests in zip(found, corrected, equivalence_corrected, strict=True)
     ]
-    needed = pd.array([seeds_needed(one) for one in found], dtype="Int64")
     return rows.assign(
         difference=[one.mean for one in found],
         low=[one.low for one in found],
@@ -135,7 +135,7 @@ def with_tests(rows: pd.DataFrame, found: Sequence[Difference]) -> pd.DataFrame:
         equivalence_p_holm=equivalence_corrected,
         holds=holds,
         power=[power(one, one.seeds) for one in found],
-        seeds_needed=needed,
+        seeds_needed=[seeds_needed(one) for one in found],
     )
 
 
@@ -147,7 +147,7 @@ def _holds(verdict: str, p: float, equivalence_p: float) -> bool:
 
 
 def _holm(p: Floats) -> Floats:
-    return np.asarray(multipletests(p, method="holm")[1])
+    return np.asarray(multipletests(p, method="holm")[1]) if len(p) else p
 
 
 def compare_gains(
@@ -180,7 +180,31 @@ def compare_gains(
             ]
         )
         if difference is not None:
-            names = {"other_model": other.model, "other_head": other.head}
-            rows.append({"model": cell.model, "head": cell.head, "size": cell.size, **names})
+            rows.append((cell.model, cell.head, cell.size, other.model, other.head))
             found.append(difference)
-    return with_tests(pd.DataFrame(rows), found)
+    return with_tests(pd.DataFrame(rows, columns=_NETWORKS), found)
+
+
+def compare_across(study: Study, results: Sequence[Result]) -> pd.DataFrame:
+    """Compare every network from scratch with every other one fine-tuned, on the same records.
+
+    Returns
+    -------
+    DataFrame
+        One row a pair of networks and a size: ``model``, ``head``, ``size``, ``other_model``,
+        ``other_head``, and the columns of `with_tests` for the first less the second.
+    """
+    scores = Scores(study, results)
+    tuned = [cell for cell in scores.cells if cell.source and scores.of(cell, "finetune")]
+    rows, found = [], []
+    for cell in scores.cells:
+        own = scores.of(cell, "scratch")
+        for other in tuned:
+            alike = replace(other, source="", taught="", model=cell.model, head=cell.head)
+            if cell.source or other.model == cell.model or alike != cell or not own:
+                continue
+            difference = scores.contrast([(1.0, own), (-1.0, scores.of(other, "finetune"))])
+            if difference:
+                rows.append((cell.model, cell.head, cell.size, other.model, other.head))
+                found.append(difference)
+    return with_tests(pd.DataFrame(rows, columns=_NETWORKS), found)

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-from scipy.optimize import least_squares
+import numpy.typing as npt
+from scipy import stats
 
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
-from ecgnb.study.scores import Scores
+from ecgnb.study.scores import Cell, Scores
 from ecgnb.study.statistics import LEVEL, MARGIN, Floats
 
 _REPLICATES = 500
 _FEWEST = 3  # sizes for a curve of three parameters
-_FURTHEST = 100  # times the largest training set: no curve is believed beyond
-_STEEPEST = 2.0
+_FLATTEST, _STEEPEST = 0.01, 2.0
+_TRIED, _ROUNDS = 41, 4  # steepnesses at once, and how often they are looked at more closely
 
 
 @dataclass(frozen=True)
@@ -42,27 +42,50 @@ class Curve:
         return float((self.scale / (error - self.floor)) ** (1 / self.steepness))
 
 
-def fit_curve(records: Floats, errors: Floats) -> Curve:
-    """Fit a curve by least squares; its floor and its scale are not negative.
+def fit_curves(records: Floats, errors: Floats) -> list[Curve]:
+    """Fit curves by least squares; their floors and scales are not negative.
+
+    Given the steepness, the best floor and scale are those of a straight line; the best steepness
+    is looked for among some over the whole range, then among some around the best of these.
 
     Parameters
     ----------
-    records, errors : ndarray, shape (sizes,)
-        At least as many as the curve has parameters.
+    records : ndarray, shape (sizes,)
+        At least as many sizes as a curve has parameters.
+    errors : ndarray, shape (curves, sizes)
     """
     if len(records) < _FEWEST:
         raise ValueError(f"a curve needs {_FEWEST} sizes, not {len(records)}")
     smallest = float(records.min())
+    best = np.full((len(errors), 1), (_FLATTEST + _STEEPEST) / 2)
+    reach = (_STEEPEST - _FLATTEST) / 2
+    for _ in range(_ROUNDS):
+        tried = np.clip(best + np.linspace(-reach, reach, _TRIED), _FLATTEST, _STEEPEST)
+        powers = (records / smallest) ** -tried[..., None]
+        floors, starts = _fit_lines(powers, errors[:, None])
+        fitted = floors[..., None] + starts[..., None] * powers
+        place = ((fitted - errors[:, None]) ** 2).sum(axis=-1).argmin(axis=1)[:, None]
+        best = np.take_along_axis(tried, place, axis=1)
+        reach *= 2 / (_TRIED - 1)
+    return [
+        Curve(float(floor), float(start * smallest**steepness), float(steepness))
+        for floor, start, steepness in zip(
+            np.take_along_axis(floors, place, axis=1)[:, 0],
+            np.take_along_axis(starts, place, axis=1)[:, 0],
+            best[:, 0],
+            strict=True,
+        )
+    ]
 
-    def missed(parameters: Floats) -> Floats:
-        floor, start, steepness = parameters
-        return floor + start * (records / smallest) ** -steepness - errors  # type: ignore[no-any-return]
 
-    start = [0.5 * errors.min(), float(np.ptp(errors)) + 0.5 * errors.min(), 0.5]
-    bounds = ([0, 0, 0.01], [1, 1, _STEEPEST])
-    found = least_squares(missed, np.clip(start, 1e-6, [0.9, 0.9, 1.9]), bounds=bounds)
-    floor, scale, steepness = (float(value) for value in found.x)
-    return Curve(floor, scale * smallest**steepness, steepness)
+def _fit_lines(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Fit straight lines along the last axis; neither intercept nor slope is negative."""
+    middle = x.mean(axis=-1, keepdims=True)
+    slope = ((x - middle) * y).sum(axis=-1) / ((x - middle) ** 2).sum(axis=-1)
+    slope = np.maximum(slope, 0)
+    intercept = y.mean(axis=-1) - slope * middle[..., 0]
+    through_zero = (x * y).sum(axis=-1) / (x**2).sum(axis=-1)
+    return np.maximum(intercept, 0), np.where(intercept < 0, through_zero, slope)
 
 
 @dataclass(frozen=True)
@@ -78,10 +101,11 @@ class Worth:
         Mean errors from scratch and fine-tuned.
     multiples : ndarray, shape (3, sizes)
         How many times as many records training from scratch needs for the error of the fine-tuned
-        network: the value and its interval.
+        network: the value and its interval, which is missing with one seed. Over `most`, it is
+        known only that there are not so many.
     vanishes : tuple of float
         The number of records from which on the gain stays under the margin, with its interval;
-        infinity where the curves never come so near.
+        infinity where it does not with the largest training set.
     """
 
     model: str
@@ -95,46 +119,85 @@ class Worth:
     multiples: Floats
     vanishes: tuple[float, float, float]
 
+    @property
+    def most(self) -> Floats:
+        """How many times as many records there are: the largest training set, at each size."""
+        return self.records.max() / self.records
+
+
+@dataclass(frozen=True)
+class _Size:
+    """The runs of one network at one training size.
+
+    Attributes
+    ----------
+    records : float
+        Training records.
+    seeds : ndarray of int, shape (fifths, rounds)
+    errors : ndarray, shape (2, fifths, rounds)
+        From scratch and fine-tuned.
+    replicates : ndarray, shape (2, fifths, replicates)
+        Mean errors of the seeds of a fifth, on test sets drawn again from its patients.
+    """
+
+    records: float
+    seeds: npt.NDArray[np.int64]
+    errors: Floats
+    replicates: Floats
+
 
 def worth(study: Study, results: Sequence[Result]) -> list[Worth]:
     """Fit both learning curves of every network that was trained at three sizes or more.
 
-    Intervals come from a bootstrap over seeds: each replicate draws seeds, averages their errors
-    and fits both curves again.
+    For the intervals, mean errors are drawn again and both curves fitted to them, many times. Test
+    sets are drawn again from their patients, the same at all sizes. The luck of the training is
+    drawn by a wild bootstrap (Wu, 1986): what a seed's errors add to the mean of its fifth is
+    multiplied by a random number, the same at all sizes, so that what the sizes share stays shared.
+
+    With one seed a fifth the patients cannot be told from the luck: what a seed's errors add to the
+    mean of all seeds holds both, and no patients are drawn.
     """
     scores = Scores(study, results)
-    rows: dict[tuple[str, str, str, str], list[tuple[float, Floats]]] = {}
+    found: dict[tuple[str, str, str, str], list[_Size]] = {}
     for cell in scores.cells:
-        one, other = scores.of(cell, "scratch"), scores.of(cell, "finetune")
-        seeds = sorted(one.keys() & other.keys())
-        if not cell.source or not seeds:
-            continue
-        errors = np.array(
-            [[1 - runs[seed].facts["auroc"] for seed in seeds] for runs in (one, other)]
-        )
-        records = float(np.mean([one[seed].facts["train_records"] for seed in seeds]))
-        name = (cell.model, cell.head, cell.source, cell.target)
-        rows.setdefault(name, []).append((records, errors))
+        size = _size(scores, cell) if cell.source else None
+        if size:
+            name = (cell.model, cell.head, cell.source, cell.target)
+            found.setdefault(name, []).append(size)
     return [
-        _worth(name, sorted(sizes, key=lambda row: row[0]))
-        for name, sizes in rows.items()
+        _worth(name, sorted(sizes, key=lambda size: size.records))
+        for name, sizes in found.items()
         if len(sizes) >= _FEWEST
     ]
 
 
-def _worth(name: tuple[str, str, str, str], rows: list[tuple[float, Floats]]) -> Worth:
-    records = np.array([count for count, _ in rows])
-    means = np.array([errors.mean(axis=1) for _, errors in rows]).T
-    rng = np.random.default_rng(0)
-    fits = [_fit_both(records, means)]
-    for _ in range(_REPLICATES):
-        drawn = [errors[:, rng.integers(0, errors.shape[1], errors.shape[1])] for _, errors in rows]
-        fits.append(_fit_both(records, np.array([errors.mean(axis=1) for errors in drawn]).T))
-    multiples = np.array(
-        [[scratch.records(float(e)) for e in tuned.error(records)] for scratch, tuned in fits]
+def _size(scores: Scores, cell: Cell) -> _Size | None:
+    arms = [scores.of(cell, arm) for arm in ("scratch", "finetune")]
+    seeds = np.array(scores.shared(*arms))
+    found = [[[scores.score(runs[s]) for s in fifth] for fifth in seeds.tolist()] for runs in arms]
+    flat = [score for fifths in found for fifth in fifths for score in fifth]
+    known = [score for score in flat if score]
+    if not known or len(known) < len(flat):
+        return None
+    errors = 1 - np.array([score for score, _ in known]).reshape(len(arms), *seeds.shape)
+    drawn = 1 - np.array([replicates for _, replicates in known])
+    return _Size(
+        records=float(np.mean([arms[0][s].facts["train_records"] for s in seeds.flat])),
+        seeds=seeds,
+        errors=errors,
+        replicates=drawn.reshape(*errors.shape, -1).mean(axis=2),
     )
+
+
+def _worth(name: tuple[str, str, str, str], sizes: list[_Size]) -> Worth:
+    records = np.array([size.records for size in sizes])
+    means = np.array([size.errors.mean(axis=(1, 2)) for size in sizes]).T
+    drawn = _draw_again(sizes)
+    scratch, tuned = (fit_curves(records, np.vstack([means[arm], drawn[arm]])) for arm in (0, 1))
+    fits = list(zip(scratch, tuned, strict=True))
+    multiples = np.array([[one.records(e) for e in other.error(records)] for one, other in fits])
     multiples /= records
-    ends = np.array([_vanishes(scratch, tuned, records) for scratch, tuned in fits])
+    ends = np.array([_vanishes(*fit, records) for fit in fits])
     low, high = _interval(ends[1:])
     return Worth(
         *name,
@@ -146,12 +209,39 @@ def _worth(name: tuple[str, str, str, str], rows: list[tuple[float, Floats]]) ->
     )
 
 
-def _fit_both(records: Floats, errors: Floats) -> tuple[Curve, Curve]:
-    return fit_curve(records, errors[0]), fit_curve(records, errors[1])
+def _draw_again(sizes: Sequence[_Size]) -> Floats:
+    """Draw mean errors again; see `worth`.
+
+    Returns
+    -------
+    ndarray, shape (2, replicates, sizes)
+        From scratch and fine-tuned; no replicates where a size has one seed, whose luck nobody
+        knows.
+    """
+    if min(size.seeds.size for size in sizes) < 2:
+        return np.empty((2, 0, len(sizes)))
+    rng = np.random.default_rng(0)
+    luck = rng.standard_normal((max(size.seeds.max() for size in sizes) + 1, _REPLICATES))
+    fifths = max(len(size.seeds) for size in sizes)
+    patients = rng.integers(0, sizes[0].replicates.shape[-1], (1, fifths, _REPLICATES))
+    chance = rng.random(_REPLICATES)
+    drawn = []
+    for size in sizes:
+        seeds, errors, groups = size.seeds, size.errors, len(size.seeds)
+        if seeds.shape[1] == 1:
+            seeds, errors, groups = seeds.T, errors.transpose(0, 2, 1), 1
+            means = errors.mean(axis=(1, 2))[:, None]
+        else:
+            means = np.take_along_axis(size.replicates, patients, axis=2).mean(axis=1)
+        added = (errors - errors.mean(axis=2, keepdims=True)).reshape(2, -1)
+        # As Student's t does, a spread that is drawn itself allows for the few seeds.
+        spread = np.sqrt(stats.chi2.ppf(chance, seeds.size - groups) / seeds.size)
+        drawn.append(means + added @ luck[seeds.ravel()] / seeds.size / spread)
+    return np.clip(np.stack(drawn, axis=-1), 0, 1)
 
 
 def _vanishes(scratch: Curve, tuned: Curve, records: Floats) -> float:
-    sizes = np.geomspace(records.min(), records.max() * _FURTHEST, 400)
+    sizes = np.geomspace(records.min(), records.max(), 1000)
     large = np.flatnonzero(scratch.error(sizes) - tuned.error(sizes) >= MARGIN)
     if not len(large):
         return float(sizes[0])
@@ -159,25 +249,8 @@ def _vanishes(scratch: Curve, tuned: Curve, records: Floats) -> float:
 
 
 def _interval(values: Floats) -> Floats:
+    if not len(values):
+        return np.full((2, *values.shape[1:]), np.nan)
     # Of the values themselves: between a number and infinity there is nothing to interpolate.
     tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
     return np.quantile(values, tails, axis=0, method="nearest")
-
-
-def worth_table(found: Sequence[Worth]) -> pd.DataFrame:
-    """Put what pre-training is worth into one table, a row a network and a size."""
-    rows = [
-        {
-            "model": one.model,
-            "head": one.head,
-            "source": one.source,
-            "target": one.target,
-            "records": round(records),
-            "multiple": one.multiples[0, place],
-            "low": one.multiples[1, place],
-            "high": one.multiples[2, place],
-        }
-        for one in found
-        for place, records in enumerate(one.records)
-    ]
-    return pd.DataFrame(rows)

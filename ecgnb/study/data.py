@@ -14,6 +14,7 @@ import ecgnb
 from ecgnb.data.arrays import SELECTION
 from ecgnb.data.catalog import JOINT, card, data_root, find
 from ecgnb.data.convert import Options
+from ecgnb.data.files import put, writable
 from ecgnb.data.joined import DATASET, join, join_fingerprints, join_tables
 from ecgnb.data.labels import encode
 from ecgnb.data.labels import label_set as label_set_of
@@ -65,13 +66,15 @@ def open_dataset(study: Study, dataset: str, *, progress: bool = False) -> Prepa
         )
     named = selection(study, dataset)
     prepared = prepare(dataset, study.data, selection=named, progress=progress)
-    expected = recorded_fingerprints(study.data).get(dataset) if named is not None else None
+    if named is None:
+        return prepared
+    expected = recorded_fingerprints(study.data).get(dataset)
     if expected and prepared.fingerprint != expected:
         counts = prepared.manifest["counts"]
         raise UserError(
             f"{card(dataset).title} as found here gives other arrays than study {study.name} was "
-            f"recorded on ({counts['kept']} of {0 if named is None else len(named)} records "
-            "usable); get the release that the datasets page names, whole"
+            f"recorded on ({counts['kept']} of {len(named)} records usable); get the release that "
+            "the datasets page names, whole"
         )
     return prepared
 
@@ -138,6 +141,15 @@ def missing_datasets(study: Study) -> list[str]:
     return [name for name in study.datasets if not here(name)]
 
 
+def say_missing(study: Study) -> str:
+    """Say which datasets of a study are missing, and how much waits for them; "" if none is."""
+    absent = missing_datasets(study)
+    sides = [{pair.source.dataset, pair.target.dataset} for pair in study.pairs]
+    waiting = sum(bool(both & {*absent}) for both in sides)
+    names = ", ".join(card(name).title for name in absent)
+    return f"not here: {names}; {waiting} of {len(sides)} pairs wait for them" if absent else ""
+
+
 def with_what_is_here(study: Study) -> Study:
     """Return a study without the pairs whose source or target is missing.
 
@@ -172,21 +184,28 @@ def _all_fingerprints() -> dict[str, dict[str, str]]:
 def record_dataset(prepared: Prepared, options: Options) -> Path:
     """Write down which records a dataset has, their labels and its fingerprint.
 
-    The records are written once; other options must find the same ones.
+    The records are those of the default options, once it is prepared with these; until then, those
+    of the first. The fingerprint is kept for each.
 
     Returns
     -------
     Path
         The table, in ``results/records/``.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written.
     """
     folder = results_root() / "records"
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{prepared.card.name}.csv"
-    if not options.label or not path.exists():
-        prepared.table[list(SELECTION)].to_csv(path, index=False, lineterminator="\n")
+    records = prepared.table[list(SELECTION)]
     known = _all_fingerprints()
     of_options = known.setdefault(options.label or _AS_DEFAULT, {})
     of_options[prepared.card.name] = prepared.fingerprint
-    text = json.dumps(known, indent=1, sort_keys=True)
-    (folder / "fingerprints.json").write_text(text + "\n")
+    text = json.dumps(known, indent=1, sort_keys=True) + "\n"
+    with writable(folder, "what was there is as it was; point ECGNB_RESULTS at another folder"):
+        if not options.label or not path.exists():
+            put(path, lambda name: records.to_csv(name, index=False, lineterminator="\n"))
+        put(folder / "fingerprints.json", lambda name: name.write_text(text))
     return path

@@ -9,16 +9,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ecgnb.data.catalog import DatasetCard, card, data_root, find, parts
+from ecgnb.data.catalog import JOINT, card, data_root, find
 from ecgnb.data.convert import Options
 from ecgnb.data.files import read_toml
 from ecgnb.data.labels import default_label_set
 from ecgnb.data.raw import list_records
 from ecgnb.errors import UserError
-from ecgnb.models import MODELS, check_model
+from ecgnb.study.check import check_study, patients_of
 from ecgnb.study.grid import Pair, Side, Study
 from ecgnb.training.arms import check_arm
-from ecgnb.training.protocol import check_protocol
 
 _SMALL = 1000  # records; with fewer, few classes have ten positives in a fifth
 _SMALL_TEST_POSITIVES = 2
@@ -52,7 +51,8 @@ def load_study(name: str, **changes: Any) -> Study:
     if name.endswith(".toml"):
         path = Path(name).expanduser()
         table = read_toml(path, "study")
-        return build_study(path.stem, {"recorded": False, **table}, **changes)
+        # Its name may be that of a published study, whose recorded runs it must not replace.
+        return build_study(path.stem, {**table, "recorded": False}, **changes)
     name, _, dataset = name.partition(":")
     if name not in study_names():
         raise UserError(
@@ -72,6 +72,11 @@ def chapter_study(study: Study, chapter: str) -> Study:
 
 def _onto(study: Study, dataset: str) -> Study:
     """Put another dataset in the place of a study's first target, as far as it is large enough."""
+    if JOINT in dataset:
+        raise UserError(
+            f"the target of {study.name}:{dataset} is several datasets; name one, or declare a "
+            "study of your own in a TOML file"
+        )
     facts, pair = card(dataset), study.pairs[0]
     if facts.simulated:
         count = study.data.simulated_records
@@ -98,7 +103,7 @@ def _onto(study: Study, dataset: str) -> Study:
         chapters=tuple((chapter, f"{own}:{dataset}") for chapter, own in study.chapters),
         pairs=(replace(pair, target=target, sizes=sizes, min_test_positives=scored),),
     )
-    _check(onto)
+    check_study(onto)
     return onto
 
 
@@ -123,15 +128,15 @@ def build_study(name: str, table: dict[str, Any], **changes: Any) -> Study:
             pairs=pairs,
             data=data,
             chapters=tuple(chapters.items()),
-            learning_rates=tuple((name, tuple(grid)) for name, grid in grids),
+            learning_rates=tuple((name, _listed(grid)) for name, grid in grids),
             **values,
         )
-    except (TypeError, KeyError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise UserError(
             f"study {name} has a wrong or missing field: {error}; its fields are "
             f"{', '.join(entry.name for entry in fields(Study))}"
         ) from error
-    _check(study)
+    check_study(study)
     return study
 
 
@@ -143,6 +148,9 @@ def _pairs(entry: dict[str, Any]) -> list[Pair]:
 
     Then each source goes with each target that has none of its patients.
     """
+    for side in ("source", "target"):
+        if not isinstance(entry[side], dict):
+            raise TypeError(f"{side!r} must be a table, such as {{ dataset = ... }}")
     names = [entry[side]["dataset"] for side in ("source", "target")]
     if all(isinstance(name, str) for name in names):
         return [_pair(entry)]
@@ -156,55 +164,18 @@ def _pairs(entry: dict[str, Any]) -> list[Pair]:
             }
         )
         for target, source in product(several[1], several[0])
-        if not _patients(card(source)) & _patients(card(target))
+        if not patients_of(card(source)) & patients_of(card(target))
     ]
 
 
 def _pair(entry: dict[str, Any]) -> Pair:
-    fields_: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
-    }
+    fields_ = {key: _listed(value) for key, value in entry.items()}
     fields_["source"], fields_["target"] = Side(**entry["source"]), Side(**entry["target"])
-    if isinstance(entry["seeds"], int):
+    if type(entry["seeds"]) is int:
         fields_["seeds"] = tuple(range(entry["seeds"]))
     return Pair(**fields_)
 
 
-def _patients(facts: DatasetCard) -> set[str]:
-    return {one.patients_of or one.name for one in parts(facts)}
-
-
-def _check(study: Study) -> None:
-    for pair in study.pairs:
-        for arm in pair.arms:
-            check_arm(arm)
-        source, target = card(pair.source.dataset), card(pair.target.dataset)
-        for model, arm in product(pair.models, pair.arms):
-            if check_arm(arm).photographs and not MODELS[model].load_imagenet:
-                raise UserError(f"study {study.name}: there are no weights of ImageNet for {model}")
-        whole = [arm for arm in pair.arms if check_arm(arm).keeps_head]
-        if whole and pair.source.label_set != pair.target.label_set:
-            raise UserError(
-                f"study {study.name}: the arm {whole[0]} needs one label set for source and "
-                f"target, not {pair.source.label_set} and {pair.target.label_set}"
-            )
-        if _patients(source) & _patients(target):
-            raise UserError(
-                f"study {study.name} trains on {source.title} and tests on {target.title}, which "
-                "have patients in common; choose another source or target"
-            )
-        for model, head in product(pair.models, pair.heads[:1]):
-            check_model(model, head)
-    check_protocol(study.protocol)
-    updates = [side.updates for pair in study.pairs for side in (pair.source, pair.target)]
-    if bool(study.epochs) == bool(study.evaluations) or bool(study.epochs) == any(updates):
-        raise UserError(
-            f"study {study.name} must give either epochs, or evaluations and the updates of every "
-            "source and target"
-        )
-    grids = dict(study.learning_rates)
-    for model in study.models:
-        if not any(grids.get(name) for name in (model, MODELS[model].family, "")):
-            raise UserError(f"study {study.name} has no learning rates for {model}")
-    if study.tuning_seed in study.seeds:
-        raise UserError(f"the tuning seed {study.tuning_seed} must not be one of the seeds")
+def _listed(value: Any) -> Any:
+    """Turn a list into a tuple, which a study holds; what is no list is named by `check_study`."""
+    return tuple(value) if isinstance(value, list) else value

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ecgnb.data.catalog import DatasetCard, card
-from ecgnb.data.labels import encode, full_name
+from ecgnb.data.catalog import JOINT, DatasetCard, card
+from ecgnb.data.joined import DATASET
+from ecgnb.data.labels import LABEL_SETS, full_name, unknown_codes
 from ecgnb.errors import UserError
 from ecgnb.study.data import open_dataset, read_labels, read_table
 from ecgnb.study.examples import example_headers, read_example
 from ecgnb.study.grid import Side, Study
+from ecgnb.training.task import UNLABELLED
 
 COMMON = "challenge-2021"
 """The label set in which datasets of different vocabularies are compared."""
@@ -32,7 +35,9 @@ class Described:
     table : DataFrame
         One row a record.
     labels, common : DataFrame of bool
-        Its own labels, as they are learnt, and those of the label set `COMMON`.
+        Its own labels, as they are learnt, and those of the label set `COMMON`. A source that is
+        learnt from without labels has none of the first, and records whose codes `COMMON` does not
+        read have none of the second.
     """
 
     card: DatasetCard
@@ -45,6 +50,17 @@ class Described:
     def name(self) -> str:
         """The dataset's short title."""
         return self.card.short_title
+
+    @property
+    def parts(self) -> list[DatasetCard]:
+        """The cards of the datasets that it is joined of; its own if it is one."""
+        return [card(name) for name in self.card.name.split(JOINT)]
+
+    @property
+    def unknown_codes(self) -> list[str]:
+        """The codes that no table knows."""
+        codes = [(_records_of(one, self.table)["codes"], one.vocabulary) for one in self.parts]
+        return list(dict.fromkeys(code for each in codes for code in unknown_codes(*each)))
 
 
 def describe(study: Study) -> tuple[Described, Described]:
@@ -60,9 +76,31 @@ def _described(study: Study, side: Side) -> Described:
         card=card(side.dataset),
         side=side,
         table=table,
-        labels=read_labels(table, side.dataset, side.label_set, side.min_positives),
-        common=read_labels(table, side.dataset, COMMON, 0),
+        labels=_labels(table, side, side.min_positives),
+        common=_common(table, side.dataset),
     )
+
+
+def _labels(table: pd.DataFrame, side: Side, min_positives: int = 0) -> pd.DataFrame:
+    """Return a dataset's own labels; no column where it is learnt from without any."""
+    if side.label_set == UNLABELLED:
+        return pd.DataFrame(index=table.index)
+    return read_labels(table, side.dataset, side.label_set, min_positives)
+
+
+def _common(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """Return the labels of `COMMON`, none for records whose codes it does not read."""
+    label_set = LABEL_SETS[COMMON]
+    labels = pd.DataFrame(False, table.index, list(label_set.classes))
+    for name in dataset.split(JOINT):
+        rows = _records_of(card(name), table)
+        if card(name).vocabulary in label_set.vocabularies:
+            labels.loc[rows.index] = read_labels(rows, name, COMMON, 0)
+    return labels
+
+
+def _records_of(part: DatasetCard, table: pd.DataFrame) -> pd.DataFrame:
+    return table[table[DATASET] == part.name] if DATASET in table else table
 
 
 def comparable(source: Described, target: Described) -> bool:
@@ -90,10 +128,9 @@ def counterparts(source: Described, target: Described) -> pd.DataFrame:
         the two datasets cannot be compared.
     """
     same = source.side.label_set == target.side.label_set
-    theirs = encode(source.table["codes"], source.card.vocabulary, source.side.label_set)
-    codes = pd.Series(sorted(set(" ".join(target.table["codes"]).split())), dtype=str)
-    own = encode(codes, target.card.vocabulary, target.side.label_set)
-    common = encode(codes, target.card.vocabulary, COMMON)
+    theirs = _labels(source.table, source.side)
+    codes = _single_codes(target.table)
+    own, common = _labels(codes, target.side), _common(codes, target.side.dataset)
     rows = []
     for label, count in target.labels.sum().sort_values(ascending=False, kind="stable").items():
         classes = common.columns[common[own[label]].any()]
@@ -105,6 +142,13 @@ def counterparts(source: Described, target: Described) -> pd.DataFrame:
         rows.append((label, full_name(str(label)), int(count), seen))
     table = pd.DataFrame(rows, columns=["label", "finding", "target", "source"])
     return table.astype({"source": "Int64"})
+
+
+def _single_codes(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with one row for each code that a dataset, or each part of it, uses."""
+    several = table.assign(codes=table["codes"].str.split()).explode("codes").dropna(subset="codes")
+    which = [name for name in (DATASET, "codes") if name in table]
+    return several.drop_duplicates(which).reset_index(drop=True)
 
 
 @dataclass(frozen=True)
@@ -123,7 +167,7 @@ class Example:
     sex : str
         ``female``, ``male`` or empty.
     findings : tuple of str
-        Full names of its own labels.
+        Full names of its own labels, or of its common ones if it is learnt from without any.
     """
 
     record: str
@@ -165,11 +209,11 @@ def find_example(study: Study, side: Described, label: str) -> Example:
     both = side.labels.combine_first(side.common)
     if label not in both:
         raise UserError(f"{label} is not a label here; choose one of {', '.join(map(str, both))}")
-    stored = example_headers(study, side.card.name)
+    stored = _stored(study, side)
     candidates = both[label].to_numpy(dtype=bool).copy()
     if stored:
         candidates &= side.table["record"].isin(list(stored)).to_numpy()
-    every = encode(side.table["codes"], side.card.vocabulary, side.side.label_set)
+    every = side.common if side.labels.empty else _labels(side.table, side.side)
     findings = every.sum(axis=1).to_numpy()
     if not candidates.any():
         raise UserError(f"no example of {full_name(label)} in {side.card.title}")
@@ -183,3 +227,14 @@ def find_example(study: Study, side: Described, label: str) -> Example:
     return Example(
         facts["record"], signals, study.data.rate, float(facts["age"]), str(facts["sex"]), own
     )
+
+
+def _stored(study: Study, side: Described) -> dict[str, Path]:
+    """Return the headers of the records in ``results/examples``, by their names in the table."""
+    if len(side.parts) == 1:
+        return example_headers(study, side.card.name)
+    return {
+        f"{one.name}/{record}": header
+        for one in side.parts
+        for record, header in example_headers(study, one.name).items()
+    }

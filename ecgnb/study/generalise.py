@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 
-from ecgnb.data.catalog import JOINT, card
-from ecgnb.data.labels import label_set as label_set_of
-from ecgnb.data.labels import meanings
+from ecgnb.data.catalog import JOINT
 from ecgnb.study.compare import with_tests
-from ecgnb.study.data import missing_datasets, read_labels, read_table
+from ecgnb.study.data import read_labels, read_table
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
-from ecgnb.study.scores import Cell, Scores
-from ecgnb.study.spec import ALL
+from ecgnb.study.scores import Cell, Scores, cell_of
+from ecgnb.study.spec import ALL, RunSpec
 from ecgnb.study.statistics import Difference
 from ecgnb.training.metrics import CALIBRATION_BINS, eligible
 
 TAUGHT = 20
 """A source has taught a diagnosis if it has so many records of it."""
 
+BEGINNINGS = ("scratch", "as-is", "finetune", "finetune-whole")
+"""The arms that a hospital has to choose from."""
+
+_BEGUN = ["source", "arm", "records", "mean", "low", "high", "seeds", "whole"]
+
 
 def taught(study: Study, source: str, label_set: str) -> tuple[str, ...]:
     """Name the diagnoses that a source has taught."""
-    counts = read_labels(read_table(study, source), source, label_set, 0).sum()
+    counts = labels_of(study, source, label_set).sum()
     return tuple(counts.index[counts >= TAUGHT])
+
+
+def taught_by_all(study: Study, came: Iterable[RunSpec]) -> tuple[str, ...]:
+    """Name the diagnoses that all sources of networks which are used as they came have taught."""
+    sources = sorted({(spec.source, spec.source_label_set) for spec in came})
+    sets = [set(taught(study, *source)) for source in sources]
+    return tuple(sorted(set.intersection(*sets))) if sets else ()
+
+
+def labels_of(study: Study, dataset: str, label_set: str) -> pd.DataFrame:
+    """Return the labels of a dataset, a row a record."""
+    table = read_table(study, dataset).set_index("record", drop=False)
+    return read_labels(table, dataset, label_set, 0)
 
 
 def matrix(study: Study, results: Sequence[Result]) -> pd.DataFrame:
@@ -39,9 +55,9 @@ def matrix(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     -------
     DataFrame
         One row a source and target: the fields of `Cell`, ``as_is`` and ``own`` (mean macro AUROC),
-        ``classes`` (names), ``validation`` (macro AUROC of the network as it came on the target's
-        validation records), and the columns of `ecgnb.study.compare.with_tests` for the first less
-        the second.
+        ``names`` (of the classes), ``validation`` (macro AUROC of the network as it came on the
+        target's validation records), and the columns of `ecgnb.study.compare.with_tests` for the
+        first less the second.
     """
     rows: list[dict[str, object]] = []
     found: list[Difference] = []
@@ -50,6 +66,8 @@ def matrix(study: Study, results: Sequence[Result]) -> pd.DataFrame:
         if not cell.source or cell.size != ALL or not every.of(cell, "as-is"):
             continue
         known = taught(study, cell.source, cell.taught)
+        if not known:
+            continue
         scores = Scores(study, results, only=known)
         asked, own = scores.of(cell, "as-is"), scores.of(cell, "scratch")
         sides = [scores.contrast([(1.0, runs)]) for runs in (asked, own) if runs]
@@ -77,15 +95,87 @@ def _scored(study: Study, run: Result, known: tuple[str, ...]) -> tuple[str, ...
 
 
 def _truth(study: Study, run: Result) -> pd.DataFrame:
-    spec = run.spec
-    table = read_table(study, spec.dataset).set_index("record", drop=False)
-    labels = read_labels(table, spec.dataset, spec.label_set, spec.min_positives)
+    labels = labels_of(study, run.spec.dataset, run.spec.label_set)
     return labels.loc[list(run.records), list(run.classes)]
 
 
 def singles(found: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a matrix whose source is one dataset."""
     return found[~found["source"].str.contains(JOINT, regex=False)] if len(found) else found
+
+
+def beginnings(
+    study: Study,
+    results: Sequence[Result],
+    target: str,
+    sources: Iterable[str],
+    metric: str = "auroc",
+) -> pd.DataFrame:
+    """Average a test score of every way to begin on one target, over the same diagnoses for all.
+
+    Where networks are used as they came, these are the diagnoses that all their sources have
+    taught; else, all that can be scored.
+
+    Parameters
+    ----------
+    study : Study
+    results : sequence of Result
+        Final runs.
+    target : str
+    sources : iterable of str
+        Those of which networks are taken.
+    metric : str
+        See `ecgnb.study.scores.Scores`.
+
+    Returns
+    -------
+    DataFrame
+        One row a cell and arm: ``source``, ``arm``, ``records`` (training records), ``mean``,
+        ``low``, ``high``, ``seeds`` and ``whole`` (whether all records are trained on).
+    """
+    begun = {"", *sources}
+    chosen = [
+        run
+        for run in results
+        if run.spec.dataset == target and run.spec.source in begun and run.spec.arm in BEGINNINGS
+    ]
+    came = [run.spec for run in chosen if run.spec.arm == "as-is"]
+    known = taught_by_all(study, came)
+    if not known:
+        chosen = [run for run in chosen if run.spec.arm != "as-is"]
+    scores = Scores(study, chosen, metric, known)
+    rows = []
+    for cell, arm in dict.fromkeys((cell_of(run.spec), run.spec.arm) for run in chosen):
+        runs = scores.of(cell, arm)
+        found = scores.contrast([(1.0, runs)])
+        if found is None:
+            continue
+        records = round(np.mean([run.facts["train_records"] for run in runs.values()]))
+        values = (cell.source, arm, records, found.mean, found.low, found.high, found.seeds)
+        rows.append((*values, cell.size == ALL))
+    return pd.DataFrame(rows, columns=_BEGUN)
+
+
+def reached(rows: pd.DataFrame, level: float) -> tuple[int, int | None]:
+    """Find between which numbers of records a mean reaches a level.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        With ``records`` and ``mean``.
+    level : float
+
+    Returns
+    -------
+    (int, int or None)
+        The last number below it, 0 if there is none, and the first at which it is reached.
+    """
+    below = 0
+    for row in rows.sort_values("records").to_dict("records"):
+        if row["mean"] >= level:
+            return below, row["records"]
+        below = row["records"]
+    return below, None
 
 
 def contrast(
@@ -116,6 +206,8 @@ def diagnoses(
 ) -> pd.DataFrame:
     """Compare two arms of a cell, one diagnosis at a time.
 
+    If one of them is used as it came, only diagnoses that the source has taught are compared.
+
     Returns
     -------
     DataFrame
@@ -124,14 +216,17 @@ def diagnoses(
         `ecgnb.study.compare.with_tests`.
     """
     counts = {
-        side: read_labels(read_table(study, name), name, label_set, 0).sum()
+        side: labels_of(study, name, label_set).sum()
         for side, name, label_set in (
             ("in_source", cell.source, cell.taught),
             ("in_target", cell.target, cell.label_set),
         )
     }
+    least = TAUGHT if "as-is" in (first, second) else 0
     rows, found = [], []
     for label in counts["in_target"].index[counts["in_target"] > 0]:
+        if counts["in_source"].get(label, 0) < least:
+            continue
         scores = Scores(study, results, only=(label,))
         one, other = scores.of(cell, first), scores.of(cell, second)
         if not one or not other:
@@ -152,40 +247,11 @@ def diagnoses(
     return with_tests(pd.DataFrame(rows), found)
 
 
-def told_apart(study: Study, results: Sequence[Result]) -> pd.DataFrame:
-    """Average how well features tell the source from the target, before and after fine-tuning.
-
-    Returns
-    -------
-    DataFrame
-        One row a source, target, arm and size: ``source``, ``target``, ``arm``, ``size``,
-        ``records``, ``mean`` (AUROC of the probe, over seeds), ``seeds``.
-    """
-    rows = []
-    groups: dict[tuple[str, str, str, int], list[Result]] = {}
-    for run in results:
-        if "hospital_auroc" in run.facts and not pd.isna(run.facts["hospital_auroc"]):
-            spec = run.spec
-            groups.setdefault((spec.source, spec.dataset, spec.arm, spec.size), []).append(run)
-    for (source, target, arm, size), runs in groups.items():
-        rows.append(
-            {
-                "source": source,
-                "target": target,
-                "arm": arm,
-                "size": size,
-                "records": round(np.mean([run.facts["train_records"] for run in runs])),
-                "mean": np.mean([run.facts["hospital_auroc"] for run in runs]),
-                "seeds": len(runs),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def reliability(study: Study, runs: Sequence[Result]) -> pd.DataFrame:
+def reliability(study: Study, runs: Sequence[Result], only: tuple[str, ...] = ()) -> pd.DataFrame:
     """Compare what networks say with how often it is true, over all records and classes.
 
-    Only classes that can be scored take part, as in the calibration error.
+    Only classes that can be scored take part, as in the calibration error; of them, those of
+    `only`, if it is not empty.
 
     Returns
     -------
@@ -196,30 +262,11 @@ def reliability(study: Study, runs: Sequence[Result]) -> pd.DataFrame:
     for run in runs:
         truth = _truth(study, run).to_numpy()
         use = eligible(truth, run.spec.min_test_positives)
+        if only:
+            use &= np.isin(run.classes, only)
         said.append(run.predictions[:, use].astype(np.float64).ravel())
         true.append(truth[:, use].ravel())
     frame = pd.DataFrame({"said": np.concatenate(said), "true": np.concatenate(true)})
     place = np.minimum((frame["said"] * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     groups = frame.groupby(place)
     return groups.mean().assign(count=groups.size()).reset_index(drop=True)
-
-
-def definitions(study: Study) -> pd.DataFrame:
-    """List of what each class consists in each dataset of a study that is here.
-
-    Returns
-    -------
-    DataFrame
-        One row a class, dataset and native code: ``label``, ``dataset``, ``code``, ``records``.
-    """
-    label_set = study.pairs[0].target.label_set
-    absent = missing_datasets(study)
-    names = {one for name in study.datasets if name not in absent for one in name.split(JOINT)}
-    tables = []
-    for name in sorted(names):
-        facts = card(name)
-        if facts.vocabulary not in label_set_of(label_set).vocabularies:
-            continue
-        found = meanings(read_table(study, name)["codes"], facts.vocabulary, label_set)
-        tables.append(found.assign(dataset=name))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

@@ -15,7 +15,7 @@ _NAME = "scores.txt"
 
 
 def read_scores(folder: Path) -> dict[str, float]:
-    """Return the validation AUROC of runs by their key, as far as a store's index has them."""
+    """Return the validation score of runs by their key, as far as a store's index has them."""
     try:
         text = (folder / _NAME).read_text()
     except OSError:

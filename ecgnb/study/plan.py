@@ -13,15 +13,28 @@ from ecgnb.study.grid import Study
 from ecgnb.study.spec import ALL, RunSpec, changed
 
 Score = Callable[[RunSpec], float | None]
-"""The validation AUROC of a run, or None if it has not been done."""
+"""The validation score of a run, or None if it has not been done."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A cell of the study's grid: the run it stands for, or the runs it waits for."""
+    """A cell of the study's grid, as far as it is known which run it stands for.
 
-    run: RunSpec | None
+    Attributes
+    ----------
+    cell : RunSpec
+        With the learning rates that are chosen already; others are 0.
+    waits_for : tuple of RunSpec
+        The runs that the next choice waits for.
+    """
+
+    cell: RunSpec
     waits_for: tuple[RunSpec, ...] = ()
+
+    @property
+    def run(self) -> RunSpec | None:
+        """The run it stands for, or None while a choice is open."""
+        return None if self.waits_for else self.cell
 
 
 def resolver(study: Study, score: Score) -> Callable[[RunSpec], Resolved]:
@@ -46,7 +59,7 @@ def resolver(study: Study, score: Score) -> Callable[[RunSpec], Resolved]:
         if tuning not in known:
             known[tuning] = _resolve(study, tuning, score)
         found = known[tuning]
-        return found if found.run is None else Resolved(changed(found.run, seed=cell.seed))
+        return Resolved(changed(found.cell, seed=cell.seed), found.waits_for)
 
     return resolve
 
@@ -55,16 +68,16 @@ def _resolve(study: Study, cell: RunSpec, score: Score) -> Resolved:
     if cell.source:
         rate, missing = _choose(study.source_candidates(cell), score)
         if missing:
-            return Resolved(None, missing)
+            return Resolved(cell, missing)
         cell = replace(cell, source_learning_rate=rate)
     rate, missing = _choose(study.candidates(cell), score)
     if missing:
-        return Resolved(None, missing)
+        return Resolved(cell, missing)
     return Resolved(replace(cell, learning_rate=rate))
 
 
 def _choose(candidates: list[RunSpec], score: Score) -> tuple[float, tuple[RunSpec, ...]]:
-    """Choose the learning rate with the best validation AUROC, the lower one of equals."""
+    """Choose the learning rate with the best validation score, the lower one of equals."""
     if len(candidates) == 1:
         return candidates[0].learning_rate, ()
     scores = {run: score(run) for run in candidates}
@@ -91,7 +104,7 @@ def open_runs(study: Study, score: Score, has_encoder: Callable[[RunSpec], bool]
     resolve = resolver(study, score)
     for cell in study.cells():
         resolved = resolve(cell)
-        runs = resolved.waits_for if resolved.run is None else (resolved.run,)
+        runs = resolved.waits_for or (resolved.cell,)
         for run in runs:
             if score(run) is not None:
                 continue
@@ -103,8 +116,8 @@ def open_runs(study: Study, score: Score, has_encoder: Callable[[RunSpec], bool]
     return list(found)
 
 
-def first_seeds(study: Study, count: int) -> Study:
-    """Return a study with the first seeds of each pair only.
+def first_seeds(study: Study, count: int | None) -> Study:
+    """Return a study with the first seeds of each pair only; with all of them for None.
 
     One seed needs every learning rate chosen, so it does all the tuning of the study.
     """
@@ -126,7 +139,7 @@ def inventory(study: Study, score: Score) -> list[Planned]:
     resolve = resolver(study, score)
     tuned: set[RunSpec] = set()
     for cell in study.cells():
-        known = resolve(cell).run or cell
+        known = resolve(cell).cell
         runs = [known]
         if pretraining := known.pretraining():
             runs.append(pretraining)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from ecgnb.data.files import writable
 from ecgnb.errors import UserError
 from ecgnb.study.data import fingerprints, recorded_runs
 from ecgnb.study.grid import Study
@@ -62,10 +63,9 @@ class Progress:
         specs: dict[RunSpec, None] = {}
         resolve = resolver(self.study, self.score)
         for cell in self.study.cells():
-            known = resolve(cell).run
-            tuned = known or cell
-            runs = [*self.study.source_candidates(cell), *self.study.candidates(tuned)]
-            for run in (*runs, known, tuned.pretraining()):
+            known = resolve(cell).cell
+            runs = [*self.study.source_candidates(cell), *self.study.candidates(known)]
+            for run in (*runs, known, known.pretraining()):
                 if run:
                     specs.setdefault(run)
         found = (self._load(spec) for spec in specs)
@@ -88,8 +88,8 @@ def open_progress(study: Study) -> Progress:
     return Progress(study, open_store(recorded_runs(study)))
 
 
-def record_runs(study: Study) -> Path:
-    """Write all finished runs of a study into its recorded table, and return where that is.
+def recorded_table(study: Study) -> Path:
+    """Return where the runs of a study are recorded.
 
     Raises
     ------
@@ -97,7 +97,22 @@ def record_runs(study: Study) -> Path:
         If the study is none of those that are recorded.
     """
     if not study.recorded:
-        raise UserError(f"study {study.name} is not recorded: it is trained where it is read")
-    path = recorded_runs(study)
-    write_table(open_progress(study).all_done(), path)
+        raise UserError(
+            f"study {study.name} is not recorded: it is trained where it is read; leave out "
+            "--record, and its finished runs are kept in the cache"
+        )
+    return recorded_runs(study)
+
+
+def record_runs(study: Study) -> Path:
+    """Write all finished runs of a study into its recorded table, and return where that is.
+
+    Raises
+    ------
+    UserError
+        If the study is none of those that are recorded, or the table cannot be written.
+    """
+    path = recorded_table(study)
+    with writable(path.parent, "the table is as it was; point ECGNB_RESULTS at another folder"):
+        write_table(open_progress(study).all_done(), path)
     return path

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -147,6 +150,7 @@ class _Runner:
             initializer=_begin,
             initargs=(os.getpid(), self.state.study, self.state.store),
         )
+        others = multiprocessing.active_children()
         with pool:
             try:
                 while self._submit(pool) or self.taken:
@@ -162,8 +166,10 @@ class _Runner:
                     "a training process was ended from outside, most likely for want of memory; "
                     "finished runs are kept: run again with fewer --workers"
                 ) from error
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+            except BaseException:  # also Ctrl-C: nobody waits for what goes on from a checkpoint
+                for process in {*multiprocessing.active_children()} - {*others}:
+                    process.terminate()
+                raise
 
     def _submit(self, pool: ProcessPoolExecutor) -> bool:
         """Start what can start; tell whether anything runs."""
@@ -171,7 +177,8 @@ class _Runner:
         free = self.workers - len(running)
         waiting = self._waiting(running) if free else []
         for spec in in_order(waiting, running, self.estimate)[:free]:
-            future = pool.submit(_work, spec, self.precision)
+            with _unheard():
+                future = pool.submit(_work, spec, self.precision)
             self.running[future] = spec, time.monotonic()
         return bool(self.running)
 
@@ -228,6 +235,22 @@ def in_order(waiting: list[RunSpec], running: list[RunSpec], estimate: Estimate)
         if spec.model not in seen and not estimate.knows(spec):
             first.setdefault(spec.model, spec)
     return [*first.values(), *(spec for spec in ordered if spec not in first.values())]
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Let processes that begin here not hear Ctrl-C, which a terminal sends to them as well.
+
+    This process hears it a moment later, and ends them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _materials: Materials

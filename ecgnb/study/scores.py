@@ -95,8 +95,19 @@ class Scores:
             seed: self.runs[side, arm, seed] for seed in seeds if (side, arm, seed) in self.runs
         }
 
+    def shared(self, *arms: Mapping[int, Result]) -> list[list[int]]:
+        """Return the seeds that all of some arms have, in a list for each fifth of the target.
+
+        Only full rounds count, as many seeds in each fifth: of a round that has begun, nothing is
+        taken until it is finished, or the fifths would weigh unequally.
+        """
+        seeds = sorted(set.intersection(*(set(runs) for runs in arms)))
+        fifths = [[seed for seed in seeds if seed % _FIFTHS == fifth] for fifth in range(_FIFTHS)]
+        rounds = max(min(map(len, fifths)), 1)
+        return [fifth[:rounds] for fifth in fifths if fifth]
+
     def contrast(self, terms: Sequence[tuple[float, Mapping[int, Result]]]) -> Difference | None:
-        """Average a weighted sum of test scores over the seeds that all its terms have.
+        """Average a weighted sum of test scores over the seeds that all its terms share.
 
         Parameters
         ----------
@@ -108,15 +119,24 @@ class Scores:
         Difference or None
             None if no seed is in all terms, or nothing can be scored in one of the fifths.
         """
-        seeds = sorted(set.intersection(*(set(runs) for _, runs in terms)))
-        fifths = [[seed for seed in seeds if seed % _FIFTHS == fifth] for fifth in range(_FIFTHS)]
+        fifths = self.shared(*(runs for _, runs in terms))
         folds = [
             self._fold([[(weight, runs[seed]) for weight, runs in terms] for seed in fifth])
             for fifth in fifths
-            if fifth
         ]
         found = [fold for fold in folds if fold]
         return paired_difference(found) if found and len(found) == len(folds) else None
+
+    def score(self, run: Result) -> tuple[float, Floats] | None:
+        """Return the test score of a run, and the same on test sets drawn again.
+
+        Returns
+        -------
+        (float, ndarray of float, shape (replicates,)) or None
+            The drawn patients are the same for all runs that were tested on the same records. None
+            if no class can be scored.
+        """
+        return _scored(self.study, run, self.metric, self.only)
 
     def _fold(self, rows: Sequence[Sequence[tuple[float, Result]]]) -> Fold | None:
         first = rows[0][0][1]
@@ -125,7 +145,7 @@ class Scores:
             for weight, run in row:
                 if run.records != first.records or run.classes != first.classes:
                     raise ValueError(f"runs {first.key} and {run.key} were not tested alike")
-                score = _scored(self.study, run, self.metric, self.only)
+                score = self.score(run)
                 if score is None:
                     return None
                 differences[place] += weight * score[0]

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+from ecgnb.errors import UserError
 from ecgnb.study.spec import RunSpec
 
 
@@ -37,6 +38,21 @@ def share(cells: Sequence[RunSpec], number: int, shards: int) -> list[RunSpec]:
         if emptiest == number - 1:
             mine.add(group)
     return [cell for cell in cells if (cell.pretraining() or cell) in mine]
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """Read which shard of how many is meant: ``2/5`` is the second of five.
+
+    Raises
+    ------
+    UserError
+        If it is not written so, or there is no such shard.
+    """
+    number, _, shards = text.partition("/")
+    decimal = number.isdecimal() and shards.isdecimal()
+    if not (decimal and 1 <= int(number) <= int(shards)):
+        raise UserError(f"--shard {text} is not a share; write 2/5 for the second of five")
+    return int(number), int(shards)
 
 
 def shards_needed(seconds: float, minutes: float) -> int:

@@ -19,6 +19,11 @@ POWER = 0.8
 DETECTABLE = 0.02
 """The difference of macro AUROC that a comparison should find with probability `POWER`."""
 
+MOST_SEEDS = 200
+"""More seeds than these are not asked for."""
+
+_ENOUGH = 5  # seeds, from which on a spread that the patients explain is believed
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -90,13 +95,13 @@ def _ratio(value: float, error: float) -> float:
     return float(np.sign(value)) * np.inf if value else 0.0
 
 
-def verdict(low: float, high: float, margin: float = MARGIN) -> str:
+def verdict(low: float, high: float) -> str:
     """Judge an interval by the rule that was fixed before the runs.
 
     A difference that lies wholly inside the margin is *equivalent*, even if it excludes zero: the
     two one-sided tests of equivalence (TOST), each at half of what `LEVEL` leaves.
     """
-    if -margin < low and high < margin:
+    if low > -MARGIN and high < MARGIN:
         return "equivalent"
     if low > 0:
         return "helps"
@@ -111,7 +116,8 @@ def paired_difference(folds: Sequence[Fold]) -> Difference:
 
     With one seed a fold, the spread of the seeds' differences shows the sum of the two. The
     standard error takes the larger of that and of what the patients alone explain; where the
-    spread rules it, Student's quantile allows for the few seeds.
+    spread rules it, or there are fewer than five seeds, Student's quantile allows for the few. One
+    seed alone shows nothing of its luck: its interval has no ends.
 
     With several seeds a fold, the spread within folds shows the luck, which more seeds average
     out, and the bootstrap the patients, which they do not: what seeds of one fold have in common
@@ -124,23 +130,26 @@ def paired_difference(folds: Sequence[Fold]) -> Difference:
     Parameters
     ----------
     folds : sequence of Fold
-        Sets of test patients that share none.
+        Sets of test patients that share none, with equally many seeds.
     """
     values = [fold.differences for fold in folds]
+    if len({len(one) for one in values}) > 1:
+        raise ValueError("the folds have unequal numbers of seeds")
     everything = np.concatenate(values)
     seeds, count = len(everything), len(folds)
     together = np.array([_common_variance(fold.replicates) for fold in folds])
     freedom = np.inf
-    if seeds == count:
-        luck = max(float(everything.var(ddof=1)) - together.mean(), 0.0) if seeds > 1 else 0.0
+    if seeds == 1:
+        luck = variance = freedom = np.inf
+    elif seeds == count:
+        luck = max(float(everything.var(ddof=1)) - together.mean(), 0.0)
         variance = (luck + together.mean()) / seeds
-        if luck > 0:
+        if luck > 0 or seeds < _ENOUGH:
             freedom = seeds - 1
     else:
         left = seeds - count
         luck = sum(float(((v - v.mean()) ** 2).sum()) for v in values) / left
-        shares = np.array([len(v) for v in values]) / seeds
-        variance = float((shares**2 * together).sum()) + luck / seeds
+        variance = float(together.mean()) / count + luck / seeds
         if luck > 0:  # Satterthwaite's approximation; the bootstrap has many replicates
             freedom = variance**2 / ((luck / seeds) ** 2 / left)
     error = float(np.sqrt(variance))
@@ -169,8 +178,8 @@ def _common_variance(replicates: Floats) -> float:
     return max(float((count**2 * of_mean - own.sum()) / (count * (count - 1))), 0.0)
 
 
-def power(difference: Difference, seeds: int, true: float = DETECTABLE) -> float:
-    """Return how likely an interval over so many seeds would exclude zero.
+def power(difference: Difference, seeds: int) -> float:
+    """Return how likely an interval over so many seeds would exclude zero, were `DETECTABLE` true.
 
     Parameters
     ----------
@@ -178,11 +187,16 @@ def power(difference: Difference, seeds: int, true: float = DETECTABLE) -> float
         Where the variances are taken from.
     seeds : int
         At least as many as there are folds, spread evenly over them.
-    true : float
-        The difference that there is in truth.
+
+    Returns
+    -------
+    float
+        NaN if the variances are those of one seed.
     """
     if seeds < difference.folds:
         raise ValueError(f"{seeds} seeds do not reach {difference.folds} folds")
+    if difference.seeds == 1:
+        return float("nan")
     luck = difference.seed_deviation**2 / seeds
     variance = difference.patient_deviation**2 / difference.folds + luck
     freedom = np.inf
@@ -190,21 +204,29 @@ def power(difference: Difference, seeds: int, true: float = DETECTABLE) -> float
         left = seeds - difference.folds
         freedom = variance**2 / (luck**2 / left) if left else seeds - 1
     critical = stats.t.ppf((1 + LEVEL) / 2, freedom)
-    shift = true / np.sqrt(variance)
+    shift = DETECTABLE / np.sqrt(variance)
     if not np.isfinite(freedom):
         return float(stats.norm.sf(critical - shift) + stats.norm.cdf(-critical - shift))
-    found = stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift)
-    return float(found)
+    # Far from zero the other tail is less than scipy can tell, and comes as NaN.
+    other = np.nan_to_num(stats.nct.cdf(-critical, freedom, shift))
+    return float(stats.nct.sf(critical, freedom, shift) + other)
 
 
-def seeds_needed(
-    difference: Difference, true: float = DETECTABLE, wanted: float = POWER, most: int = 200
-) -> int | None:
-    """Return how many seeds find a true difference with the wanted power.
+def seeds_needed(difference: Difference) -> float:
+    """Return how many seeds find a difference of `DETECTABLE` with probability `POWER`.
 
-    None if `most` do not: then the test patients are too few, and no number of seeds helps.
+    Returns
+    -------
+    float
+        Infinity if `MOST_SEEDS` do not: then the test patients are too few. NaN if it cannot be
+        known: with one seed a fold, what a network does on some patients only counts as the
+        patients' part, though more seeds would average it out.
     """
-    for seeds in range(difference.folds, most + 1, difference.folds):
-        if power(difference, seeds, true) >= wanted:
+    if power(difference, difference.seeds) >= POWER:
+        return difference.seeds
+    if difference.seeds == difference.folds:
+        return float("nan")
+    for seeds in range(difference.folds, MOST_SEEDS + 1, difference.folds):
+        if power(difference, seeds) >= POWER:
             return seeds
-    return None
+    return float("inf")

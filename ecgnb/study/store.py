@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgnb.data.catalog import cache_root
-from ecgnb.data.files import locked, put
-from ecgnb.errors import UserError
+from ecgnb.data.files import locked, put, writable
 from ecgnb.study.index import add_score, read_scores
 from ecgnb.study.recorded import read_recorded, recorded_scores
 from ecgnb.study.result import Result
@@ -134,7 +133,8 @@ class Store:
         if not path.exists():
             return None
         score = _read(path).score
-        add_score(self.folder, key, score)  # which lacks it, or it would not have been asked for
+        # Another program may have noted it meanwhile, and it then stands there twice.
+        add_score(self.folder, key, score)
         return score
 
     def load(self, key: str) -> Result | None:
@@ -159,15 +159,12 @@ class Store:
             self.checkpoint(result.key).unlink(missing_ok=True)
         add_score(self.folder, result.key, result.score)
 
-    @contextmanager
-    def _writable(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"cannot write results to {self.folder} ({error.strerror or error}); no finished "
-                "run is lost: free some space, or point ECGNB_CACHE elsewhere, and run again"
-            ) from error
+    def _writable(self) -> AbstractContextManager[None]:
+        return writable(
+            self.folder,
+            "no finished run is lost: free some space, or point ECGNB_CACHE elsewhere, and run "
+            "again",
+        )
 
 
 def open_store(recorded: Path | None = None) -> Store:

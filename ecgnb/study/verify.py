@@ -11,11 +11,13 @@ import numpy as np
 import torch
 
 from ecgnb.data.catalog import cache_root
+from ecgnb.data.files import writable
 from ecgnb.errors import UserError
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.grid import Study
 from ecgnb.study.plan import size_label
 from ecgnb.study.progress import Progress
+from ecgnb.study.recorded import recorded_scores
 from ecgnb.study.result import Result, provenance
 from ecgnb.study.store import Store
 from ecgnb.study.train import Materials, execute
@@ -82,13 +84,19 @@ def verify(study: Study, sample: int, seed: int = 0) -> Iterator[Check]:
     Raises
     ------
     UserError
-        If nothing is recorded, or the data are not here.
+        If nothing is recorded that belongs to the study, or the data are not here.
     """
     path = recorded_runs(study)
     if not study.recorded or not path.exists():
         raise UserError(f"study {study.name} has no recorded runs; `ecgnb run` trains them")
-    with tempfile.TemporaryDirectory(dir=_made(cache_root()), prefix=".verify-") as folder:
+    with _room() as folder:
         runs = Progress(study, Store(Path(folder) / "none", path)).finished()
+        if not runs:
+            raise UserError(
+                f"none of the {len(recorded_scores(path))} recorded runs belongs to study "
+                f"{study.name} as it is declared now: take its declaration, or its records, back "
+                f"to where they were, or record it anew with `ecgnb run {study.name} --record`"
+            )
         chosen = np.random.default_rng(seed).permutation(len(runs))[:sample]
         store = Store(Path(folder))
         materials = Materials(study, store)
@@ -114,6 +122,8 @@ def _again(materials: Materials, run: Result) -> Check:
     return Check(run, again, same)
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _room() -> tempfile.TemporaryDirectory[str]:
+    folder = cache_root()
+    with writable(folder, "point ECGNB_CACHE at a folder that you can write to"):
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=folder, prefix=".verify-")

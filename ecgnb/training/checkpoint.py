@@ -7,13 +7,15 @@ the same kind of machine, with the same bits as one that was not.
 from __future__ import annotations
 
 import json
+import math
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from ecgnb.data.files import put
@@ -88,13 +90,7 @@ class Checkpoint:
         return time.monotonic() - self._last >= _EVERY_S
 
     def save(self, state: State, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Write down a training.
-
-        Raises
-        ------
-        OSError
-            If it cannot be written.
-        """
+        """Write down a training; where that cannot be, warn once, and let it go on without."""
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in state.best_weights.items()}
         for index, averages in optimiser.state_dict()["state"].items():
@@ -106,8 +102,17 @@ class Checkpoint:
         facts = {"made_by": self.made_by, "state": json.dumps(plain)}
         # Copies: a file holds no two tensors that share memory.
         whole = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-        put(self.path, lambda path: save_file(whole, path, metadata=facts))
-        self._last = time.monotonic()
+        written = save(whole, metadata=facts)
+        try:
+            put(self.path, lambda path: path.write_bytes(written))
+            self._last = time.monotonic()
+        except OSError as error:
+            self._last = math.inf
+            warnings.warn(
+                f"cannot write to {self.path.parent.parent} ({error.strerror or error}); a "
+                "training that is stopped now begins again",
+                stacklevel=2,
+            )
 
     def load(self, state: State, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Bring a training that has just begun to where it was; leave it if nothing is kept."""

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from ecgnb.errors import UserError
 from ecgnb.training.checkpoint import Checkpoint, State
@@ -95,7 +94,6 @@ def fit(
     schedule: Schedule,
     *,
     precision: str = "float32",
-    progress: str = "",
     test: Data | None = None,
     checkpoint: Checkpoint | None = None,
     task: Task = CLASSIFY,
@@ -112,8 +110,6 @@ def fit(
         Updates, batches and learning rate.
     precision : str
         See `ecgnb.training.device.Setting`.
-    progress : str
-        Text before a progress bar; without it no bar is drawn.
     test : Data, optional
         Only for a protocol that chooses the checkpoint on it, as published.
     checkpoint : Checkpoint, optional
@@ -140,13 +136,6 @@ def fit(
         checkpoint.load(state, model, optimiser)
     earlier = state.seconds
     begun = time.perf_counter() - earlier
-    bar = tqdm(
-        total=len(order),
-        initial=state.update,
-        desc=progress,
-        disable=not progress,
-        leave=False,
-    )
     model.train()
     for which in order[state.update :]:
         for group in optimiser.param_groups:
@@ -162,7 +151,6 @@ def fit(
         optimiser.step()
         state.losses.append(loss.detach())
         state.update += 1
-        bar.update()
         if state.update in stops:
             looked = time.perf_counter()
             _look(state, model, validation, test, precision, task)
@@ -171,7 +159,6 @@ def fit(
         if checkpoint and checkpoint.due():
             state.seconds = time.perf_counter() - begun
             checkpoint.save(state, model, optimiser)
-    bar.close()
     model.load_state_dict(state.best_weights)
     if state.best_update == 0:
         raise UserError(

@@ -19,13 +19,15 @@ def tell_apart(
     """Return the AUROC of a linear probe that tells which hospital a record comes from.
 
     A logistic regression on standardised features, tested by cross-validation over patients. 0.5
-    says that the features hold nothing of the hospital, 1 that one look at them gives it away:
-    the patients, the device, the filters, or all of them.
+    says that the features hold nothing of the hospital, 1 that one look at them gives it away: by
+    the device, by the filters, or by the patients and what they suffer from. Diagnoses are not
+    equally common everywhere, so features of nothing but diagnoses tell hospitals apart as well:
+    how well, the same probe on labels shows.
 
     Parameters
     ----------
     source, target : ndarray of float32, shape (records, features)
-        What one encoder says of records of each.
+        What one encoder says of records of each; or their labels, as numbers.
     source_patients, target_patients : array, shape (records,)
         Whom each record belongs to.
     """

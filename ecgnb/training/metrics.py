@@ -16,6 +16,9 @@ SCORES = AUROC, EXPLAINED = "validation_auroc", "validation_explained"
 """What the score on validation is called, by which a checkpoint is chosen: where findings are
 named, and where records are reconstructed."""
 
+UNLABELLED = "unlabelled"
+"""Stands for a label set where a network reconstructs its records and no label is read."""
+
 Truth = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.floating]
 

@@ -15,11 +15,9 @@ import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
 
 from ecgnb.data.records import LEADS
 from ecgnb.training.inputs import UNIT
-from ecgnb.training.metrics import AUROC, EXPLAINED, macro_auroc
+from ecgnb.training.metrics import AUROC, EXPLAINED, UNLABELLED, macro_auroc
 
 MIN_VALIDATION_POSITIVES = 3
-UNLABELLED = "unlabelled"
-"""Stands for a label set where a network reconstructs its records and no label is read."""
 
 Values = npt.NDArray[np.float32]
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from ecgnb.errors import UserError
@@ -211,7 +211,8 @@ def _calibrate(encoder: nn.Module, records: Records, precision: str) -> None:
 def save_weights(model: Model, path: Path, facts: dict[str, object]) -> None:
     """Write a model's weights as safetensors, with facts about it as JSON inside."""
     tensors = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
-    save_file(tensors, path, metadata={"ecgnb": json.dumps(facts, sort_keys=True)})
+    # Written by Python, whose error on a full disk is an OSError.
+    path.write_bytes(save(tensors, metadata={"ecgnb": json.dumps(facts, sort_keys=True)}))
 
 
 def load_encoder(model: Model, path: Path, *, head: bool = False) -> None:

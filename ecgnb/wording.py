@@ -1,0 +1,96 @@
+"""How numbers, lists and verdicts are written in sentences and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ecgnb.study.statistics import MOST_SEEDS
+
+_MANY = 5  # more are counted, not named
+
+
+def joined(texts: Sequence[str]) -> str:
+    """Write a list as a person would say it."""
+    if not texts:
+        return "none"
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def spread(values: Sequence[int]) -> str:
+    """Write from how many to how many, or the one number."""
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def signed(value: float) -> str:
+    """Write a difference with its sign, and none where it is zero as written."""
+    text = f"{value:+.3f}"
+    return "0.000" if float(text) == 0 else text
+
+
+def interval_texts(comparison: pd.DataFrame) -> list[str]:
+    """Write the intervals of differences; one run alone has none."""
+    return [
+        f"{signed(low)} to {signed(high)}" if np.isfinite(low) else "not known"
+        for low, high in zip(comparison["low"], comparison["high"], strict=True)
+    ]
+
+
+def at_sizes(comparison: pd.DataFrame) -> list[str]:
+    """Write differences behind the numbers of training records that they were found with."""
+    rows = comparison.to_dict("records")
+    return [f"{row['records']:,} ({signed(row['difference'])})" for row in rows]
+
+
+def p_text(value: float) -> str:
+    """Write a p value."""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def p_texts(comparison: pd.DataFrame) -> list[str]:
+    """Write p values after Holm's correction: that of equivalence where it is the verdict."""
+    values = comparison["p_holm"].where(
+        comparison["verdict"] != "equivalent", comparison["equivalence_p_holm"]
+    )
+    return [p_text(value) for value in values]
+
+
+def seeds_of(comparison: pd.DataFrame) -> str:
+    """Say how many seeds there are, or from how many to how many."""
+    text = spread(comparison["seeds"].tolist())
+    return f"{text} seed{'s' * (text != '1')}"
+
+
+def needed_text(seeds: float) -> str:
+    """Write how many seeds are needed; see `ecgnb.study.statistics.seeds_needed`."""
+    if np.isnan(seeds):
+        return "not known"
+    return f"over {MOST_SEEDS}" if np.isinf(seeds) else f"{seeds:.0f}"
+
+
+def standing(comparison: pd.DataFrame, names: Sequence[str]) -> str:
+    """Say which verdicts fall when all comparisons of an answer are taken as one family.
+
+    Parameters
+    ----------
+    comparison : DataFrame
+        With the columns of `ecgnb.study.compare.with_tests`.
+    names : sequence of str
+        What each row is called in a sentence.
+    """
+    decided = comparison["verdict"] != "undecided"
+    if len(comparison) < 2 or not decided.any():
+        return ""
+    family = f"Holm's correction for all {len(comparison)} comparisons"
+    falls = decided & ~comparison["holds"]
+    if not falls.any():
+        return f"All verdicts other than *undecided* stand after {family}."
+    fallen = [name for name, one in zip(names, falls, strict=True) if one]
+    stand = decided.sum() - len(fallen)
+    text = f"Of {decided.sum()} verdicts other than *undecided*, {stand} would stand"
+    each = "that on" if len(fallen) == 1 else "those on"
+    named = f"; not {each} {joined(fallen)}" if len(fallen) < _MANY else ""
+    return f"{text} after {family}{named}."

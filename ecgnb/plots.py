@@ -196,7 +196,7 @@ def _dots(axes: Axes, shares: pd.DataFrame, styles: Sequence[tuple[str, str, str
     start = seen.min(axis=1) if seen.shape[1] > 1 else np.full(len(seen), 1e-9)
     axes.hlines(rows, start, seen.max(axis=1), color=GREY, linewidth=1.0)
     for name, (colour, _, mark) in zip(seen.columns, styles, strict=True):
-        axes.plot(seen[name], rows, mark, color=colour, label=str(name))
+        axes.plot(seen[name], rows, mark, color=colour, label=textwrap.fill(str(name), 60))
     names = [textwrap.fill(str(label), 28) for label in shares.index]
     axes.set_yticks(rows, names, linespacing=0.95)
     low = seen.min().min() / 1.5

@@ -125,7 +125,7 @@ def test_two_equal_networks_are_seldom_told_apart_through_the_whole_rule():
     """From scores to verdict: two networks as good as each other, on patients drawn anew."""
     rng = np.random.default_rng(10)
     decided = []
-    for _ in range(100):
+    for _ in range(60):
         folds = []
         for _ in range(5):
             truth = rng.random((120, 3)) < 0.3
@@ -193,14 +193,14 @@ def test_two_equal_arms_seldom_differ_in_a_family():
     """Holm's correction keeps the chance of any false finding in a family at its level."""
     rng = np.random.default_rng(6)
     wrong = kept = 0
-    for _ in range(200):
+    for _ in range(80):
         found = [paired_difference(_simulated(rng, 10, luck=0.02)) for _ in range(8)]
         table = with_tests(pd.DataFrame({"size": range(8)}), found)
         decided = table["verdict"].isin(["helps", "harms"])
         wrong += decided.any()
         kept += (decided & table["holds"]).any()
-    assert wrong > 40
-    assert kept < 25
+    assert wrong > 16
+    assert kept < 10
 
 
 def test_p_values_agree_with_the_verdict():

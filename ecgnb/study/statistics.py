@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -226,7 +227,6 @@ def seeds_needed(difference: Difference) -> float:
         return difference.seeds
     if difference.seeds == difference.folds:
         return float("nan")
-    for seeds in range(difference.folds, MOST_SEEDS + 1, difference.folds):
-        if power(difference, seeds) >= POWER:
-            return seeds
-    return float("inf")
+    tried = range(difference.folds, MOST_SEEDS + 1, difference.folds)
+    place = bisect.bisect_left(tried, POWER, key=lambda seeds: power(difference, seeds))
+    return tried[place] if place < len(tried) else float("inf")

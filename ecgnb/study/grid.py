@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from itertools import product
 
 from ecgnb.data.convert import Options
@@ -121,7 +122,7 @@ class Study:
         names += [pair.target.dataset for pair in self.pairs]
         return tuple(dict.fromkeys(names))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Hash of the declaration, to tell one version of a study from another."""
         declared = {**asdict(self), "shard": None}

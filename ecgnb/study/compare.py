@@ -16,7 +16,12 @@ from ecgnb.study.statistics import LEVEL, Difference, Floats, power, seeds_neede
 from ecgnb.training.arms import ARMS
 
 
-def arm_means(study: Study, results: Sequence[Result], metric: str = "auroc") -> pd.DataFrame:
+def arm_means(
+    study: Study,
+    results: Sequence[Result],
+    metric: str = "auroc",
+    only: tuple[str, ...] = (),
+) -> pd.DataFrame:
     """Average a test score of every arm in every cell, with its interval.
 
     Parameters
@@ -24,7 +29,7 @@ def arm_means(study: Study, results: Sequence[Result], metric: str = "auroc") ->
     study : Study
     results : sequence of Result
         Final runs.
-    metric : str
+    metric, only
         See `Scores`.
 
     Returns
@@ -33,7 +38,7 @@ def arm_means(study: Study, results: Sequence[Result], metric: str = "auroc") ->
         One row a cell and arm: the fields of `Cell`, ``arm``, ``records`` (training records),
         ``mean``, ``low``, ``high`` and ``seeds``.
     """
-    scores = Scores(study, results, metric)
+    scores = Scores(study, results, metric, only)
     rows = []
     for cell, arm in dict.fromkeys((cell_of(run.spec), run.spec.arm) for run in results):
         runs = scores.of(cell, arm)
@@ -44,7 +49,8 @@ def arm_means(study: Study, results: Sequence[Result], metric: str = "auroc") ->
             rows.append(
                 {**asdict(cell), "arm": arm, "records": records, **values, "seeds": found.seeds}
             )
-    return pd.DataFrame(rows)
+    columns = [*Cell.__dataclass_fields__, "arm", "records", "mean", "low", "high", "seeds"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def compare_arms(

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from ecgnb.data.catalog import JOINT
-from ecgnb.study.compare import with_tests
+from ecgnb.study.compare import arm_means, with_tests
 from ecgnb.study.data import read_labels, read_table
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
-from ecgnb.study.scores import Cell, Scores, cell_of
+from ecgnb.study.scores import Cell, Scores
 from ecgnb.study.spec import ALL, RunSpec
 from ecgnb.study.statistics import Difference
 from ecgnb.training.metrics import CALIBRATION_BINS, eligible
@@ -23,8 +23,6 @@ TAUGHT = 20
 
 BEGINNINGS = ("scratch", "as-is", "finetune", "finetune-whole")
 """The arms that a hospital has to choose from."""
-
-_BEGUN = ["source", "arm", "records", "mean", "low", "high", "seeds", "whole"]
 
 
 def taught(study: Study, source: str, label_set: str) -> tuple[str, ...]:
@@ -130,8 +128,7 @@ def beginnings(
     Returns
     -------
     DataFrame
-        One row a cell and arm: ``source``, ``arm``, ``records`` (training records), ``mean``,
-        ``low``, ``high``, ``seeds`` and ``whole`` (whether all records are trained on).
+        See `ecgnb.study.compare.arm_means`, with ``whole``, whether all records are trained on.
     """
     begun = {"", *sources}
     chosen = [
@@ -143,17 +140,8 @@ def beginnings(
     known = taught_by_all(study, came)
     if not known:
         chosen = [run for run in chosen if run.spec.arm != "as-is"]
-    scores = Scores(study, chosen, metric, known)
-    rows = []
-    for cell, arm in dict.fromkeys((cell_of(run.spec), run.spec.arm) for run in chosen):
-        runs = scores.of(cell, arm)
-        found = scores.contrast([(1.0, runs)])
-        if found is None:
-            continue
-        records = round(np.mean([run.facts["train_records"] for run in runs.values()]))
-        values = (cell.source, arm, records, found.mean, found.low, found.high, found.seeds)
-        rows.append((*values, cell.size == ALL))
-    return pd.DataFrame(rows, columns=_BEGUN)
+    means = arm_means(study, chosen, metric, known)
+    return means.assign(whole=means["size"] == ALL)
 
 
 def reached(rows: pd.DataFrame, level: float) -> tuple[int, int | None]:

@@ -26,7 +26,7 @@ from ecgnb.study.plan import size_label
 from ecgnb.study.progress import open_progress
 from ecgnb.study.statistics import LEVEL, MARGIN
 from ecgnb.training.arms import ARMS
-from ecgnb.training.task import UNLABELLED
+from ecgnb.training.metrics import UNLABELLED
 
 _ANSWERED_BY = "clinical"  # the study whose verdict stands on the front page
 

@@ -19,7 +19,7 @@ from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.statistics import LEVEL, MARGIN
 from ecgnb.training.arms import ARMS
-from ecgnb.training.task import UNLABELLED
+from ecgnb.training.metrics import UNLABELLED
 from ecgnb.wording import at_sizes, interval_texts, joined, p_texts, seeds_of, signed, standing
 
 PUBLISHED = {"nothing": (0.843, 0.831, 0.543), "the autoencoder": (0.857, 0.843, 0.835)}

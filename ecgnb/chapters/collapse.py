@@ -15,7 +15,7 @@ from ecgnb.study.compare import with_tests
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.scores import Scores
-from ecgnb.training.task import UNLABELLED
+from ecgnb.training.metrics import UNLABELLED
 from ecgnb.wording import interval_texts, signed
 
 _CAUSES = {

@@ -20,7 +20,7 @@ from ecgnb.study.grid import Study
 from ecgnb.study.progress import open_progress
 from ecgnb.study.result import Result
 from ecgnb.training.inputs import UNIT
-from ecgnb.training.task import UNLABELLED
+from ecgnb.training.metrics import UNLABELLED
 
 
 def reconstructors(study: Study) -> list[Result]:

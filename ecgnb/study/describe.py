@@ -16,7 +16,7 @@ from ecgnb.errors import UserError
 from ecgnb.study.data import open_dataset, read_labels, read_table
 from ecgnb.study.examples import example_headers, read_example
 from ecgnb.study.grid import Side, Study
-from ecgnb.training.task import UNLABELLED
+from ecgnb.training.metrics import UNLABELLED
 
 COMMON = "challenge-2021"
 """The label set in which datasets of different vocabularies are compared."""

@@ -38,9 +38,9 @@ from ecgnb.training.device import (
 from ecgnb.training.fit import Schedule, wanted_of
 from ecgnb.training.hospitals import tell_apart
 from ecgnb.training.inputs import Data, Records, predict
-from ecgnb.training.metrics import best_thresholds, evaluate
+from ecgnb.training.metrics import UNLABELLED, best_thresholds, evaluate
 from ecgnb.training.protocol import check_protocol
-from ecgnb.training.task import RECONSTRUCT, UNLABELLED, reconstruction, task_of
+from ecgnb.training.task import RECONSTRUCT, reconstruction, task_of
 from ecgnb.training.transfer import encode, load_encoder, save_weights, train_arm
 
 _ORDER_SEED = 2_000_000  # keeps the order of records apart from the initial weights

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from scipy.optimize import least_squares
 
-from ecgnb.chapters import architecture, common, convergence, diminishing, published
+from ecgnb.chapters import architecture, common, convergence, diminishing, filtered, published
 from ecgnb.charts import draw_heads, draw_times, draw_worth
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
@@ -411,6 +411,45 @@ def test_the_published_reading_of_convergence_is_off_a_test_curve(study, results
     assert "ResNet1d18 with 50 records: fine-tuned after 3, from scratch after 3 epochs" in text
     monkeypatch.setattr(published, "published_runs", lambda _: [])
     assert "has not been run" in published.published_times(study).data
+
+
+def test_a_larger_source_is_compared_with_what_it_extends():
+    study = load_study("clinical-filtered")
+    rng = np.random.default_rng(0)
+    worth_of = {"": 0.7, "ptb-xl": 0.75, "ptb-xl-extended": 0.79, "chapman-shaoxing": 0.7}
+    found = [
+        Result(
+            key=f"{place:020d}",
+            spec=cell,
+            classes=("a",),
+            records=tuple(f"r{number}" for number in range(cell.seed % 5, 50, 5)),
+            predictions=np.zeros((10, 1), np.float16),
+            history={},
+            facts={
+                "auroc": worth_of[cell.source] + rng.normal(0, 0.001),
+                "train_records": cell.size or 900,
+                "classes": 1,
+            },
+        )
+        for place, cell in enumerate(study.cells())
+    ]
+    table = filtered.extended(study, found)
+    assert set(table["source"] + ">" + table["other"]) == {"ptb-xl-extended>ptb-xl"}
+    assert table["difference"].to_numpy() == pytest.approx([0.04] * 3, abs=0.003)
+    assert set(table["verdict"]) == {"helps"}
+    text = filtered.filtered_answer(study, found).data
+    assert "*helps*) and +0.0" in text
+    assert text.count("**Does a larger source teach more?**") == 1
+    assert text.count("fine-tuning **helps**") == 2  # to Chapman-Shaoxing, from either source
+    assert "no other records" in filtered.filtered_answer(study, []).data
+
+
+def test_a_companion_is_found_by_its_name(tmp_path, monkeypatch):
+    study, runs = common.companion(load_study("nguyen2025"), "paper")
+    assert (study.name, runs) == ("nguyen2025", [])
+    monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path))  # where nothing was recorded
+    study, runs = common.companion(load_study("clinical"), "paper")
+    assert (study.name, runs) == ("clinical-paper", [])
 
 
 def test_figures_and_texts_of_the_chapters(study, results):

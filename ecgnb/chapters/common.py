@@ -13,8 +13,12 @@ from IPython.display import Markdown
 
 from ecgnb.data.catalog import card
 from ecgnb.models import MODELS
+from ecgnb.study.data import recorded_runs
+from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.grid import Pair, Side, Study
+from ecgnb.study.progress import open_progress
 from ecgnb.study.result import Result
+from ecgnb.study.run import run_study
 from ecgnb.study.scores import cell_of
 from ecgnb.study.statistics import LEVEL, MARGIN
 from ecgnb.wording import seeds_of, signed, spread
@@ -42,6 +46,22 @@ def main_pair(study: Study, results: Sequence[Result], head: str = "") -> list[R
         and run.spec.source in sources
         and head in ("", run.spec.head)
     ]
+
+
+def companion(study: Study, kind: str) -> tuple[Study, list[Result]]:
+    """Return the study beside a study, as ``clinical-paper`` beside ``clinical``, and its runs.
+
+    Those of a recorded study are read, as far as they have been recorded; those of any other are
+    trained where they are missing. A study that has no such companion is returned without runs.
+    """
+    name = f"{study.name}-{kind}"
+    if name not in study_names():
+        return study, []
+    beside = load_study(name)
+    if beside.recorded:
+        there = recorded_runs(beside).exists()
+        return beside, open_progress(beside).finished() if there else []
+    return beside, run_study(beside, progress=False)
 
 
 def other_pairs(study: Study, comparison: pd.DataFrame) -> pd.DataFrame:

@@ -8,15 +8,11 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from ecgnb.chapters.common import as_list, network
+from ecgnb.chapters.common import as_list, companion, network
 from ecgnb.models import MODELS
 from ecgnb.study.compare import compare_arms
-from ecgnb.study.data import recorded_runs
-from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.grid import Study
-from ecgnb.study.progress import open_progress
 from ecgnb.study.result import Result
-from ecgnb.study.run import run_study
 from ecgnb.study.scores import Cell, Scores
 from ecgnb.study.statistics import MARGIN
 from ecgnb.training.arms import ARMS
@@ -152,14 +148,7 @@ def _first(curve: Sequence[float], level: float) -> str:
 
 def published_runs(study: Study) -> list[Result]:
     """Return the runs of a study's companion under the published protocol; empty without one."""
-    name = f"{study.name}-paper"
-    if name not in study_names():
-        return []
-    companion = load_study(name)
-    if companion.recorded:
-        there = recorded_runs(companion).exists()
-        return open_progress(companion).finished() if there else []
-    return run_study(companion, progress=False)
+    return companion(study, "paper")[1]
 
 
 def flattery(results: Sequence[Result]) -> pd.DataFrame:

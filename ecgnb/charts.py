@@ -101,18 +101,10 @@ def draw_levels(table: pd.DataFrame, value: str) -> Figure:
         axes.axhline(mean, color="0.45", linestyle=line, linewidth=1.2, label=str(name))
     table = table[~asked]
     names = list(dict.fromkeys(table["beginning"]))
-    for place, (name, (colour, line, mark)) in enumerate(zip(names, STYLES, strict=False)):
-        rows = table[table["beginning"] == name].sort_values("records")
-        axes.errorbar(
-            rows["records"] * 1.03 ** (2 * place - len(names) + 1),
-            rows["mean"],
-            yerr=[rows["mean"] - rows["low"], rows["high"] - rows["mean"]],
-            color=colour,
-            linestyle=line,
-            marker=mark,
-            capsize=3,
-            label=name,
-        )
+    for place, (name, style) in enumerate(zip(names, STYLES, strict=False)):
+        rows = table[table["beginning"] == name]
+        spread = 1.03 ** (2 * place - len(names) + 1)
+        _errorbars(axes, rows, style, spread, "mean").set_label(name)
     axes.set_ylabel(value)
     _size_axis(axes, table["records"])
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
@@ -237,14 +229,18 @@ def draw_heads(comparison: pd.DataFrame) -> Figure:
 
 
 def _errorbars(
-    axes: Axes, rows: pd.DataFrame, style: tuple[str, str, str], spread: float
+    axes: Axes,
+    rows: pd.DataFrame,
+    style: tuple[str, str, str],
+    spread: float,
+    value: str = "difference",
 ) -> ErrorbarContainer:
     colour, line, mark = style
     rows = rows.sort_values("records").replace([-np.inf, np.inf], np.nan)  # one seed: no interval
     return axes.errorbar(
         rows["records"] * spread,  # side by side, so that no interval hides another
-        rows["difference"],
-        yerr=[rows["difference"] - rows["low"], rows["high"] - rows["difference"]],
+        rows[value],
+        yerr=[rows[value] - rows["low"], rows["high"] - rows[value]],
         color=colour,
         linestyle=line,
         marker=mark,

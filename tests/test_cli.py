@@ -70,29 +70,7 @@ def test_the_package_is_a_program():
     assert done.stdout == f"ecgnb {__version__}\n"
 
 
-LONG = """
-title = "Long"
-description = ""
-protocol = "clean"
-seeds = 2
-tuning_seed = 9
-arms = ["scratch"]
-learning_rates = [0.01]
-batch_size = 8
-evaluations = 2
-
-[data]
-rate = 50.0
-seconds = 4.0
-simulated_records = 300
-
-[[pairs]]
-models = ["gru"]
-heads = ["pooled"]
-sizes = [30]
-source = { dataset = "sim-north", label_set = "snomed-all", min_positives = 12 }
-target = { dataset = "sim-south", label_set = "snomed-all", min_positives = 12, updates = 100000 }
-"""
+LONG = Path(__file__).with_name("tiny.toml").read_text().replace("updates = 4", "updates = 100000")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")

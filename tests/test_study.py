@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -35,38 +36,9 @@ from ecgnb.training import checkpoint as checkpoints
 from ecgnb.training.inputs import predict
 from ecgnb.training.transfer import load_encoder
 
-TINY = {
-    "title": "Tiny",
-    "description": "",
-    "recorded": False,
-    "protocol": "clean",
-    "seeds": [0, 1],
-    "tuning_seed": 9,
-    "arms": ["scratch", "finetune", "linear-probe", "random-probe"],
-    "learning_rates": [0.001, 0.01],
-    "batch_size": 8,
-    "evaluations": 2,
-    "data": {"rate": 50.0, "seconds": 4.0, "simulated_records": 300},
-    "pairs": [
-        {
-            "models": ["gru"],
-            "heads": ["pooled"],
-            "sizes": [30, 0],
-            "source": {
-                "dataset": "sim-north",
-                "label_set": "snomed-all",
-                "min_positives": 12,
-                "updates": 6,
-            },
-            "target": {
-                "dataset": "sim-south",
-                "label_set": "snomed-all",
-                "min_positives": 12,
-                "updates": 4,
-            },
-        }
-    ],
-}
+TINY = tomllib.loads(Path(__file__).with_name("tiny.toml").read_text())
+TINY |= {"recorded": False, "arms": ["scratch", "finetune", "linear-probe", "random-probe"]}
+TINY["pairs"][0]["sizes"] += [0]  # all
 
 
 def tiny(**changes):

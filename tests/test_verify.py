@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from test_study import TINY
 
 from ecgnb.errors import UserError
 from ecgnb.study import verify as room
@@ -14,38 +15,8 @@ from ecgnb.study.recorded import write_table
 from ecgnb.study.run import run_study
 from ecgnb.study.verify import verify
 
-STUDY = {
-    "title": "Small",
-    "description": "",
-    "recorded": True,
-    "protocol": "clean",
-    "seeds": [0, 1],
-    "tuning_seed": 9,
-    "arms": ["scratch", "finetune", "linear-probe"],
-    "learning_rates": [0.01],
-    "batch_size": 8,
-    "evaluations": 2,
-    "data": {"rate": 50.0, "seconds": 4.0, "simulated_records": 300},
-    "pairs": [
-        {
-            "models": ["gru"],
-            "heads": ["pooled"],
-            "sizes": [30],
-            "source": {
-                "dataset": "sim-north",
-                "label_set": "snomed-all",
-                "min_positives": 12,
-                "updates": 6,
-            },
-            "target": {
-                "dataset": "sim-south",
-                "label_set": "snomed-all",
-                "min_positives": 12,
-                "updates": 4,
-            },
-        }
-    ],
-}
+ARMS = ["scratch", "finetune", "linear-probe"]
+CHANGES = {"recorded": True, "arms": ARMS, "sizes": [30], "learning_rates": [0.01]}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +25,7 @@ def study(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECGNB_RESULTS", str(tmp_path_factory.mktemp("results")))
         patch.setenv("ECGNB_CACHE", str(tmp_path_factory.mktemp("trained")))
-        small = build_study("small", STUDY)
+        small = build_study("small", TINY, **CHANGES)
         run_study(small, workers=1, progress=False)
         write_table(open_progress(small).all_done(), recorded_runs(small))
         patch.setenv("ECGNB_CACHE", str(tmp_path_factory.mktemp("empty")))
@@ -84,7 +55,7 @@ def test_what_differs_is_seen(study, monkeypatch):
 
 def test_nothing_recorded_is_one_sentence():
     with pytest.raises(UserError, match="study other has no recorded runs"):
-        list(verify(build_study("other", STUDY), 1))
+        list(verify(build_study("other", TINY, **CHANGES), 1))
 
 
 def test_runs_of_another_declaration_are_not_passed_over(study):

@@ -21,30 +21,7 @@ pytest.importorskip("snakemake", reason="Snakemake is not installed: the extra `
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 300
 
-# With two rates, so that there is something to tune.
-TINY = """
-title = "Tiny"
-description = ""
-protocol = "clean"
-seeds = {seeds}
-tuning_seed = 9
-arms = ["scratch", "finetune", "random-probe"]
-learning_rates = [0.001, 0.01]
-batch_size = 8
-evaluations = 2
-
-[data]
-rate = 50.0
-seconds = 4.0
-simulated_records = 300
-
-[[pairs]]
-models = ["gru"]
-heads = ["pooled"]
-sizes = [30]
-source = {{ dataset = "sim-north", label_set = "snomed-all", min_positives = 12, updates = 6 }}
-target = {{ dataset = "sim-south", label_set = "snomed-all", min_positives = 12, updates = 4 }}
-"""
+TINY = (ROOT / "tests" / "tiny.toml").read_text()
 STUDY = "tiny.toml"
 RUNS = 3 * 2 + 2 + 2 * (3 + 1)  # tuning, its pre-trainings; for each seed all arms, a pre-training
 
@@ -76,7 +53,7 @@ class Checkout:
         (self.bin / name).chmod(0o755)
 
     def declare(self, seeds: int) -> None:
-        (self.folder / STUDY).write_text(TINY.format(seeds=list(range(seeds))))
+        (self.folder / STUDY).write_text(TINY.replace("seeds = 2", f"seeds = {seeds}"))
 
     def configure(self, tuning: int, runs: int, **others: object) -> None:
         path = self.folder / "workflow" / "config.yaml"

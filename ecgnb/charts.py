@@ -30,17 +30,17 @@ def draw_gain(comparison: pd.DataFrame) -> Figure:
     comparison : DataFrame
         From `ecgnb.study.compare.compare_arms`, one head.
     """
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    models = list(dict.fromkeys(comparison["model"]))
+    figure = Figure(figsize=(WIDTH, 3.6 + _legend_height(len(models))), layout="constrained")
     axes = figure.subplots()
     _margin_band(axes)
-    models = list(dict.fromkeys(comparison["model"]))
     for place, (model, style) in enumerate(zip(models, STYLES, strict=False)):
         rows = comparison[comparison["model"] == model]
-        bars = _errorbars(axes, rows, style, 1.05 ** (2 * place - len(models) + 1))
+        bars = _errorbars(axes, rows, style, _beside(place, len(models)))
         bars.set_label(MODELS[model].title)
     axes.set_ylabel("gain in macro AUROC\n(fine-tuned less from scratch)")
     _size_axis(axes, comparison["records"])
-    figure.legend(loc="outside upper left", ncols=len(models), frameon=False)
+    figure.legend(loc="outside upper left", ncols=_COLUMNS, frameon=False)
     return figure
 
 
@@ -54,8 +54,7 @@ def draw_size_curves(metrics: pd.DataFrame) -> Figure:
         Lines are means over seeds, dots single runs.
     """
     models = list(dict.fromkeys(metrics["model"]))
-    figure = Figure(figsize=(WIDTH, 2.8 * len(models) + 0.4), layout="constrained")
-    panels = figure.subplots(len(models), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    figure, panels = _panels(len(models), 2.8)
     arms = [arm for arm in ARMS if arm in set(metrics["arm"])]
     palette = {ARMS[arm].title: colour for arm, colour in zip(arms, COLOURS, strict=False)}
     named = metrics.assign(arm=metrics["arm"].map(lambda arm: ARMS[arm].title))
@@ -73,10 +72,11 @@ def draw_size_curves(metrics: pd.DataFrame) -> Figure:
         seaborn.lineplot(**shown, **styles, errorbar=None)
         handles, labels = axes.get_legend_handles_labels()
         seaborn.scatterplot(**shown, s=9, alpha=0.5, legend=False)
-        axes.get_legend().remove()
+        axes.legend().remove()  # one for all panels stands above them
         axes.set_title(MODELS[model].title, loc="left", fontsize=11)
         axes.set_ylabel("macro AUROC")
         _size_axis(axes, metrics["records"])
+    _label_outer(panels)
     figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False)
     return figure
 
@@ -103,8 +103,7 @@ def draw_levels(table: pd.DataFrame, value: str) -> Figure:
     names = list(dict.fromkeys(table["beginning"]))
     for place, (name, style) in enumerate(zip(names, STYLES, strict=False)):
         rows = table[table["beginning"] == name]
-        spread = 1.03 ** (2 * place - len(names) + 1)
-        _errorbars(axes, rows, style, spread, "mean").set_label(name)
+        _errorbars(axes, rows, style, _beside(place, len(names)), "mean").set_label(name)
     axes.set_ylabel(value)
     _size_axis(axes, table["records"])
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
@@ -129,11 +128,11 @@ def draw_worth(found: Sequence[Worth]) -> Figure:
         From `ecgnb.study.curves.worth`, one target. What takes more records than there are is
         drawn at the line of the largest training set, under an arrow.
     """
-    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.2 + _legend_height(len(found) + 1)), layout="constrained")
     axes = figure.subplots()
     axes.axhline(1, color=GREY, linewidth=1, zorder=1)
     for place, (one, (colour, line, mark)) in enumerate(zip(found, STYLES, strict=False)):
-        records = one.records * 1.05 ** (2 * place - len(found) + 1)
+        records = one.records * _beside(place, len(found))
         value, low, high = np.minimum(one.multiples, one.most)
         axes.plot(records, value, color=colour, linestyle=line, marker=mark, label=_name(one))
         axes.vlines(records, low, high, color=colour)
@@ -147,7 +146,7 @@ def draw_worth(found: Sequence[Worth]) -> Figure:
     axes.set_ylabel("records that training from scratch\nneeds for the same error")
     _size_axis(axes, pd.Series(found[0].records.round().astype(int)))
     axes.minorticks_off()
-    figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    figure.legend(loc="outside upper left", ncols=_COLUMNS, frameon=False)
     return figure
 
 
@@ -162,8 +161,7 @@ def draw_times(times: pd.DataFrame, arm: str = "finetune") -> Figure:
         at their last update.
     """
     networks = list(dict.fromkeys(zip(times["model"], times["head"], strict=True)))
-    figure = Figure(figsize=(WIDTH, 2.3 * len(networks) + 0.5), layout="constrained")
-    panels = figure.subplots(len(networks), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    figure, panels = _panels(len(networks), 2.3)
     # Fifths differ by a record or two: one place on the axis a size.
     places = times.groupby("size")["records"].transform("mean").round().astype(int)
     for axes, (model, head) in zip(panels, networks, strict=True):
@@ -171,10 +169,10 @@ def draw_times(times: pd.DataFrame, arm: str = "finetune") -> Figure:
         for side, one in enumerate(("scratch", arm)):
             colour, line, mark = STYLES[side]
             rows = times[chosen & (times["arm"] == one)]
-            records = places[rows.index] * 1.04 ** (2 * side - 1)
+            records = places[rows.index] * _beside(side, 2)
             medians = {place: median_time(runs) for place, runs in rows.groupby(records)}
-            look = {"color": colour, "linestyle": line, "marker": "_", "markersize": 14}
-            axes.plot([*medians], [*medians.values()], **look, label=ARMS[one].title)
+            (drawn,) = axes.plot([*medians], [*medians.values()], line, label=ARMS[one].title)
+            drawn.set(color=colour, marker="_", markersize=14)
             for reached, fill in ((True, colour), (False, "none")):
                 which = rows["reached"] == reached
                 axes.scatter(
@@ -190,7 +188,7 @@ def draw_times(times: pd.DataFrame, arm: str = "finetune") -> Figure:
         axes.set_ylabel("updates")
         axes.set_ylim(bottom=0)
         _size_axis(axes, places)
-        axes.label_outer()
+    _label_outer(panels)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False)
     return figure
@@ -205,27 +203,63 @@ def draw_heads(comparison: pd.DataFrame) -> Figure:
         From `ecgnb.study.compare.compare_arms`, one source and target.
     """
     heads = list(dict.fromkeys(comparison["head"]))
-    figure = Figure(figsize=(WIDTH, 2.9 * len(heads) + 0.5), layout="constrained")
-    panels = figure.subplots(len(heads), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    figure, panels = _panels(len(heads), 2.9)
     models = list(dict.fromkeys(comparison["model"]))
     for axes, head in zip(panels, heads, strict=True):
         _margin_band(axes)
         for place, (model, style) in enumerate(zip(models, STYLES, strict=False)):
             rows = comparison[(comparison["model"] == model) & (comparison["head"] == head)]
             if len(rows):
-                spread = 1.04 ** (2 * place - len(models) + 1)
-                _errorbars(axes, rows, style, spread).set_label(MODELS[model].title)
+                bars = _errorbars(axes, rows, style, _beside(place, len(models)))
+                bars.set_label(MODELS[model].title)
         axes.set_title(f"{head} head", loc="left", fontsize=11)
         axes.set_ylabel("gain in macro AUROC")
         _size_axis(axes, comparison["records"])
-        axes.label_outer()
+    _label_outer(panels)
     shown = {
         label: handle
         for axes in panels
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend([*shown.values()], [*shown], loc="outside upper left", ncols=3, frameon=False)
+    figure.legend(
+        [*shown.values()], [*shown], loc="outside upper left", ncols=_COLUMNS, frameon=False
+    )
     return figure
+
+
+_COLUMNS = 3  # of a legend
+
+
+def _legend_height(entries: int) -> float:
+    """Return the inches that a legend needs for more than one row."""
+    return 0.25 * (int(np.ceil(entries / _COLUMNS)) - 1)
+
+
+def _beside(place: int, count: int) -> float:
+    """Return a factor on a logarithmic axis that puts things side by side around their place."""
+    step = min(0.04, 0.16 / max(count - 1, 1))  # no wider than a third of the way to twice as many
+    return float(np.exp(step * (2 * place - count + 1)))
+
+
+def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Make panels with axes in common: one under another, and more than three in two columns."""
+    columns = 1 if count <= 3 else 2
+    rows = int(np.ceil(count / columns))
+    figure = Figure(figsize=(WIDTH, height * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes in panels[count:]:
+        axes.remove()
+    return figure, list(panels[:count])
+
+
+def _label_outer(panels: Sequence[Axes]) -> None:
+    """Keep the labels of an axis at the left, and where there is no panel below."""
+    label = panels[0].get_xlabel()
+    for axes in panels:
+        axes.label_outer()
+    for axes in panels[-2:] if len(panels) > 3 else panels[-1:]:
+        axes.xaxis.set_tick_params(labelbottom=True)
+        axes.set_xlabel(label)
 
 
 def _errorbars(

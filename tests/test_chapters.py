@@ -477,5 +477,13 @@ def test_figures_and_texts_of_the_chapters(study, results):
 def test_no_curve_is_fitted_to_two_sizes(study, results):
     few = [run for run in results if run.spec.size in (50, 100)]
     assert curves.worth(study, few) == []
-    assert "three parameters" not in diminishing.limits(study, few, []).data
+    assert "parameters" not in diminishing.limits(study, few, []).data
     assert {run.spec.arm for run in few} <= set(ARMS)
+
+
+def test_a_curve_of_as_many_points_as_parameters_is_not_checked(study, results):
+    some = [run for run in results if run.spec.size in (50, 100, 200)]
+    for runs, unchecked in ((some, True), (results, False)):
+        text = diminishing.limits(study, runs, curves.worth(study, runs)).data
+        assert "Each curve has 3 parameters" in text
+        assert ("nothing checks its form" in text) is unchecked

@@ -14,7 +14,7 @@ from IPython.display import Markdown
 from ecgnb.chapters import common
 from ecgnb.chapters.common import named, network, places
 from ecgnb.study.compare import compare_gains
-from ecgnb.study.curves import Worth
+from ecgnb.study.curves import PARAMETERS, Worth
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.scores import Cell, Scores
@@ -202,12 +202,16 @@ def limits(study: Study, results: Sequence[Result], found: Sequence[Worth]) -> M
         for one in found
         for curve, errors in ((one.scratch, one.errors[0]), (one.finetune, one.errors[1]))
     ]
-    sizes = sorted({len(one.records) for one in found})
+    points = sorted({len(one.records) for one in found})
     lines = common.limits(study, results)
     if misses:
         lines += [
-            f"Each curve has three parameters and {joined([str(size) for size in sizes])} points; "
-            f"the worst of them misses a mean error by {max(misses):.3f}.",
+            f"Each curve has {PARAMETERS} parameters and {joined([str(one) for one in points])} "
+            f"points; the worst of them misses a mean error by {max(misses):.3f}.",
+            "Where a curve has no more points than parameters it can go through all of them, and "
+            "nothing checks its form."
+            if points[0] <= PARAMETERS
+            else "",
             "The intervals hold the chance of test patients and of the training. They take the "
             "form of the curves for granted: where a fit misses, they are too narrow.",
             "Beyond the largest training set a curve is a guess, and no number is read from it.",

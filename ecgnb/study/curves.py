@@ -14,8 +14,10 @@ from ecgnb.study.result import Result
 from ecgnb.study.scores import Cell, Scores
 from ecgnb.study.statistics import LEVEL, MARGIN, Floats
 
+PARAMETERS = 3
+"""Of a curve; the fewest sizes that it is fitted to."""
+
 _REPLICATES = 500
-_FEWEST = 3  # sizes for a curve of three parameters
 _FLATTEST, _STEEPEST = 0.01, 2.0
 _TRIED, _ROUNDS = 41, 4  # steepnesses at once, and how often they are looked at more closely
 
@@ -54,8 +56,8 @@ def fit_curves(records: Floats, errors: Floats) -> list[Curve]:
         At least as many sizes as a curve has parameters.
     errors : ndarray, shape (curves, sizes)
     """
-    if len(records) < _FEWEST:
-        raise ValueError(f"a curve needs {_FEWEST} sizes, not {len(records)}")
+    if len(records) < PARAMETERS:
+        raise ValueError(f"a curve needs {PARAMETERS} sizes, not {len(records)}")
     smallest = float(records.min())
     best = np.full((len(errors), 1), (_FLATTEST + _STEEPEST) / 2)
     reach = (_STEEPEST - _FLATTEST) / 2
@@ -167,7 +169,7 @@ def worth(study: Study, results: Sequence[Result]) -> list[Worth]:
     return [
         _worth(name, sorted(sizes, key=lambda size: size.records))
         for name, sizes in found.items()
-        if len(sizes) >= _FEWEST
+        if len(sizes) >= PARAMETERS
     ]
 
 

@@ -316,6 +316,7 @@ def test_a_run_that_never_gets_there_is_censored(study, results):
     assert summary["other_median"].isna().all()
     assert (summary["other_mean"] == 100).all()
     table = convergence.convergence_table(summary, costs)
+    assert table["targets, interval"].str.endswith("never").all()
     assert set(table["median updates, fine-tuned"]) == {"over half never"}
     assert "fine-tuned at 50: over half never" in convergence.times_text(study, times)[1]
     text = convergence.convergence_answer(summary, costs).data
@@ -338,10 +339,12 @@ def test_seeds_of_one_fifth_are_too_few(study, results):
 
 def test_a_pretraining_pays_at_some_sizes_only():
     """The number of targets is that of each size, not of the luckiest."""
-    costs = pd.DataFrame({"targets": [6.2, np.inf, 19.5], "records": [50, 100, 1716]})
+    targets = {"targets": [6.2, np.inf, 19.5], "most": [8, np.inf, np.inf]}
+    costs = pd.DataFrame({**targets, "records": [50, 100, 1716]})
     assert convergence._paid(costs) == (
         "By these means, the pre-training pays for itself after 7 to 20 targets, depending on the "
-        "number of training records; never at 100."
+        "number of training records; never at 100. Where the interval of what is saved includes "
+        "zero, at 1,716, it may never."
     )
 
 
@@ -355,6 +358,12 @@ def test_break_even_counts_the_pretraining(study, results):
     means = chosen.groupby("arm")["updates"].mean()
     saved = 3 * forward * 32 * (means["scratch"] - means["finetune"])
     assert row["targets"] == pytest.approx(row["pretraining_gflop"] / saved)
+    saved = (
+        summarise_times(times).set_index(["model", "head", "size"]).loc["resnet1d18", "pooled", 50]
+    )
+    ends = row["pretraining_gflop"] / (3 * forward * 32 * saved[["high", "low"]].to_numpy(float))
+    assert row[["fewest", "most"]].to_numpy(float) == pytest.approx(ends)
+    assert row["fewest"] < row["targets"] < row["most"]
 
 
 def test_networks_that_gain_more_are_said_to(study, results):

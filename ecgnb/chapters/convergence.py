@@ -77,8 +77,13 @@ def _paid(costs: pd.DataFrame) -> str:
     text = f"By these means, the pre-training pays for itself after {targets} targets"
     if "to" in targets:
         text += ", depending on the number of training records"
-    sizes = [f"{records:,}" for records in costs.loc[never, "records"]]
-    return f"{text}{f'; never at {joined(sizes)}' if sizes else ''}."
+    sizes = costs["records"].map("{:,}".format)
+    text += f"; never at {joined(list(sizes[never]))}." if never.any() else "."
+    unsure = np.isinf(costs["most"]) & ~never
+    if unsure.any():
+        where = joined(list(sizes[unsure]))
+        text += f" Where the interval of what is saved includes zero, at {where}, it may never."
+    return text
 
 
 def convergence_table(summary: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
@@ -109,15 +114,21 @@ def convergence_table(summary: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFram
             **both("seconds", "seconds", "{:.0f}".format),
             "TFLOP saved a target": (costs["saved_gflop"] / 1e3).map("{:+.1f}".format),
             "TFLOP of pre-training": (costs["pretraining_gflop"] / 1e3).map("{:.1f}".format),
-            "targets to break even": costs["targets"].map(
-                lambda value: "never" if np.isinf(value) else f"{np.ceil(value):,.0f}"
-            ),
+            "targets to break even": costs["targets"].map(_targets),
+            "targets, interval": [
+                " to ".join(dict.fromkeys([_targets(row["fewest"]), _targets(row["most"])]))
+                for row in costs.to_dict("records")
+            ],
         }
     )
 
 
 def _updates(value: float) -> str:
     return "over half never" if np.isnan(value) else f"{value:.0f}"
+
+
+def _targets(value: float) -> str:
+    return "never" if np.isinf(value) else f"{np.ceil(value):,.0f}"
 
 
 def times_text(study: Study, times: pd.DataFrame) -> tuple[str, str]:

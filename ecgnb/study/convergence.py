@@ -182,7 +182,9 @@ def median_time(runs: pd.DataFrame) -> float:
     return float(survival.quantiles[under[0]]) if len(under) else float("nan")
 
 
-def break_even(study: Study, results: Sequence[Result], times: pd.DataFrame) -> pd.DataFrame:
+def break_even(
+    study: Study, results: Sequence[Result], times: pd.DataFrame, arm: str = "finetune"
+) -> pd.DataFrame:
     """Find for how many targets a pre-training must serve before it has saved what it cost.
 
     What is saved is a difference of restricted means, see `summarise_times`.
@@ -190,19 +192,23 @@ def break_even(study: Study, results: Sequence[Result], times: pd.DataFrame) -> 
     Returns
     -------
     DataFrame
-        One row a cell: ``pretraining_gflop``, ``saved_gflop`` (a target, the mean over seeds) and
-        ``targets``, infinity where nothing is saved.
+        One row a cell: ``pretraining_gflop``, ``saved_gflop`` (a target, the mean over seeds),
+        and ``targets`` with ``fewest`` and ``most``, the ends of their interval; infinity where
+        nothing is saved.
     """
-    tuned = {cell_of(run.spec): run for run in results if run.spec.arm == "finetune"}
+    tuned = {cell_of(run.spec): run for run in results if run.spec.arm == arm}
     rows = []
     for name, cell in times.groupby(_FIELDS, sort=False):
         known: dict[str, Any] = dict(zip(_FIELDS, name, strict=True))
         run = tuned[Cell(**known)]
         cost = _pretraining_gflop(study, run)
         means = cell.groupby("arm")["gflop"].mean()
-        saved = float(means["scratch"] - means.drop("scratch").iloc[0])
-        targets = cost / saved if saved > 0 else np.inf
-        extra = {"pretraining_gflop": cost, "saved_gflop": saved, "targets": targets}
+        saved = float(means["scratch"] - means[arm])
+        low, high, _ = _difference(cell, arm)
+        each = cell["gflop"].sum() / cell["updates"].sum()
+        ends = {"targets": saved, "fewest": each * high, "most": each * low}
+        targets = {name: cost / gain if gain > 0 else np.inf for name, gain in ends.items()}
+        extra = {"pretraining_gflop": cost, "saved_gflop": saved, **targets}
         rows.append({**known, "records": round(cell["records"].mean()), **extra})
     return pd.DataFrame(rows)
 

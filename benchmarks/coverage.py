@@ -119,12 +119,12 @@ class World:
 
 
 def cross_validated(
-    size: int, luck: float, seeds: int, rng: np.random.Generator
+    size: int, luck: float, seeds: int, rng: np.random.Generator, worlds: int = WORLDS
 ) -> dict[str, float]:
     """Return how often each interval covers the mean difference, and how wide it is."""
     world = World(rng)
     found = [
-        paired_difference(world.folds(size, luck, seeds)) for _ in tqdm(range(WORLDS), leave=False)
+        paired_difference(world.folds(size, luck, seeds)) for _ in tqdm(range(worlds), leave=False)
     ]
     means = np.array([one.mean for one in found])
     reach = np.array([one.high - one.mean for one in found])

@@ -1,5 +1,8 @@
 """Differences, intervals and verdicts, against known truths."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -94,6 +97,15 @@ def test_intervals_cover_the_truth_at_their_rate(seeds, patients, luck, both):
     ]
     covered = np.mean([one.low < 0.03 < one.high for one in found])
     assert 0.93 <= covered <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [200, 720])
+def test_intervals_cover_the_truth_though_fifths_share_training_records(size):
+    """Cross-validated classifiers, whose training sets overlap: the larger, the more."""
+    benchmark = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "coverage.py"))
+    row = benchmark["cross_validated"](size, 0.05, 1, np.random.default_rng(11), worlds=1000)
+    assert 0.93 <= row["covered"] <= 0.97
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 4])

@@ -25,20 +25,28 @@ _FAMILIES = {"CNN": "convolutional", "RNN": "recurrent"}
 
 
 def choice(study: Study, results: Sequence[Result]) -> Markdown:
-    """Say so if one network from scratch is better than all others are fine-tuned."""
+    """Say so if one network from scratch is better than most others are fine-tuned."""
     table = compare_across(study, results)
-    for model, rows in table.groupby("model", sort=False):
-        others = list(dict.fromkeys(rows["other_model"]))
-        if len(others) < table["model"].nunique() - 1 or (rows["difference"] <= 0).any():
-            continue
-        low, high = rows["difference"].min(), rows["difference"].max()
-        return Markdown(
-            f"**Choose the network first.** {_described(str(model))} from scratch is better than "
-            f"{joined([_described(name) for name in others])} fine-tuned, at every number of "
-            f"training records ({signed(low)} to {signed(high)} macro AUROC; the interval excludes "
-            f"zero in {(rows['low'] > 0).sum()} of {len(rows)} comparisons)."
-        )
-    return Markdown("")
+    better = {
+        str(model): [
+            str(other)
+            for other, beside in rows.groupby("other_model", sort=False)
+            if (beside["difference"] > 0).all()
+        ]
+        for model, rows in table.groupby("model", sort=False)
+    }
+    first = max(better, key=lambda model: len(better[model]), default="")
+    others = better.get(first, [])
+    if not others or len(others) <= (table["model"].nunique() - 1) / 2:
+        return Markdown("")
+    rows = table[(table["model"] == first) & table["other_model"].isin(others)]
+    low, high = rows["difference"].min(), rows["difference"].max()
+    return Markdown(
+        f"**Choose the network first.** {_described(first)} from scratch is better than "
+        f"{joined([_described(name) for name in others])} fine-tuned, at every number of "
+        f"training records ({signed(low)} to {signed(high)} macro AUROC; the interval excludes "
+        f"zero in {(rows['low'] > 0).sum()} of {len(rows)} comparisons)."
+    )
 
 
 def _described(model: str) -> str:

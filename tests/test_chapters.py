@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 from scipy.optimize import least_squares
 
+from ecgnb import prose
 from ecgnb.chapters import architecture, common, convergence, diminishing, filtered, published
 from ecgnb.charts import draw_heads, draw_times, draw_worth
 from ecgnb.errors import UserError
@@ -422,11 +423,10 @@ def test_the_published_reading_of_convergence_is_off_a_test_curve(study, results
     assert "has not been run" in published.published_times(study).data
 
 
-def test_a_larger_source_is_compared_with_what_it_extends():
-    study = load_study("clinical-filtered")
+def made(study, level):
+    """Runs of all cells of a study, their AUROC at a level of their own but for some luck."""
     rng = np.random.default_rng(0)
-    worth_of = {"": 0.7, "ptb-xl": 0.75, "ptb-xl-extended": 0.79, "chapman-shaoxing": 0.7}
-    found = [
+    return [
         Result(
             key=f"{place:020d}",
             spec=cell,
@@ -435,13 +435,37 @@ def test_a_larger_source_is_compared_with_what_it_extends():
             predictions=np.zeros((10, 1), np.float16),
             history={},
             facts={
-                "auroc": worth_of[cell.source] + rng.normal(0, 0.001),
+                "auroc": level(cell) + rng.normal(0, 0.001),
                 "train_records": cell.size or 900,
                 "classes": 1,
             },
         )
         for place, cell in enumerate(study.cells())
     ]
+
+
+def test_the_network_is_named_that_is_better_untaught_than_most_are_taught():
+    networks = {"models": ["resnet1d18", "gru", "lstm", "resnet1d50"], "heads": ["pooled"]}
+    study = load_study("demo", **networks, sizes=[50, 200])
+    levels = {"resnet1d18": 0.85, "resnet1d50": 0.88, "gru": 0.7, "lstm": 0.75}
+
+    def said(levels):
+        taught = made(study, lambda cell: levels[cell.model] + 0.05 * (cell.arm == "finetune"))
+        return prose.choice(study, taught).data
+
+    # ResNet1d50 from scratch is better than the same two, and named later.
+    assert said(levels).startswith(
+        "**Choose the network first.** ResNet1d18 (convolutional) from scratch is better than GRU "
+        "(recurrent) and LSTM (recurrent) fine-tuned, at every number of training records (+0.0"
+    )
+    assert said({**levels, "gru": 0.84, "lstm": 0.87}) == ""
+    assert prose.choice(study, []).data == ""
+
+
+def test_a_larger_source_is_compared_with_what_it_extends():
+    study = load_study("clinical-filtered")
+    level = {"": 0.7, "ptb-xl": 0.75, "ptb-xl-extended": 0.79, "chapman-shaoxing": 0.7}
+    found = made(study, lambda cell: level[cell.source])
     table = filtered.extended(study, found)
     assert set(table["source"] + ">" + table["other"]) == {"ptb-xl-extended>ptb-xl"}
     assert table["difference"].to_numpy() == pytest.approx([0.04] * 3, abs=0.003)

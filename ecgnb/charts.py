@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import seaborn
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
@@ -31,7 +32,7 @@ def draw_gain(comparison: pd.DataFrame) -> Figure:
         From `ecgnb.study.compare.compare_arms`, one head.
     """
     models = list(dict.fromkeys(comparison["model"]))
-    figure = Figure(figsize=(WIDTH, 3.6 + _legend_height(len(models))), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.6 + 0.25 * (len(models) > 3)), layout="constrained")
     axes = figure.subplots()
     _margin_band(axes)
     for place, (model, style) in enumerate(zip(models, STYLES, strict=False)):
@@ -40,7 +41,7 @@ def draw_gain(comparison: pd.DataFrame) -> Figure:
         bars.set_label(MODELS[model].title)
     axes.set_ylabel("gain in macro AUROC\n(fine-tuned less from scratch)")
     _size_axis(axes, comparison["records"])
-    figure.legend(loc="outside upper left", ncols=_COLUMNS, frameon=False)
+    _legend(figure, *axes.get_legend_handles_labels())
     return figure
 
 
@@ -128,13 +129,14 @@ def draw_worth(found: Sequence[Worth]) -> Figure:
         From `ecgnb.study.curves.worth`, one target. What takes more records than there are is
         drawn at the line of the largest training set, under an arrow.
     """
-    figure = Figure(figsize=(WIDTH, 3.2 + _legend_height(len(found) + 1)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.2 + 0.08 * len(found)), layout="constrained")
     axes = figure.subplots()
     axes.axhline(1, color=GREY, linewidth=1, zorder=1)
     for place, (one, (colour, line, mark)) in enumerate(zip(found, STYLES, strict=False)):
         records = one.records * _beside(place, len(found))
         value, low, high = np.minimum(one.multiples, one.most)
-        axes.plot(records, value, color=colour, linestyle=line, marker=mark, label=_name(one))
+        (drawn,) = axes.plot(records, value, color=colour, linestyle=line, marker=mark)
+        drawn.set_label(_title(one.model, one.head))
         axes.vlines(records, low, high, color=colour)
         over = one.multiples[2] > one.most
         axes.plot(records[over], 1.15 * one.most[over], "^", color=colour)
@@ -146,7 +148,7 @@ def draw_worth(found: Sequence[Worth]) -> Figure:
     axes.set_ylabel("records that training from scratch\nneeds for the same error")
     _size_axis(axes, pd.Series(found[0].records.round().astype(int)))
     axes.minorticks_off()
-    figure.legend(loc="outside upper left", ncols=_COLUMNS, frameon=False)
+    _legend(figure, *axes.get_legend_handles_labels())
     return figure
 
 
@@ -221,18 +223,14 @@ def draw_heads(comparison: pd.DataFrame) -> Figure:
         for axes in panels
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(
-        [*shown.values()], [*shown], loc="outside upper left", ncols=_COLUMNS, frameon=False
-    )
+    _legend(figure, [*shown.values()], [*shown])
     return figure
 
 
-_COLUMNS = 3  # of a legend
-
-
-def _legend_height(entries: int) -> float:
-    """Return the inches that a legend needs for more than one row."""
-    return 0.25 * (int(np.ceil(entries / _COLUMNS)) - 1)
+def _legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """Put a legend over the panels, its rows about as long as one another."""
+    columns = int(np.ceil(len(labels) / np.ceil(len(labels) / 3)))
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, frameon=False)
 
 
 def _beside(place: int, count: int) -> float:
@@ -285,10 +283,6 @@ def _errorbars(
 def _title(model: str, head: str) -> str:
     title = MODELS[model].title
     return title if head == "pooled" else f"{title}, {head} head"
-
-
-def _name(one: Worth) -> str:
-    return _title(one.model, one.head)
 
 
 def _margin_band(axes: Axes) -> None:

@@ -31,10 +31,24 @@ def signed(value: float) -> str:
     return "0.000" if float(text) == 0 else text
 
 
+def interval_text(low: float, high: float) -> str:
+    """Write the interval of a difference; one run alone has none.
+
+    An end so near zero that three digits would not tell its side is written with the digits it
+    needs.
+    """
+    if not np.isfinite(low):
+        return "not known"
+    return " to ".join(
+        f"{end:+.5f}".rstrip("0") if end and signed(end) == "0.000" else signed(end)
+        for end in (low, high)
+    )
+
+
 def interval_texts(comparison: pd.DataFrame) -> list[str]:
-    """Write the intervals of differences; one run alone has none."""
+    """Write the intervals of a comparison, see `interval_text`."""
     return [
-        f"{signed(low)} to {signed(high)}" if np.isfinite(low) else "not known"
+        interval_text(low, high)
         for low, high in zip(comparison["low"], comparison["high"], strict=True)
     ]
 

@@ -19,7 +19,7 @@ from ecgnb.study.statistics import (
     verdict,
 )
 from ecgnb.training.metrics import auroc
-from ecgnb.wording import interval_texts, needed_text
+from ecgnb.wording import interval_text, interval_texts, needed_text
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,19 @@ def test_one_seed_decides_nothing():
     assert np.isnan(seeds_needed(alone))
     row = with_tests(pd.DataFrame({"size": [50]}), [alone])
     assert interval_texts(row) == ["not known"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (-0.02, 0.0306, "-0.020 to +0.031"),
+        (-0.0004, 0.062, "-0.0004 to +0.062"),  # includes zero, which "0.000" would not tell
+        (0.00004, 0.062, "+0.00004 to +0.062"),
+        (0.0, 0.0, "0.000 to 0.000"),
+    ],
+)
+def test_an_interval_says_on_which_side_of_zero_it_ends(low, high, text):
+    assert interval_text(low, high) == text
 
 
 def test_folds_weigh_alike():

@@ -21,7 +21,7 @@ from ecgnb.study.result import Result
 from ecgnb.study.run import run_study
 from ecgnb.study.scores import cell_of
 from ecgnb.study.statistics import LEVEL, MARGIN
-from ecgnb.wording import seeds_of, signed, spread
+from ecgnb.wording import interval_text, seeds_of, signed, spread
 
 
 def network(model: str, head: str) -> str:
@@ -89,7 +89,7 @@ def gains_text(study: Study, comparison: pd.DataFrame) -> tuple[str, str]:
     )
     parts = [
         f"{network(row['model'], row['head'])} at {row['records']}: {signed(row['difference'])}, "
-        f"{signed(row['low'])} to {signed(row['high'])}"
+        f"{interval_text(row['low'], row['high'])}"
         for row in comparison.to_dict("records")
     ]
     return caption, f"Gain from fine-tuning. {'; '.join(parts)}."

@@ -19,7 +19,7 @@ from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.scores import Cell, Scores
 from ecgnb.study.statistics import LEVEL, MARGIN
-from ecgnb.wording import joined, signed, standing
+from ecgnb.wording import interval_text, joined, signed, standing
 
 _SHRINKS = {"helps": "shrinks", "harms": "grows", "equivalent": "stays"}
 
@@ -82,7 +82,7 @@ def shrinking_answer(change: pd.DataFrame, found: Sequence[Worth]) -> Markdown:
             f"**{name}.** With {row['few']:,.0f} training records the gain is "
             f"{signed(row['gain_few'])}, with {row['many']:,.0f} it is {signed(row['gain_many'])} "
             f"(the {row['seeds']} seeds that both have), a change of {signed(-row['difference'])} "
-            f"({LEVEL:.0%} interval {signed(-row['high'])} to {signed(-row['low'])}): "
+            f"({LEVEL:.0%} interval {interval_text(-row['high'], -row['low'])}): "
             f"{f'it **{word}**' if word else 'whether it shrinks is **undecided**'}."
         )
         if (row["model"], row["head"]) in curves:

@@ -17,6 +17,7 @@ from ecgnb.study.data import read_table, recorded_runs, results_root
 from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.progress import open_progress
 from ecgnb.study.scores import Scores
+from ecgnb.wording import signed
 
 STUDY = load_study("clinical")
 pytestmark = pytest.mark.skipif(not recorded_runs(STUDY).exists(), reason="no recorded runs")
@@ -43,7 +44,7 @@ def test_the_main_pair_is_whole_and_answers_without_data(progress, results):
     gain = compare_arms(STUDY, common.main_pair(STUDY, results, head="pooled"))
     text = prose.answer(gain).data
     for row in gain.itertuples():
-        levels = f"{row.second:.3f} to {row.first:.3f}, {row.difference:+.3f}"
+        levels = f"{row.second:.3f} to {row.first:.3f}, {signed(row.difference)}"
         assert f"{row.records:,} ({levels})" in text
 
 

@@ -34,15 +34,14 @@ def signed(value: float) -> str:
 def interval_text(low: float, high: float) -> str:
     """Write the interval of a difference; one run alone has none.
 
-    An end so near zero that three digits would not tell its side is written with the digits it
-    needs.
+    An end so near zero that three digits would not tell its side is written with up to five.
     """
-    if not np.isfinite(low):
-        return "not known"
-    return " to ".join(
-        f"{end:+.5f}".rstrip("0") if end and signed(end) == "0.000" else signed(end)
-        for end in (low, high)
-    )
+    return f"{_end(low)} to {_end(high)}" if np.isfinite(low) else "not known"
+
+
+def _end(value: float) -> str:
+    fine = f"{value:+.5f}".rstrip("0")
+    return fine if signed(value) == "0.000" and float(fine) else signed(value)
 
 
 def interval_texts(comparison: pd.DataFrame) -> list[str]:

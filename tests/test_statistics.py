@@ -132,7 +132,7 @@ def test_one_seed_decides_nothing():
         (-0.02, 0.0306, "-0.020 to +0.031"),
         (-0.0004, 0.062, "-0.0004 to +0.062"),  # includes zero, which "0.000" would not tell
         (0.00004, 0.062, "+0.00004 to +0.062"),
-        (0.0, 0.0, "0.000 to 0.000"),
+        (0.0, -1e-9, "0.000 to 0.000"),
     ],
 )
 def test_an_interval_says_on_which_side_of_zero_it_ends(low, high, text):

@@ -17,7 +17,7 @@ from ecgnb.study.compare import compare_across, compare_arms
 from ecgnb.study.data import read_table
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
-from ecgnb.study.statistics import DETECTABLE, LEVEL, MARGIN, MOST_SEEDS, POWER, VERDICTS
+from ecgnb.study.statistics import DETECTABLE, LEVEL, MARGIN, MOST_SEEDS, POWER
 from ecgnb.training.arms import ARMS
 from ecgnb.wording import interval_texts, joined, seeds_of, signed, spread, standing
 
@@ -54,37 +54,70 @@ def _described(model: str) -> str:
 
 
 def answer(comparison: pd.DataFrame) -> Markdown:
-    """State in words, model by model, what a comparison of fine-tuning with scratch shows."""
+    """State in words, size by size, what a comparison of fine-tuning with scratch shows."""
     if comparison.empty:
         return Markdown("The study has no other source and target.")
-    sentences = []
-    for cell, rows in comparison.groupby(["source", "target", "model"], sort=False):
-        source, target, model = map(str, cell)  # type: ignore[call-overload]
-        places = f"{card(source).short_title} to {card(target).short_title}"
-        parts = [
-            f"{_WORDS[verdict]} {_levels(rows[rows['verdict'] == verdict])}"
-            for verdict in VERDICTS
-            if (rows["verdict"] == verdict).any()
-        ]
-        sentences.append(f"**{MODELS[model].title}**, {places}: {'; '.join(parts)}.")
-    return Markdown("\n\n".join([*sentences, _evidence(comparison)]))
+    parts = []
+    for pair, rows in comparison.groupby(["source", "target"], sort=False):
+        source, target = (card(str(name)).short_title for name in pair)
+        parts.append(f"**{source} to {target}**, by the number of training records:")
+        parts.append("\n".join(_verdicts(rows)))
+        parts.append(_levels(rows))
+    return Markdown("\n\n".join([*parts, _evidence(comparison)]))
 
 
 _WORDS = {
     "helps": "fine-tuning **helps**",
     "harms": "fine-tuning **harms**",
-    "equivalent": "the two are **equivalent**",
-    "undecided": "**undecided**",
+    "equivalent": "the two are **equivalent** for",
+    "undecided": "**undecided** for",
 }
 
 
-def _levels(rows: pd.DataFrame) -> str:
-    texts = [
-        f"{row['records']:,} ({row['second']:.3f} to {row['first']:.3f}, "
-        f"{signed(row['difference'])})"
-        for row in rows.to_dict("records")
+def _verdicts(rows: pd.DataFrame) -> list[str]:
+    """Write one line for all sizes at which the same holds for the same networks."""
+    alike: dict[str, list[pd.DataFrame]] = {}
+    for _, same in rows.groupby("size", sort=False):
+        alike.setdefault(str(sorted(zip(same["verdict"], same["model"], strict=True))), []).append(
+            same
+        )
+    lines = []
+    for several in alike.values():
+        records = joined([f"{one['records'].iloc[0]:,}" for one in several])
+        found = pd.concat(several)
+        texts = [
+            f"{word} {joined(_differences(found[found['verdict'] == verdict]))}"
+            for verdict, word in _WORDS.items()
+            if (found["verdict"] == verdict).any()
+        ]
+        lines.append(f"- **{records}:** {'; '.join(texts)}.")
+    return lines
+
+
+def _differences(rows: pd.DataFrame) -> list[str]:
+    return [
+        f"{MODELS[str(model)].title} ({joined([signed(value) for value in one['difference']])})"
+        for model, one in rows.groupby("model", sort=False)
     ]
-    return f"with {joined(texts)} training records"
+
+
+def _levels(rows: pd.DataFrame) -> str:
+    """Say from which AUROC to which the networks come, from the fewest records to the most."""
+    texts: dict[str, list[str]] = {}
+    for model, one in rows.groupby("model", sort=False):
+        ends = one.loc[list(dict.fromkeys([one["records"].idxmin(), one["records"].idxmax()]))]
+        sizes = " to ".join(ends["records"].map("{:,}".format))
+        said = texts.setdefault(sizes, [])
+        sides = {"second": " from scratch", "first": " fine-tuned"}
+        levels = [
+            " to ".join(ends[side].map("{:.3f}".format)) + ("" if said else what)
+            for side, what in sides.items()
+        ]
+        said.append(f"{joined(levels)} ({MODELS[str(model)].title})")
+    return " ".join(
+        f"With {sizes} training records, macro AUROC is {'; '.join(said)}."
+        for sizes, said in texts.items()
+    )
 
 
 def _evidence(comparison: pd.DataFrame) -> str:
@@ -94,11 +127,11 @@ def _evidence(comparison: pd.DataFrame) -> str:
         [f"{count:,} records of {card(str(name)).short_title}" for name, count in tested.items()]
     )
     return (
-        "In brackets stands macro AUROC from scratch and fine-tuned, and the difference: 0.5 is "
-        f"guessing, 1 is perfect, every diagnosis counts alike. Each comparison has "
-        f"{seeds_of(comparison)}, repetitions with other test patients and other first weights, "
-        f"which together test on {records}. Verdicts rest on {LEVEL:.0%} intervals, and inside "
-        f"±{MARGIN:g} a difference does not matter. {standing(comparison, _names(comparison))}"
+        "In brackets stands macro AUROC fine-tuned less from scratch: 0.5 is guessing, 1 is "
+        f"perfect, every diagnosis counts alike. Each comparison has {seeds_of(comparison)}, "
+        "repetitions with other test patients and other first weights, which together test on "
+        f"{records}. Verdicts rest on {LEVEL:.0%} intervals, and inside ±{MARGIN:g} a difference "
+        f"does not matter. {standing(comparison, _names(comparison))}"
     )
 
 

@@ -1,6 +1,7 @@
 """What the chapters say: curves, times and sentences, on runs whose truth is known."""
 
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -157,7 +158,8 @@ def test_one_seed_has_no_interval(study, results):
     one = worth(study, [run for run in results if run.spec.seed == 0])[0]
     assert np.isnan(one.multiples[1:]).all()
     assert np.isfinite(one.multiples[0]).all()
-    assert "interval not known with one seed" in diminishing._worth_sentence(one)
+    assert diminishing._read(one)["interval"] == "not known with one seed"
+    assert diminishing._read(one)["interval "] == "not known with one seed"
     assert len(draw_worth([one]).axes) == 1
 
 
@@ -166,19 +168,22 @@ def test_a_gain_that_shrinks_is_said_to_shrink(study, results):
     assert set(change["verdict"]) == {"helps"}
     assert change["head"].tolist() == ["pooled", "pooled", "flattened"]
     text = diminishing.shrinking_answer(change, worth(study, results)).data
-    assert text.startswith(
-        "**Yes** for ResNet1d18, GRU and GRU (flattened head), whose gain shrinks."
-    )
-    assert text.count("it **shrinks**") == len(change) == 3
-    assert text.endswith("stand after Holm's correction for all 3 comparisons.")
+    assert text.startswith("**Yes** for ResNet1d18 (+0.")
+    assert "whose gain shrinks. In brackets stand the gains with 50 and with 800 training" in text
+    assert "stand after Holm's correction for all 3 comparisons." in text
+    table = diminishing.shrinking_table(change, [])
+    assert table["the gain"].tolist() == ["shrinks"] * 3
+    assert table["records"].tolist() == ["50 to 800"] * 3
     turned = change.assign(difference=-change["difference"], verdict="harms")
     turned["verdict"] = ["harms", "equivalent", "undecided"]
     text = diminishing.shrinking_answer(turned, []).data
-    assert text.startswith(
+    said = re.sub(r" \([+-]0\.\d+ to [+-]?0\.\d+\)", "", text)
+    assert said.startswith(
         "**No** for ResNet1d18, whose gain grows; **no** for GRU, whose gain stays; "
-        "**undecided** for GRU (flattened head)."
+        "**undecided** for GRU (flattened head). In brackets"
     )
-    assert "it **grows**" in text
+    words = diminishing.shrinking_table(turned, [])["the gain"].tolist()
+    assert words == ["grows", "stays", "undecided"]
 
 
 def test_the_numbers_of_a_change_are_of_the_same_seeds(study, results):
@@ -188,10 +193,7 @@ def test_the_numbers_of_a_change_are_of_the_same_seeds(study, results):
     assert (change["seeds"] == 5).all()
     difference = change["gain_few"] - change["gain_many"]
     assert difference.to_numpy() == pytest.approx(change["difference"].to_numpy())
-    text = diminishing.shrinking_answer(change, []).data
-    assert text.count("(the 5 seeds that both have)") == 3
-    assert "With 50 training records" in text
-    assert "with 800 it is" in text
+    assert diminishing.shrinking_table(change, [])["seeds"].tolist() == [5] * 3
 
 
 def test_no_more_records_are_said_than_there_are(study, results):
@@ -200,12 +202,21 @@ def test_no_more_records_are_said_than_there_are(study, results):
         multiples=np.array([[20.0] + [3.0] * 4, [4.0] * 5, [np.inf] * 5]),
         vanishes=(np.inf, np.inf, np.inf),
     )
-    text = diminishing._worth_sentence(one)
-    assert text == (
-        "At 50 records, pre-training is worth more than 16.0 times the records, which is all that "
-        "there are (interval 4.0 to more than 16.0 times). By the fitted curves the gain does not "
-        "come under 0.01 with all 800 records (the same at both ends of the interval)."
+    other = replace(one, model="gru", multiples=one.multiples / 10, vanishes=(120.0, 90.0, 300.0))
+    assert diminishing._worth_sentence([other, one]) == (
+        "By the fitted curves, pre-training is worth, with 50 training records, 2.0 times as many "
+        "for GRU and more than 16.0, all that there are, for ResNet1d18."
     )
+    assert diminishing._vanishes_sentence([one]) == (
+        "With all there are, the gain is over 0.01 for ResNet1d18."
+    )
+    assert diminishing._vanishes_sentence([one, replace(other, errors=0 * other.errors)]) == (
+        "The gain is under 0.01 from this many on: 120 for GRU; with all there are, it is over "
+        "0.01 for ResNet1d18."
+    )
+    read = diminishing._read(one)
+    assert read["interval"] == "4.0 to more than 16.0 times"
+    assert read["gain under 0.01 from"] == read["interval "] == "not reached"
     table = diminishing.worth_reading_table([one])
     assert table["interval"].tolist()[-1] == "more than 1.0 times at both ends"
     assert table["worth"].tolist()[1:3] == ["3.0 times", "3.0 times"]
@@ -216,12 +227,14 @@ def test_no_more_records_are_said_than_there_are(study, results):
 def test_a_gain_that_the_curves_miss_is_told(study, results):
     one = worth(study, results)[0]
     errors = np.array([[0.3, 0.2, 0.15, 0.1, 0.1], [0.2, 0.15, 0.13, 0.1, 0.08]])
-    text = diminishing._worth_sentence(replace(one, errors=errors, vanishes=(350, 200, np.inf)))
-    assert text.endswith(
-        "under 0.01 from 350 records on (interval 200 to not reached), yet +0.020 was measured "
-        "with 800: the curves miss it."
+    one = replace(one, errors=errors, vanishes=(350, 200, np.inf))
+    assert diminishing._vanishes_sentence([one]) == (
+        "The gain is under 0.01 from this many on: 350 for ResNet1d18 (yet +0.020 was measured "
+        "with 800: the curves miss it)."
     )
-    assert "yet" not in diminishing._worth_sentence(replace(one, vanishes=(900, 200, np.inf)))
+    assert diminishing._read(one)["interval "] == "200 to not reached"
+    later = replace(one, vanishes=(900, 200, np.inf))
+    assert "yet" not in diminishing._vanishes_sentence([later])
 
 
 def test_times_until_the_level_of_scratch(study, results):
@@ -254,7 +267,7 @@ def test_the_answer_says_for_which_networks_and_sizes(study, results):
         "**Yes** for GRU at 50 training records; **later** for ResNet1d18 at 50 training records; "
         "**not shown** at the other sizes, nor for GRU (flattened head). The level"
     )
-    assert "needs 50% more at 50, 50% more at 100" in text
+    assert "takes on average 50% more for ResNet1d18, " in text
 
 
 def two_arms(results, repetitions, speed, seeds=10):
@@ -322,7 +335,7 @@ def test_a_run_that_never_gets_there_is_censored(study, results):
     assert "fine-tuned at 50: over half never" in convergence.times_text(study, times)[1]
     text = convergence.convergence_answer(summary, costs).data
     assert text.startswith("**Not shown** for ResNet1d18, GRU and GRU (flattened head).")
-    assert "never pay for the pre-training" in text
+    assert "so many targets: never for ResNet1d18; never for GRU; never" in text
 
 
 def test_half_of_the_runs_are_enough_for_a_median():
@@ -342,11 +355,24 @@ def test_a_pretraining_pays_at_some_sizes_only():
     """The number of targets is that of each size, not of the luckiest."""
     targets = {"targets": [6.2, np.inf, 19.5], "most": [8, np.inf, np.inf]}
     costs = pd.DataFrame({**targets, "records": [50, 100, 1716]})
-    assert convergence._paid(costs) == (
-        "By these means, the pre-training pays for itself after 7 to 20 targets, depending on the "
-        "number of training records; never at 100. Where the interval of what is saved includes "
-        "zero, at 1,716, it may never."
+    assert convergence._paid("GRU", costs) == (
+        "7 to 20 for GRU (never with 100 and perhaps never with 1,716)"
     )
+    assert convergence._paid("GRU", costs[:1]) == "7 for GRU"
+    assert convergence._paid("GRU", costs[1:2]) == "never for GRU"
+
+
+@pytest.mark.parametrize(
+    ("saved", "text"),
+    [
+        ([0.8, 0.1], "10% to 80% fewer"),
+        ([0.5], "50% fewer"),
+        ([-0.2, 0.1], "20% more to 10% fewer"),
+        ([-0.2, -0.1], "10% to 20% more"),
+    ],
+)
+def test_updates_saved_over_the_sizes(saved, text):
+    assert convergence._saved(pd.DataFrame({"saved": saved})) == text
 
 
 def test_break_even_counts_the_pretraining(study, results):

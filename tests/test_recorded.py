@@ -1,6 +1,7 @@
 """The recorded runs of the published studies: read without data, and held to what they promise."""
 
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from ecgnb import prose
 from ecgnb.chapters import common
 from ecgnb.data.catalog import card
 from ecgnb.data.labels import encode
+from ecgnb.models import MODELS
 from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import read_table, recorded_runs, results_root
 from ecgnb.study.declare import load_study, study_names
@@ -43,9 +45,17 @@ def test_the_main_pair_is_whole_and_answers_without_data(progress, results):
     assert set(main.cells()) <= done
     gain = compare_arms(STUDY, common.main_pair(STUDY, results, head="pooled"))
     text = prose.answer(gain).data
-    for row in gain.itertuples():
-        levels = f"{row.second:.3f} to {row.first:.3f}, {signed(row.difference)}"
-        assert f"{row.records:,} ({levels})" in text
+    said = {}
+    for sizes, line in re.findall(r"^- \*\*(.+?):\*\* (.+)$", text, re.MULTILINE):
+        for title, differences in re.findall(r"(\w+) \(([^)]+)\)", line):
+            pairs = zip(*(re.split(", | and ", part) for part in (sizes, differences)), strict=True)
+            said |= {(title, records): difference for records, difference in pairs}
+    assert said == {
+        (MODELS[row.model].title, f"{row.records:,}"): signed(row.difference)
+        for row in gain.itertuples()
+    }
+    few, many = (gain[gain["model"] == "resnet1d18"].iloc[end] for end in (0, -1))
+    assert f"macro AUROC is {few.second:.3f} to {many.second:.3f} from scratch" in text
 
 
 @pytest.mark.parametrize(

@@ -23,19 +23,21 @@ from ecgnb.wording import joined, p_text, spread
 
 
 def convergence_answer(summary: pd.DataFrame, costs: pd.DataFrame) -> Markdown:
-    """State for each network whether fine-tuning is sooner as good as training from scratch."""
-    lines = [
+    """State for which networks fine-tuning is sooner as good, what it saves, and what it costs."""
+    groups = summary.groupby(["model", "head"], sort=False)
+    saved = [f"{_saved(rows)} for {network(str(m), str(h))}" for (m, h), rows in groups]
+    bills = costs.groupby(["model", "head"], sort=False)
+    paid = [_paid(network(str(m), str(h)), rows) for (m, h), rows in bills]
+    return Markdown(
         f"{_verdicts(summary)} The level to reach is the macro AUROC on validation that "
         f"training from scratch has at its best, on average over seeds, less {MARGIN:g}. *Yes* "
-        f"means beyond chance, after Holm's correction for all {len(summary)} comparisons."
-    ]
-    for (model, head), rows in summary.groupby(["model", "head"], sort=False):
-        here = costs[(costs["model"] == model) & (costs["head"] == head)]
-        lines.append(
-            f"**{network(str(model), str(head))}.** Of the updates that training from scratch "
-            f"needs for the level, fine-tuning {_saved(rows)}. {_paid(here)}"
-        )
-    return Markdown("\n\n".join(lines))
+        f"means beyond chance, after Holm's correction for all {len(summary)} comparisons.\n\n"
+        f"**Updates.** To that level fine-tuning takes on average {joined(saved)} than training "
+        "from scratch, depending on the number of training records.\n\n"
+        "**Cost.** By these means, the pre-training has paid for itself after so many targets: "
+        f"{'; '.join(paid)}. *Perhaps never* is said where the interval of what is saved includes "
+        "zero."
+    )
 
 
 def _verdicts(summary: pd.DataFrame) -> str:
@@ -57,33 +59,28 @@ def _verdicts(summary: pd.DataFrame) -> str:
 
 
 def _saved(rows: pd.DataFrame) -> str:
-    """Say at which numbers of training records updates are saved, and at which more are needed."""
-    texts = []
-    for wanted, verb, rest in ((True, "saves on average", ""), (False, "needs", " more")):
-        chosen = rows[(rows["saved"] >= 0) == wanted]
-        shares = zip(chosen["saved"].abs(), chosen["records"], strict=True)
-        parts = [f"{share:.0%}{rest} at {records:,}" for share, records in shares]
-        if parts:
-            texts.append(f"{verb} {joined(parts)}")
-    return f"{' and '.join(texts)} training records"
+    """Say how many updates fewer or more are needed, from the least that is saved to the most."""
+    least, most = rows["saved"].min(), rows["saved"].max()
+    ends = [f"{abs(least):.0%}{' more' if least < 0 <= most else ''}", f"{abs(most):.0%}"]
+    if most < 0:
+        ends.reverse()
+    return f"{' to '.join(dict.fromkeys(ends))} {'more' if most < 0 else 'fewer'}"
 
 
-def _paid(costs: pd.DataFrame) -> str:
+def _paid(name: str, costs: pd.DataFrame) -> str:
     """Say after how many targets a pre-training has saved what it cost, over the sizes."""
     never = np.isinf(costs["targets"])
     if never.all():
-        return "The updates saved never pay for the pre-training."
+        return f"never for {name}"
     targets = spread(np.ceil(costs.loc[~never, "targets"]).astype(int).tolist())
-    text = f"By these means, the pre-training pays for itself after {targets} targets"
-    if "to" in targets:
-        text += ", depending on the number of training records"
-    sizes = costs["records"].map("{:,}".format)
-    text += f"; never at {joined(list(sizes[never]))}." if never.any() else "."
     unsure = np.isinf(costs["most"]) & ~never
-    if unsure.any():
-        where = joined(list(sizes[unsure]))
-        text += f" Where the interval of what is saved includes zero, at {where}, it may never."
-    return text
+    where = {"never": never, "perhaps never": unsure}
+    parts = [
+        f"{word} with {joined(list(costs.loc[rows, 'records'].map('{:,}'.format)))}"
+        for word, rows in where.items()
+        if rows.any()
+    ]
+    return f"{targets} for {name}{f' ({joined(parts)})' if parts else ''}"
 
 
 def convergence_table(summary: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:

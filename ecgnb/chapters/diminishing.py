@@ -19,7 +19,7 @@ from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.scores import Cell, Scores
 from ecgnb.study.statistics import LEVEL, MARGIN
-from ecgnb.wording import interval_text, joined, signed, standing
+from ecgnb.wording import interval_text, joined, signed, spread, standing
 
 _SHRINKS = {"helps": "shrinks", "harms": "grows", "equivalent": "stays"}
 
@@ -63,7 +63,7 @@ def _ends(scores: Scores, pair: tuple[Cell, Cell]) -> list[float]:
 
 
 def shrinking_answer(change: pd.DataFrame, found: Sequence[Worth]) -> Markdown:
-    """State for which networks the gain shrinks, by how much, and where it stops to matter.
+    """State for which networks the gain shrinks, what it is worth, and where it stops to matter.
 
     Parameters
     ----------
@@ -74,55 +74,91 @@ def shrinking_answer(change: pd.DataFrame, found: Sequence[Worth]) -> Markdown:
     if not len(change):
         return Markdown("No network has been trained at two sizes yet.")
     names = named(change["model"], change["head"])
-    curves = {(one.model, one.head): one for one in found}
-    lines = [_yes_or_no(change.assign(name=names))]
-    for name, row in zip(names, change.to_dict("records"), strict=True):
-        word = _SHRINKS.get(row["verdict"])
-        text = (
-            f"**{name}.** With {row['few']:,.0f} training records the gain is "
-            f"{signed(row['gain_few'])}, with {row['many']:,.0f} it is {signed(row['gain_many'])} "
-            f"(the {row['seeds']} seeds that both have), a change of {signed(-row['difference'])} "
-            f"({LEVEL:.0%} interval {interval_text(-row['high'], -row['low'])}): "
-            f"{f'it **{word}**' if word else 'whether it shrinks is **undecided**'}."
-        )
-        if (row["model"], row["head"]) in curves:
-            text += " " + _worth_sentence(curves[row["model"], row["head"]])
-        lines.append(text)
-    return Markdown("\n\n".join([*lines, standing(change, names)]).strip())
+    lines = [f"{_yes_or_no(change.assign(name=names))} {standing(change, names)}".strip()]
+    if found:
+        lines.append(f"{_worth_sentence(found)} {_vanishes_sentence(found)}")
+    return Markdown("\n\n".join(lines))
 
 
 def _yes_or_no(change: pd.DataFrame) -> str:
     words = {"helps": "yes", "harms": "no", "equivalent": "no", "undecided": "undecided"}
     parts: list[str] = []
     for verdict, word in words.items():
-        names = change.loc[change["verdict"] == verdict, "name"].tolist()
-        if names:
+        rows = change[change["verdict"] == verdict]
+        texts = [
+            f"{row['name']} ({signed(row['gain_few'])} to {signed(row['gain_many'])})"
+            for row in rows.to_dict("records")
+        ]
+        if texts:
             does = f", whose gain {_SHRINKS[verdict]}" if verdict in _SHRINKS else ""
-            parts.append(f"**{word if parts else word.capitalize()}** for {joined(names)}{does}")
-    return f"{'; '.join(parts)}."
-
-
-def _worth_sentence(one: Worth) -> str:
-    value, low, high = one.multiples[:, 0]
-    most, largest = one.most[0], one.records.max()
-    all_ = ", which is all that there are" if value > most else ""
-    text = (
-        f"At {one.records[0]:,.0f} records, pre-training is worth {_times(value, most)} the "
-        f"records{all_} (interval {_interval(low, high, most)}). "
+            parts.append(f"**{word if parts else word.capitalize()}** for {joined(texts)}{does}")
+    few, many = (spread(change[side].round().astype(int).tolist()) for side in ("few", "many"))
+    return (
+        f"{'; '.join(parts)}. In brackets stand the gains with {few} and with {many} training "
+        "records, in macro AUROC."
     )
-    end, early, late = one.vanishes
-    interval = f"(interval {_records(early, one)} to {_records(late, one)})"
-    if np.isinf(early):
-        interval = "(the same at both ends of the interval)"
-    if np.isinf(end):
-        return text + (
-            f"By the fitted curves the gain does not come under {MARGIN:g} with all "
-            f"{largest:,.0f} records {interval}."
+
+
+def _worth_sentence(found: Sequence[Worth]) -> str:
+    """Say how many times the records pre-training is worth where they are fewest."""
+    sizes: dict[str, list[str]] = {}
+    for place, one in enumerate(found):
+        value, most = one.multiples[0, 0], one.most[0]
+        text = f"more than {most:.1f}" if value > most else f"{value:.1f}"
+        text += " times as many" if place == 0 else ""
+        text += ", all that there are," if value > most else ""
+        sizes.setdefault(f"{one.records[0]:,.0f}", []).append(f"{text} for {_name(one)}")
+    parts = [f"with {size} training records, {joined(texts)}" for size, texts in sizes.items()]
+    return f"By the fitted curves, pre-training is worth, {'; '.join(parts)}."
+
+
+def _vanishes_sentence(found: Sequence[Worth]) -> str:
+    """Say from how many records on the gain does not matter."""
+    ends = [one for one in found if not np.isinf(one.vanishes[0])]
+    texts = [f"{_records(one.vanishes[0], one)} for {_name(one)}{_missed(one)}" for one in ends]
+    never = [_name(one) for one in found if np.isinf(one.vanishes[0])]
+    parts = [f"the gain is under {MARGIN:g} from this many on: {joined(texts)}"] if texts else []
+    what = "it" if texts else "the gain"
+    parts += [f"with all there are, {what} is over {MARGIN:g} for {joined(never)}"] if never else []
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _name(one: Worth) -> str:
+    return network(one.model, one.head)
+
+
+def shrinking_table(change: pd.DataFrame, found: Sequence[Worth]) -> pd.DataFrame:
+    """Tabulate the change of each network's gain, and what the fitted curves say of it."""
+    curves = {(one.model, one.head): one for one in found}
+    rows = []
+    for row in change.to_dict("records"):
+        one = curves.get((row["model"], row["head"]))
+        rows.append(
+            {
+                "network": network(row["model"], row["head"]),
+                "records": f"{row['few']:,.0f} to {row['many']:,.0f}",
+                "gain": f"{signed(row['gain_few'])} to {signed(row['gain_many'])}",
+                "change": signed(-row["difference"]),
+                f"{LEVEL:.0%} interval": interval_text(-row["high"], -row["low"]),
+                "the gain": _SHRINKS.get(row["verdict"], row["verdict"]),
+                "seeds": row["seeds"],
+                **(_read(one) if one else {}),
+            }
         )
-    return text + (
-        f"By the fitted curves the gain is under {MARGIN:g} from {_records(end, one)} records on "
-        f"{interval}{_missed(one)}."
-    )
+    return pd.DataFrame(rows).fillna("")
+
+
+def _read(one: Worth) -> dict[str, str]:
+    """Tabulate what is read from the curves of a network."""
+    value, low, high = one.multiples[:, 0]
+    end, *ends = (_records(records, one) for records in one.vanishes)
+    return {
+        "worth at the fewest": _times(value, one.most[0]),
+        "interval": _interval(low, high, one.most[0]),
+        f"gain under {MARGIN:g} from": end,
+        "interval ": " to ".join(dict.fromkeys(ends)),
+    }
 
 
 def _missed(one: Worth) -> str:
@@ -133,7 +169,7 @@ def _missed(one: Worth) -> str:
         for gain, records in zip(gains, one.records, strict=True)
         if records >= one.vanishes[0] and gain >= MARGIN
     ]
-    return f", yet {joined(texts)}: the curves miss it" if texts else ""
+    return f" (yet {joined(texts)}: the curves miss it)" if texts else ""
 
 
 def _times(value: float, most: float) -> str:

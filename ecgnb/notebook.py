@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from ecgnb.chapters.common import by_target, network
+from ecgnb.chapters.common import by_target, in_order, named, network
 from ecgnb.data.catalog import card
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
@@ -106,30 +106,29 @@ def comparison_table(comparison: pd.DataFrame) -> pd.DataFrame:
     The power is that of finding a difference of `DETECTABLE`; the seeds for it are those at which
     it would be `POWER`, if the variances are as they were found.
     """
-    rows = comparison.sort_values(["target", "source", "model", "head", "records"])
     pairs = {
-        "from": rows["source"].map(lambda name: card(name).short_title),
-        "to": rows["target"].map(lambda name: card(name).short_title),
+        "from": comparison["source"].map(lambda name: card(name).short_title),
+        "to": comparison["target"].map(lambda name: card(name).short_title),
     }
-    several = len(rows[["source", "target"]].drop_duplicates()) > 1
+    several = len(comparison[["source", "target"]].drop_duplicates()) > 1
     return pd.DataFrame(
         {
             **(pairs if several else {}),
-            "network": [network(m, h) for m, h in zip(rows["model"], rows["head"], strict=True)],
-            "records": rows["records"].map("{:,}".format),
-            "difference": rows["difference"].map(signed),
-            f"{LEVEL:.0%} interval": interval_texts(rows),
-            "verdict": rows["verdict"],
-            "p (Holm)": p_texts(rows),
+            "network": named(comparison["model"], comparison["head"]),
+            "records": comparison["records"].map("{:,}".format),
+            "difference": comparison["difference"].map(signed),
+            f"{LEVEL:.0%} interval": interval_texts(comparison),
+            "verdict": comparison["verdict"],
+            "p (Holm)": p_texts(comparison),
             f"power at {DETECTABLE:g}": [
-                "not known" if np.isnan(power) else f"{power:.0%}" for power in rows["power"]
+                "not known" if np.isnan(power) else f"{power:.0%}" for power in comparison["power"]
             ],
-            f"seeds for {POWER:.0%}": rows["seeds_needed"].map(needed_text),
-            "fine-tuned": rows["first"].map("{:.3f}".format),
-            "from scratch": rows["second"].map("{:.3f}".format),
-            "seeds": rows["seeds"],
-            "tested": rows["tested"].map("{:,}".format),
-            "classes": rows["classes"],
+            f"seeds for {POWER:.0%}": comparison["seeds_needed"].map(needed_text),
+            "fine-tuned": comparison["first"].map("{:.3f}".format),
+            "from scratch": comparison["second"].map("{:.3f}".format),
+            "seeds": comparison["seeds"],
+            "tested": comparison["tested"].map("{:,}".format),
+            "classes": comparison["classes"],
         }
     )
 
@@ -158,7 +157,7 @@ def metrics_table(results: Sequence[Result], metric: str = "auroc") -> pd.DataFr
     table = table[[arm for arm in ARMS if arm in table]].map(_score_text)
     table = table.assign(seeds=frame.groupby(index)["seed"].nunique())
     table = table.rename(columns={arm: ARMS[arm].title for arm in ARMS}).reset_index()
-    table = table.sort_values(index, ascending=[False, True])
+    table = in_order(table)
     table["model"] = table["model"].map(lambda name: MODELS[name].title)
     return table.rename_axis(columns=None)
 

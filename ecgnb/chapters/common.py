@@ -12,7 +12,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from ecgnb.data.catalog import card
-from ecgnb.models import MODELS
+from ecgnb.models import HEADS, MODELS
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.grid import Pair, Side, Study
@@ -33,6 +33,17 @@ def network(model: str, head: str) -> str:
 def named(models: pd.Series, heads: pd.Series) -> list[str]:
     """Name the networks of a table."""
     return [network(model, head) for model, head in zip(models, heads, strict=True)]
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Order rows as a reader meets them: by head, network and records."""
+    order = {"model": list(MODELS).index, "head": HEADS.index}
+    columns = [name for name in ("head", "model", "records") if name in table]
+    return table.sort_values(
+        columns,
+        key=lambda column: column.map(order.get(str(column.name), lambda value: value)),
+        kind="stable",
+    )
 
 
 def main_pair(study: Study, results: Sequence[Result], head: str = "") -> list[Result]:

@@ -30,19 +30,15 @@ def shrinking(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        See `ecgnb.study.compare.compare_gains`; pooled heads first. ``few`` and ``many`` are the
+        See `ecgnb.study.compare.compare_gains`. ``few`` and ``many`` are the
         training records, ``gain_few`` and ``gain_many`` the gains, all over the shared seeds.
     """
     scores = Scores(study, results)
     cells: dict[tuple[str, str], list[Cell]] = {}
-    for cell in sorted(scores.cells, key=lambda cell: cell.head != "pooled"):
+    for cell in scores.cells:
         if cell.source:
             cells.setdefault((cell.model, cell.head), []).append(cell)
-    pairs = []
-    for known in cells.values():
-        ordered = sorted(known, key=lambda cell: cell.size or np.inf)
-        if len(ordered) > 1:
-            pairs.append((ordered[0], ordered[-1]))
+    pairs = [(known[0], known[-1]) for known in cells.values() if len(known) > 1]
     change = compare_gains(study, results, pairs)
     ends = [(pair[0].model, pair[0].head, *_ends(scores, pair)) for pair in pairs]
     columns = ["model", "head", "few", "gain_few", "many", "gain_many"]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from ecgnb.chapters.common import as_list, companion, network
+from ecgnb.chapters.common import as_list, companion, in_order, named, network
 from ecgnb.models import MODELS
 from ecgnb.study.compare import compare_arms
 from ecgnb.study.grid import Study
@@ -189,10 +189,10 @@ def flattery_table(found: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the means over seeds, a row a network, arm and size."""
     groups = found.groupby(["model", "head", "size", "arm"], sort=False)
     means = groups[["records", "published", "honest", "last"]].mean().reset_index()
-    means = means.sort_values(["model", "head", "records", "arm"], kind="stable")
+    means = in_order(means.sort_values("arm", key=lambda arm: arm.map(list(ARMS).index)))
     return pd.DataFrame(
         {
-            "network": [network(m, h) for m, h in zip(means["model"], means["head"], strict=True)],
+            "network": named(means["model"], means["head"]),
             "records": means["records"].map("{:,.0f}".format),
             "arm": means["arm"].map(lambda arm: ARMS[arm].title),
             "best on the test set": means["published"].map("{:.3f}".format),

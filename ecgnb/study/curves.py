@@ -166,11 +166,7 @@ def worth(study: Study, results: Sequence[Result]) -> list[Worth]:
         if size:
             name = (cell.model, cell.head, cell.source, cell.target)
             found.setdefault(name, []).append(size)
-    return [
-        _worth(name, sorted(sizes, key=lambda size: size.records))
-        for name, sizes in found.items()
-        if len(sizes) >= PARAMETERS
-    ]
+    return [_worth(name, sizes) for name, sizes in found.items() if len(sizes) >= PARAMETERS]
 
 
 def _size(scores: Scores, cell: Cell) -> _Size | None:

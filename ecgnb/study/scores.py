@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
+from ecgnb.models import HEADS, MODELS
 from ecgnb.study.data import read_labels, read_table
 from ecgnb.study.grid import Study
 from ecgnb.study.resampling import (
@@ -19,7 +20,7 @@ from ecgnb.study.resampling import (
     bootstrap_f1,
 )
 from ecgnb.study.result import Result
-from ecgnb.study.spec import RunSpec
+from ecgnb.study.spec import ALL, RunSpec
 from ecgnb.study.statistics import Difference, Fold, paired_difference
 from ecgnb.training.arms import ARMS
 from ecgnb.training.metrics import auroc, calibration_error, eligible, f1
@@ -57,6 +58,21 @@ def cell_of(spec: RunSpec) -> Cell:
     )
 
 
+def _in_order(cells: Collection[Cell]) -> list[Cell]:
+    """Order cells as a reader meets them: pairs as they come, then by head, network and size."""
+    pairs = list(dict.fromkeys((cell.target, cell.source) for cell in cells))
+    return sorted(
+        cells,
+        key=lambda cell: (
+            pairs.index((cell.target, cell.source)),
+            HEADS.index(cell.head),
+            list(MODELS).index(cell.model),
+            cell.size == ALL,
+            cell.size,
+        ),
+    )
+
+
 class Scores:
     """The test scores of the runs of a study: by cell, arm and seed.
 
@@ -85,7 +101,7 @@ class Scores:
         self.runs = {
             (cell_of(result.spec), result.spec.arm, result.spec.seed): result for result in results
         }
-        self.cells = list(dict.fromkeys(cell_of(result.spec) for result in results))
+        self.cells = _in_order(dict.fromkeys(cell_of(result.spec) for result in results))
 
     def of(self, cell: Cell, arm: str) -> dict[int, Result]:
         """Return the runs of an arm by seed; one that starts at random stands at any source."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -38,8 +39,9 @@ def taught_by_all(study: Study, came: Iterable[RunSpec]) -> tuple[str, ...]:
     return tuple(sorted(set.intersection(*sets))) if sets else ()
 
 
+@lru_cache(maxsize=32)  # asked for again with every run
 def labels_of(study: Study, dataset: str, label_set: str) -> pd.DataFrame:
-    """Return the labels of a dataset, a row a record."""
+    """Return the labels of a dataset, a row a record; all callers get the same table."""
     table = read_table(study, dataset).set_index("record", drop=False)
     return read_labels(table, dataset, label_set, 0)
 

@@ -17,7 +17,7 @@ from ecgnb.errors import UserError
 from ecgnb.models import MODELS
 from ecgnb.models.build import forward_gflop
 from ecgnb.study import curves, scores
-from ecgnb.study.compare import compare_arms
+from ecgnb.study.compare import compare_arms, compare_families
 from ecgnb.study.convergence import (
     break_even,
     median_time,
@@ -394,18 +394,25 @@ def test_break_even_counts_the_pretraining(study, results):
 
 
 def test_networks_that_gain_more_are_said_to(study, results):
-    table = architecture.families(study, results)
+    families = compare_families(study, results)
+    assert families["difference"].to_numpy() == pytest.approx(-RECURRENT, abs=0.004)
+    assert set(zip(families["networks"], families["others"], strict=True)) == {
+        (("resnet1d18",), ("gru",))
+    }
+    table = architecture.networks(study, results)
     by_architecture = table[table["question"] == "architecture"]
     assert by_architecture["difference"].to_numpy() == pytest.approx(-RECURRENT, abs=0.004)
     assert set(by_architecture["verdict"]) == {"harms"}
     by_head = table[table["question"] == "head"]
     assert by_head["difference"].to_numpy() == pytest.approx(RECURRENT, abs=0.004)
-    text = architecture.families_answer(study, table, compare_arms(study, results)).data
-    assert (
-        f"No, the reverse, where it can be told: more in 0, less in {len(by_architecture)} of"
-        in text
-    )
+    text = architecture.families_answer(families, table).data
+    assert f"No, the reverse, where it can be told: more in 0, less in {len(families)} of" in text
+    assert f"Network by network: more in 0, less in {len(by_architecture)} of" in text
+    assert "- ResNet1d18 against GRU: **less** with 50 (-0." in text
+    assert "- GRU against GRU (flattened head): **more** with 50 (+0." in text
     assert f"Yes, where it can be told: more in {len(by_head)}, less in 0 of" in text
+    for one in (families, table):
+        assert architecture.families_table(one)["network"].iloc[0] == "ResNet1d18"
     replaced = architecture.replaced_table(study, results).set_index("network")
     assert float(replaced.loc["GRU (flattened head)", "replaced at transfer"][:-1]) > 80
     assert float(replaced.loc["ResNet1d18", "replaced at transfer"][:-1]) < 1
@@ -468,6 +475,28 @@ def made(study, level):
         )
         for place, cell in enumerate(study.cells())
     ]
+
+
+def test_a_family_gains_what_its_networks_gain_on_average():
+    networks = {"models": ["resnet1d18", "resnet1d50", "gru", "lstm"], "heads": ["pooled"]}
+    study = load_study("demo", **networks, sizes=[50, 200], seeds=5)
+    gains = {"resnet1d18": 0.05, "resnet1d50": 0.2, "gru": 0.01, "lstm": 0.05}
+    runs = made(study, lambda cell: 0.7 + gains[cell.model] * (cell.arm == "finetune"))
+
+    found = compare_families(study, runs)
+    assert found["networks"].tolist() == [("resnet1d18", "resnet1d50")] * 2
+    assert found["others"].tolist() == [("gru", "lstm")] * 2
+    assert found["difference"].to_numpy() == pytest.approx([0.125 - 0.03] * 2, abs=0.004)
+    text = architecture.families_answer(found, architecture.networks(study, runs)).data
+    assert "- ResNet1d18 and ResNet1d50 against GRU and LSTM: **more** with 50 (+0." in text
+    assert "more in 6, less in 0 of 8 comparisons, the same or undecided in 2" in text
+
+    # A network that was not tested on all patients does not keep the others from being so.
+    fewer = [run for run in runs if run.spec.model != "resnet1d50" or run.spec.seed < 3]
+    found = compare_families(study, fewer)
+    assert found["networks"].tolist() == [("resnet1d18",)] * 2
+    assert found["difference"].to_numpy() == pytest.approx([0.05 - 0.03] * 2, abs=0.004)
+    assert compare_families(study, [r for r in runs if r.spec.model == "gru"]).empty
 
 
 def test_the_network_is_named_that_is_better_untaught_than_most_are_taught():

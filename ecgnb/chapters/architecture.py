@@ -18,7 +18,7 @@ from ecgnb.study.compare import compare_gains
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.scores import Scores
-from ecgnb.study.statistics import LEVEL, VERDICTS
+from ecgnb.study.statistics import LEVEL
 from ecgnb.wording import at_sizes, interval_texts, joined, p_texts, seeds_of, signed, standing
 
 # A gain that is larger than another's profits more.
@@ -30,107 +30,126 @@ _WORDS = {
 }
 
 
-def families(study: Study, results: Sequence[Result]) -> pd.DataFrame:
-    """Compare gains between a convolutional and the recurrent networks, and between heads.
+def networks(study: Study, results: Sequence[Result]) -> pd.DataFrame:
+    """Compare gains network by network, and head by head.
 
     Returns
     -------
     DataFrame
-        See `ecgnb.study.compare.compare_gains`; ``question`` is ``architecture`` (a ResNet
+        See `ecgnb.study.compare.compare_gains`; ``question`` is ``architecture`` (a convolutional
         against a recurrent network, both pooled) or ``head`` (the same recurrent network pooled
         against flattened).
     """
     cells = {(c.model, c.head, c.size): c for c in Scores(study, results).cells if c.source}
-    convolutional = [model for model in study.models if MODELS[model].family == "CNN"]
-    reference = convolutional[0] if convolutional else ""
+    convolutional = [model for model in MODELS if MODELS[model].family == "CNN"]
     pairs = []
     for (model, head, size), cell in cells.items():
-        if MODELS[model].family != "RNN":
-            continue
-        if head == "pooled" and (reference, "pooled", size) in cells:
-            pairs.append((cells[reference, "pooled", size], cell))
-        if head == "flattened" and (model, "pooled", size) in cells:
-            pairs.append((cells[model, "pooled", size], cell))
+        if MODELS[model].family == "RNN":
+            others = convolutional if head == "pooled" else [model]
+            pairs += [
+                (cells[other, "pooled", size], cell)
+                for other in others
+                if (other, "pooled", size) in cells
+            ]
     table = compare_gains(study, results, pairs)
     same = table["model"] == table["other_model"]
     return table.assign(question=same.map({True: "head", False: "architecture"}))
 
 
-def families_answer(study: Study, table: pd.DataFrame, gain: pd.DataFrame) -> Markdown:
+def families_answer(families: pd.DataFrame, table: pd.DataFrame) -> Markdown:
     """State whether convolutional networks profit more, and what the head has to do with it.
 
     Parameters
     ----------
-    study : Study
+    families : DataFrame
+        From `ecgnb.study.compare.compare_families`.
     table : DataFrame
-        From `families`.
-    gain : DataFrame
-        From `ecgnb.study.compare.compare_arms`.
+        From `networks`.
     """
     if not len(table):
         return Markdown("This study has no two networks that differ in family or in head alone.")
-    records = gain.groupby("size")["records"].first()
-    table = table.assign(records=table["size"].map(records))
     lines = []
-    for question, asked in table.groupby("question", sort=False):
-        groups = asked.groupby(["model", "head", "other_model", "other_head"], sort=False)
-        lines.append(_ASKED[str(question)] + _tally(asked))
-        for (model, head, other, other_head), rows in groups:
-            parts = [
-                f"{_WORDS[verdict]} with {joined(at_sizes(rows[rows['verdict'] == verdict]))}"
-                for verdict in VERDICTS
-                if (rows["verdict"] == verdict).any()
-            ]
-            lines.append(
-                f"- {network(str(model), str(head))} against "
-                f"{network(str(other), str(other_head))}: {'; '.join(parts)} training records."
+    heads = table["question"] == "head"
+    if len(families):
+        lines.append(
+            f"**Do convolutional networks profit more than recurrent ones?** {_tally(families)} "
+            "On average over the networks of each family:"
+        )
+        for _, rows in families.groupby(["networks", "others"], sort=False):
+            one = rows.iloc[0]
+            lines.append(_line(_titles(one["networks"]), _titles(one["others"]), rows))
+        stand = standing(families, [f"{records:,} records" for records in families["records"]])
+        lines.append(f"{stand} Network by network: {_counts(table[~heads])}.".strip())
+    if heads.any():
+        lines.append(
+            "**Does a pooled head profit more than the published, flattened one?** The flattened "
+            "head sees every time step, holds most of the weights, and is thrown away at transfer. "
+            f"{_tally(table[heads])}"
+        )
+        groups = table[heads].groupby(["model", "other_head"], sort=False)
+        lines.append(
+            "\n".join(
+                _line(network(str(model), "pooled"), network(str(model), str(head)), rows)
+                for (model, head), rows in groups
             )
-        lines.append("")
+        )
     names = [
         f"{network(row['model'], row['head'])} against "
         f"{network(row['other_model'], row['other_head'])} with {row['records']:,}"
         for row in table.to_dict("records")
     ]
     lines.append(
-        "In brackets stands the gain of the first network from fine-tuning less that of the "
-        f"second, in macro AUROC ({seeds_of(table)}). {standing(table, names)}"
+        "In brackets stands the gain of the first from fine-tuning less that of the second, in "
+        f"macro AUROC ({seeds_of(pd.concat([families, table]))}). {standing(table, names)}"
     )
-    return Markdown("\n".join(lines))
+    return Markdown("\n\n".join(line for line in lines if line))
 
 
-_ASKED = {
-    "architecture": "**Do convolutional networks profit more than recurrent ones?** ",
-    "head": "**Does a pooled head profit more than the published, flattened one?** The flattened "
-    "head sees every time step, holds most of the weights, and is thrown away at transfer. ",
-}
+def _titles(models: Sequence[str]) -> str:
+    return joined([MODELS[model].title for model in models])
+
+
+def _line(first: str, second: str, rows: pd.DataFrame) -> str:
+    """Say at which sizes the first profits more than the second."""
+    parts = [
+        f"{word} with {joined(at_sizes(rows[rows['verdict'] == verdict]))}"
+        for verdict, word in _WORDS.items()
+        if (rows["verdict"] == verdict).any()
+    ]
+    return f"- {first} against {second}: {'; '.join(parts)} training records."
 
 
 def _tally(rows: pd.DataFrame) -> str:
     """Answer yes or no, from the counts of the verdicts."""
-    counts = {name: int((rows["verdict"] == name).sum()) for name in VERDICTS}
-    more, less, rest = counts["helps"], counts["harms"], counts["equivalent"] + counts["undecided"]
-    if more and not less:
-        word = "Yes, where it can be told"
-    elif less and not more:
-        word = "No, the reverse, where it can be told"
-    elif more and less:
-        word = "Not in general"
-    else:
-        word = "It cannot be told"
+    verdicts = set(rows["verdict"])
+    words = {
+        (True, False): "Yes, where it can be told",
+        (False, True): "No, the reverse, where it can be told",
+        (True, True): "Not in general",
+        (False, False): "It cannot be told",
+    }
+    return f"{words['helps' in verdicts, 'harms' in verdicts]}: {_counts(rows)}."
+
+
+def _counts(rows: pd.DataFrame) -> str:
+    more, less = ((rows["verdict"] == name).sum() for name in ("helps", "harms"))
     return (
-        f"{word}: more in {more}, less in {less} of {len(rows)} comparisons, the same or undecided "
-        f"in {rest}.\n"
+        f"more in {more}, less in {less} of {len(rows)} comparisons, the same or undecided in "
+        f"{len(rows) - more - less}"
     )
 
 
-def families_table(table: pd.DataFrame, gain: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate differences of gains, a row a pair of networks and a size."""
-    records = gain.groupby("size")["records"].first()
+def families_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate differences of gains, of families or of networks, a row a comparison."""
+    if "networks" in table:
+        sides = [[*map(_titles, table[side])] for side in ("networks", "others")]
+    else:
+        sides = [named(table[f"{side}model"], table[f"{side}head"]) for side in ("", "other_")]
     return pd.DataFrame(
         {
-            "network": named(table["model"], table["head"]),
-            "against": named(table["other_model"], table["other_head"]),
-            "records": table["size"].map(records).map("{:,}".format),
+            "network": sides[0],
+            "against": sides[1],
+            "records": table["records"].map("{:,}".format),
             "difference of gains": table["difference"].map(signed),
             f"{LEVEL:.0%} interval": interval_texts(table),
             "profits": table["verdict"].map(lambda verdict: _WORDS[verdict].strip("*")),

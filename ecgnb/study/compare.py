@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
+from ecgnb.models import MODELS
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.scores import Cell, Scores, cell_of
@@ -171,24 +172,80 @@ def compare_gains(
     Returns
     -------
     DataFrame
-        One row a pair: ``model``, ``head``, ``other_model``, ``other_head``, ``size``, and the
-        columns of `with_tests` for the first gain less the second.
+        One row a pair: ``model``, ``head``, ``size``, ``other_model``, ``other_head``, ``records``
+        (training records of the first), and the columns of `with_tests` for the first gain less
+        the second.
     """
     scores = Scores(study, results)
     rows, found = [], []
     for cell, other in pairs:
-        difference = scores.contrast(
-            [
-                (1.0, scores.of(cell, "finetune")),
-                (-1.0, scores.of(cell, "scratch")),
-                (-1.0, scores.of(other, "finetune")),
-                (1.0, scores.of(other, "scratch")),
-            ]
-        )
+        difference = scores.contrast([*_gains(scores, [cell]), *_gains(scores, [other], -1.0)])
         if difference is not None:
-            rows.append((cell.model, cell.head, cell.size, other.model, other.head))
+            records = _records(scores.of(cell, "finetune"))
+            rows.append((cell.model, cell.head, cell.size, other.model, other.head, records))
             found.append(difference)
-    return with_tests(pd.DataFrame(rows, columns=_NETWORKS), found)
+    return with_tests(pd.DataFrame(rows, columns=[*_NETWORKS, "records"]), found)
+
+
+def compare_families(study: Study, results: Sequence[Result]) -> pd.DataFrame:
+    """Compare the mean gain of the convolutional networks with that of the recurrent ones.
+
+    With the pooled head, so that both families throw away next to nothing at transfer. A network
+    counts at a size where no other was tested on more fifths of the patients.
+
+    Parameters
+    ----------
+    study : Study
+    results : sequence of Result
+        Final runs on one source and target.
+
+    Returns
+    -------
+    DataFrame
+        One row a size: ``size``, ``records`` (training records), ``networks`` and ``others``
+        (tuples of models, convolutional and recurrent), and the columns of `with_tests` for the
+        mean gain of the first less that of the second.
+    """
+    scores = Scores(study, results)
+    sizes: dict[int, list[Cell]] = {}
+    for cell in scores.cells:
+        if cell.source and cell.head == "pooled":
+            sizes.setdefault(cell.size, []).append(cell)
+    rows, found = [], []
+    for size, cells in sizes.items():
+        fifths = {
+            cell: len(scores.shared(scores.of(cell, "finetune"), scores.of(cell, "scratch")))
+            for cell in cells
+        }
+        families: dict[str, list[Cell]] = {"CNN": [], "RNN": []}
+        for cell in cells:
+            if fifths[cell] == max(fifths.values()):
+                families[MODELS[cell.model].family].append(cell)
+        first, second = families.values()
+        if not first or not second:
+            continue
+        difference = scores.contrast([*_gains(scores, first), *_gains(scores, second, -1.0)])
+        if difference is not None:
+            names = (tuple(cell.model for cell in one) for one in (first, second))
+            rows.append((size, _records(scores.of(first[0], "finetune")), *names))
+            found.append(difference)
+    columns = ["size", "records", "networks", "others"]
+    return with_tests(pd.DataFrame(rows, columns=columns), found)
+
+
+def _records(runs: Mapping[int, Result]) -> int:
+    return round(np.mean([run.facts["train_records"] for run in runs.values()]))
+
+
+def _gains(
+    scores: Scores, cells: Sequence[Cell], weight: float = 1.0
+) -> list[tuple[float, dict[int, Result]]]:
+    """Return the terms of the mean gain from fine-tuning of some cells."""
+    return [
+        (sign * weight / len(cells), scores.of(cell, arm))
+        for cell in cells
+        for arm, sign in (("finetune", 1.0), ("scratch", -1.0))
+    ]
 
 
 def compare_across(study: Study, results: Sequence[Result]) -> pd.DataFrame:

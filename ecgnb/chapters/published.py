@@ -117,20 +117,18 @@ def published_times(study: Study) -> Markdown:
     The first seed alone, by its curve on the test set: the epochs until it comes within the
     margin of the best F1 that training from scratch reaches.
     """
-    runs = published_runs(study)
-    arms: dict[tuple[str, str, int], dict[str, Result]] = {}
-    for run in sorted(runs, key=lambda run: -run.spec.seed):
-        arms.setdefault((run.spec.model, run.spec.head, run.spec.size), {})[run.spec.arm] = run
+    scores = Scores(study, published_runs(study))
     lines = []
-    for (model, head, _), pair in arms.items():
-        if not {"scratch", "finetune"} <= pair.keys():
+    for cell in scores.cells:
+        tuned, scratch = scores.of(cell, "finetune"), scores.of(cell, "scratch")
+        if not cell.source or not tuned.keys() & scratch.keys():
             continue
-        level = max(pair["scratch"].history["test_f1"]) - MARGIN
-        epochs = [_first(pair[arm].history["test_f1"], level) for arm in ("finetune", "scratch")]
-        records = pair["scratch"].facts["train_records"]
+        seed = min(tuned.keys() & scratch.keys())
+        curves = [arm[seed].history["test_f1"] for arm in (tuned, scratch)]
+        epochs = [_first(curve, max(curves[1]) - MARGIN) for curve in curves]
         lines.append(
-            f"{network(model, head)} with {records:,} records: fine-tuned after {epochs[0]}, from "
-            f"scratch after {epochs[1]} epochs."
+            f"{network(cell.model, cell.head)} with {scratch[seed].facts['train_records']:,} "
+            f"records: fine-tuned after {epochs[0]}, from scratch after {epochs[1]} epochs."
         )
     if not lines:
         return Markdown("The published protocol has not been run on these records yet.")

@@ -76,11 +76,10 @@ _WORDS = {
 
 def _verdicts(rows: pd.DataFrame) -> list[str]:
     """Write one line for all sizes at which the same holds for the same networks."""
-    alike: dict[str, list[pd.DataFrame]] = {}
-    for _, same in rows.groupby("size", sort=False):
-        alike.setdefault(str(sorted(zip(same["verdict"], same["model"], strict=True))), []).append(
-            same
-        )
+    alike: dict[frozenset[tuple[str, str]], list[pd.DataFrame]] = {}
+    for _, one in rows.groupby("size", sort=False):
+        known = frozenset(zip(one["model"], one["verdict"], strict=True))
+        alike.setdefault(known, []).append(one)
     lines = []
     for several in alike.values():
         records = joined([f"{one['records'].iloc[0]:,}" for one in several])

@@ -75,9 +75,10 @@ def families_answer(families: pd.DataFrame, table: pd.DataFrame) -> Markdown:
             f"**Do convolutional networks profit more than recurrent ones?** {_tally(families)} "
             "On average over the networks of each family:"
         )
-        for _, rows in families.groupby(["networks", "others"], sort=False):
-            one = rows.iloc[0]
-            lines.append(_line(_titles(one["networks"]), _titles(one["others"]), rows))
+        groups = families.groupby(
+            [families[side].map(_titles) for side in ("networks", "others")], sort=False
+        )
+        lines.append("\n".join(_line(str(one), str(two), rows) for (one, two), rows in groups))
         stand = standing(families, [f"{records:,} records" for records in families["records"]])
         lines.append(f"{stand} Network by network: {_counts(table[~heads])}.".strip())
     if heads.any():
@@ -86,11 +87,10 @@ def families_answer(families: pd.DataFrame, table: pd.DataFrame) -> Markdown:
             "head sees every time step, holds most of the weights, and is thrown away at transfer. "
             f"{_tally(table[heads])}"
         )
-        groups = table[heads].groupby(["model", "other_head"], sort=False)
         lines.append(
             "\n".join(
-                _line(network(str(model), "pooled"), network(str(model), str(head)), rows)
-                for (model, head), rows in groups
+                _line(network(str(model), "pooled"), network(str(model), "flattened"), rows)
+                for model, rows in table[heads].groupby("model", sort=False)
             )
         )
     names = [

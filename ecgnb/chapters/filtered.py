@@ -6,22 +6,18 @@ No number in them is typed; whoever changes the runs changes the text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
 from ecgnb.chapters.common import network
 from ecgnb.data.catalog import card, parts
 from ecgnb.prose import answer
-from ecgnb.study.compare import compare_arms, with_tests
+from ecgnb.study.compare import compare_arms, compare_sources
 from ecgnb.study.data import read_table
-from ecgnb.study.generalise import contrast
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
-from ecgnb.study.scores import Scores
-from ecgnb.wording import interval_texts, joined, signed
+from ecgnb.wording import found_at_sizes, joined
 
 
 def extended(study: Study, results: Sequence[Result]) -> pd.DataFrame:
@@ -30,24 +26,13 @@ def extended(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a network and size: ``source`` and ``other`` (datasets), ``target``, ``model``,
-        ``head``, ``records`` (training records), and the columns of
-        `ecgnb.study.compare.with_tests` for the extended source less the other.
+        See `ecgnb.study.compare.compare_sources`.
     """
-    scores = Scores(study, results)
-    rows, found = [], []
-    for cell in scores.cells:
-        runs = scores.of(cell, "finetune") if cell.source else {}
-        for part in parts(card(cell.source)) if runs else []:
-            difference = contrast(
-                study, results, (cell, "finetune"), (replace(cell, source=part.name), "finetune")
-            )
-            if difference and part.name != cell.source:
-                records = round(np.mean([run.facts["train_records"] for run in runs.values()]))
-                rows.append((cell.source, part.name, cell.target, cell.model, cell.head, records))
-                found.append(difference)
-    columns = ["source", "other", "target", "model", "head", "records"]
-    return with_tests(pd.DataFrame(rows, columns=columns), found)
+
+    def extends(source: str, other: str) -> bool:
+        return source != other and other in [part.name for part in parts(card(source))]
+
+    return compare_sources(study, results, extends)
 
 
 def filtered_answer(study: Study, results: Sequence[Result]) -> Markdown:
@@ -80,13 +65,9 @@ def _more_sentence(study: Study, rows: pd.DataFrame) -> str:
     """Say what the records that a source was extended by bring to a network that came from it."""
     first = rows.iloc[0]
     large, small = (len(read_table(study, str(first[side]))) for side in ("source", "other"))
-    texts = [
-        f"{signed(row['difference'])} with {row['records']:,} (interval {interval}, "
-        f"*{row['verdict']}*)"
-        for row, interval in zip(rows.to_dict("records"), interval_texts(rows), strict=True)
-    ]
     return (
         f"**Does a larger source teach more?** {network(first['model'], first['head'])} "
         f"pre-trained on {large:,} records rather than on {small:,}, then fine-tuned on "
-        f"{card(str(first['target'])).short_title}: {joined(texts)} training records."
+        f"{card(str(first['target'])).short_title}: {joined(found_at_sizes(rows))} training "
+        "records."
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -185,6 +186,41 @@ def compare_gains(
             rows.append((cell.model, cell.head, cell.size, other.model, other.head, records))
             found.append(difference)
     return with_tests(pd.DataFrame(rows, columns=[*_NETWORKS, "records"]), found)
+
+
+def compare_sources(
+    study: Study, results: Sequence[Result], beside: Callable[[str, str], bool]
+) -> pd.DataFrame:
+    """Compare networks fine-tuned from one source with those from another, on the same target.
+
+    Parameters
+    ----------
+    study : Study
+    results : sequence of Result
+    beside : callable
+        Says of two datasets whether the first, as a source, is compared with the second.
+
+    Returns
+    -------
+    DataFrame
+        One row a network and size: the fields of `Cell` (of the first source), ``other`` (the
+        second), ``records`` (training records), and the columns of `with_tests` for the first less
+        the second.
+    """
+    scores = Scores(study, results)
+    tuned = [cell for cell in scores.cells if cell.source]
+    rows, found = [], []
+    for cell, other in product(tuned, repeat=2):
+        alike = replace(other, source=cell.source, taught=cell.taught) == cell
+        if not alike or not beside(cell.source, other.source):
+            continue
+        runs = scores.of(cell, "finetune")
+        difference = scores.contrast([(1.0, runs), (-1.0, scores.of(other, "finetune"))])
+        if difference is not None:
+            rows.append({**asdict(cell), "other": other.source, "records": _records(runs)})
+            found.append(difference)
+    columns = [*Cell.__dataclass_fields__, "other", "records"]
+    return with_tests(pd.DataFrame(rows, columns=columns), found)
 
 
 def compare_families(study: Study, results: Sequence[Result]) -> pd.DataFrame:

@@ -59,11 +59,16 @@ def simulated_answer(study: Study, found: pd.DataFrame) -> Markdown:
         f"{card(row['target']).short_title}"
         for row in found.to_dict("records")
     ]
-    return Markdown(
+    asked = (
         "**Are simulated ECGs as good a beginning as real ones?** A network fine-tuned from "
         f"{joined(sources)} less one fine-tuned from a real hospital, in macro AUROC on the same "
-        f"patients ({seeds_of(found)}):\n\n" + "\n".join(lines) + f"\n\n{standing(found, texts)}"
+        f"patients ({seeds_of(found)}):"
     )
+    evidence = (
+        f"{standing(found, texts)} The sources differ in more than being simulated or not: in the "
+        "number of records, and in which diagnoses they label and how common these are."
+    )
+    return Markdown("\n\n".join([asked, "\n".join(lines), evidence.strip()]))
 
 
 _WORDS = {"helps": "better", "harms": "worse"}

@@ -13,9 +13,9 @@ from IPython.display import Markdown
 
 from ecgnb.data.catalog import card
 from ecgnb.models import MODELS
-from ecgnb.study.compare import compare_across, compare_arms
 from ecgnb.study.data import read_table
 from ecgnb.study.grid import Study
+from ecgnb.study.networks import compare_across
 from ecgnb.study.result import Result
 from ecgnb.study.statistics import DETECTABLE, LEVEL, MARGIN, MOST_SEEDS, POWER
 from ecgnb.training.arms import ARMS
@@ -234,40 +234,6 @@ def curves_text(metrics: pd.DataFrame) -> tuple[str, str]:
         for row in means.reset_index().itertuples()
     )
     return caption, f"Macro AUROC of every arm. {alt}."
-
-
-_ASKED = (
-    ("linear-probe", "random-probe", "The linear probe less the random one"),
-    ("linear-probe", "scratch", "The linear probe less training from scratch"),
-    ("probe-then-finetune", "finetune", "Probed, then fine-tuned, less fine-tuned at once"),
-)
-
-
-def probe_answer(study: Study, results: Sequence[Result]) -> Markdown:
-    """State what frozen features are worth, and what a last layer that fits before fine-tuning."""
-    tables = [(compare_arms(study, results, one, other), text) for one, other, text in _ASKED]
-    lines = []
-    for model in dict.fromkeys(result.spec.model for result in results):
-        parts = [
-            f"{text}: {_span(rows)}; {_tally(rows)}."
-            for table, text in tables
-            if len(rows := table[table["model"] == model])
-        ]
-        if parts:
-            lines.append(" ".join([f"**{MODELS[model].title}.**", *parts]))
-    return Markdown("\n\n".join(lines) or "This study has no arm but the two.")
-
-
-def _span(rows: pd.DataFrame) -> str:
-    texts = [
-        f"{signed(row['difference'])} at {row['records']:,}" for row in rows.to_dict("records")
-    ]
-    return f"{joined(texts)} records"
-
-
-def _tally(rows: pd.DataFrame) -> str:
-    counts = rows["verdict"].value_counts()
-    return joined([f"*{name}* at {counts[name]} of {len(rows)} sizes" for name in counts.index])
 
 
 def limits(study: Study, results: Sequence[Result]) -> Markdown:

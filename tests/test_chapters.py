@@ -25,7 +25,7 @@ from ecgnb.errors import UserError
 from ecgnb.models import MODELS
 from ecgnb.models.build import forward_gflop
 from ecgnb.study import curves, scores
-from ecgnb.study.compare import compare_arms, compare_families
+from ecgnb.study.compare import compare_arms
 from ecgnb.study.convergence import (
     break_even,
     median_time,
@@ -34,6 +34,7 @@ from ecgnb.study.convergence import (
 )
 from ecgnb.study.curves import Curve, fit_curves, worth
 from ecgnb.study.declare import load_study
+from ecgnb.study.networks import compare_families
 from ecgnb.study.resampling import REPLICATES
 from ecgnb.study.result import Result
 from ecgnb.training.arms import ARMS

@@ -14,8 +14,8 @@ from ecgnb.chapters import common
 from ecgnb.chapters.common import named, network
 from ecgnb.models import MODELS
 from ecgnb.models.build import build_model
-from ecgnb.study.compare import compare_gains
 from ecgnb.study.grid import Study
+from ecgnb.study.networks import compare_gains
 from ecgnb.study.result import Result
 from ecgnb.study.scores import Scores
 from ecgnb.study.statistics import LEVEL
@@ -36,7 +36,7 @@ def networks(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        See `ecgnb.study.compare.compare_gains`; ``question`` is ``architecture`` (a convolutional
+        See `ecgnb.study.networks.compare_gains`; ``question`` is ``architecture`` (a convolutional
         against a recurrent network, both pooled) or ``head`` (the same recurrent network pooled
         against flattened).
     """
@@ -62,7 +62,7 @@ def families_answer(families: pd.DataFrame, table: pd.DataFrame) -> Markdown:
     Parameters
     ----------
     families : DataFrame
-        From `ecgnb.study.compare.compare_families`.
+        From `ecgnb.study.networks.compare_families`.
     table : DataFrame
         From `networks`.
     """

@@ -13,9 +13,9 @@ from IPython.display import Markdown
 
 from ecgnb.chapters import common
 from ecgnb.chapters.common import named, network, places
-from ecgnb.study.compare import compare_gains
 from ecgnb.study.curves import PARAMETERS, Worth
 from ecgnb.study.grid import Study
+from ecgnb.study.networks import compare_gains
 from ecgnb.study.result import Result
 from ecgnb.study.scores import Cell, Scores
 from ecgnb.study.statistics import LEVEL, MARGIN
@@ -30,7 +30,7 @@ def shrinking(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        See `ecgnb.study.compare.compare_gains`. ``few`` and ``many`` are the
+        See `ecgnb.study.networks.compare_gains`. ``few`` and ``many`` are the
         training records, ``gain_few`` and ``gain_many`` the gains, all over the shared seeds.
     """
     scores = Scores(study, results)

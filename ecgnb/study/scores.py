@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -56,6 +56,11 @@ def cell_of(spec: RunSpec) -> Cell:
         budget=spec.updates,
         taught=spec.source_label_set,
     )
+
+
+def train_records(runs: Iterable[Result]) -> int:
+    """Average how many records some runs were trained on: fifths are not quite equally large."""
+    return round(np.mean([run.facts["train_records"] for run in runs]))
 
 
 def _in_order(cells: Collection[Cell]) -> list[Cell]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from ecgnb.chapters.common import by_target, in_order, named, network
+from ecgnb.chapters.common import by_target, in_order
 from ecgnb.data.catalog import card
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
@@ -24,7 +24,7 @@ from ecgnb.study.result import Result, provenance
 from ecgnb.study.run import run_study
 from ecgnb.study.statistics import DETECTABLE, LEVEL, POWER
 from ecgnb.training.arms import ARMS
-from ecgnb.wording import interval_texts, joined, needed_text, p_texts, signed
+from ecgnb.wording import interval_texts, joined, named, needed_text, network, p_texts, signed
 
 
 def open_study(namespace: Mapping[str, Any], chapter: str = "") -> Study:

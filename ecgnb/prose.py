@@ -19,7 +19,7 @@ from ecgnb.study.networks import compare_across
 from ecgnb.study.result import Result
 from ecgnb.study.statistics import DETECTABLE, LEVEL, MARGIN, MOST_SEEDS, POWER
 from ecgnb.training.arms import ARMS
-from ecgnb.wording import interval_texts, joined, seeds_of, signed, spread, standing
+from ecgnb.wording import interval_texts, joined, named, seeds_of, signed, spread, standing
 
 _FAMILIES = {"CNN": "convolutional", "RNN": "recurrent"}
 
@@ -57,6 +57,7 @@ def answer(comparison: pd.DataFrame) -> Markdown:
     """State in words, size by size, what a comparison of fine-tuning with scratch shows."""
     if comparison.empty:
         return Markdown("The study has no other source and target.")
+    comparison = comparison.assign(network=named(comparison["model"], comparison["head"]))
     parts = []
     for pair, rows in comparison.groupby(["source", "target"], sort=False):
         source, target = (card(str(name)).short_title for name in pair)
@@ -78,7 +79,7 @@ def _verdicts(rows: pd.DataFrame) -> list[str]:
     """Write one line for all sizes at which the same holds for the same networks."""
     alike: dict[frozenset[tuple[str, str]], list[pd.DataFrame]] = {}
     for _, one in rows.groupby("size", sort=False):
-        known = frozenset(zip(one["model"], one["verdict"], strict=True))
+        known = frozenset(zip(one["network"], one["verdict"], strict=True))
         alike.setdefault(known, []).append(one)
     lines = []
     for several in alike.values():
@@ -95,15 +96,15 @@ def _verdicts(rows: pd.DataFrame) -> list[str]:
 
 def _differences(rows: pd.DataFrame) -> list[str]:
     return [
-        f"{MODELS[str(model)].title} ({joined([signed(value) for value in one['difference']])})"
-        for model, one in rows.groupby("model", sort=False)
+        f"{name} ({joined([signed(value) for value in one['difference']])})"
+        for name, one in rows.groupby("network", sort=False)
     ]
 
 
 def _levels(rows: pd.DataFrame) -> str:
     """Say from which AUROC to which the networks come, from the fewest records to the most."""
     texts: dict[str, list[str]] = {}
-    for model, one in rows.groupby("model", sort=False):
+    for name, one in rows.groupby("network", sort=False):
         ends = one.loc[list(dict.fromkeys([one["records"].idxmin(), one["records"].idxmax()]))]
         sizes = " to ".join(ends["records"].map("{:,}".format))
         said = texts.setdefault(sizes, [])
@@ -112,7 +113,7 @@ def _levels(rows: pd.DataFrame) -> str:
             " to ".join(ends[side].map("{:.3f}".format)) + ("" if said else what)
             for side, what in sides.items()
         ]
-        said.append(f"{joined(levels)} ({MODELS[str(model)].title})")
+        said.append(f"{joined(levels)} for {name}")
     return " ".join(
         f"With {sizes} training records, macro AUROC is {'; '.join(said)}."
         for sizes, said in texts.items()
@@ -138,7 +139,7 @@ def _names(comparison: pd.DataFrame) -> list[str]:
     """Name each row: its network and size, and its source and target where there are several."""
     several = len(comparison[["source", "target"]].drop_duplicates()) > 1
     return [
-        f"{MODELS[str(row.model)].title} with {row.records:,}"
+        f"{row.network} with {row.records:,}"
         + (
             f" from {card(str(row.source)).short_title} to {card(str(row.target)).short_title}"
             if several
@@ -209,12 +210,15 @@ def gain_caption(study: Study, comparison: pd.DataFrame) -> str:
 
 def gain_alt(comparison: pd.DataFrame) -> str:
     """Compute the alternative text of the main figure."""
+    columns = (
+        named(comparison["model"], comparison["head"]),
+        comparison["records"],
+        comparison["difference"],
+        interval_texts(comparison),
+    )
     lines = [
-        f"{MODELS[row['model']].title} at {row['records']} records: {signed(row['difference'])}, "
-        f"interval {interval}"
-        for row, interval in zip(
-            comparison.to_dict("records"), interval_texts(comparison), strict=True
-        )
+        f"{name} at {records} records: {signed(difference)}, interval {interval}"
+        for name, records, difference, interval in zip(*columns, strict=True)
     ]
     return "Gain from fine-tuning. " + "; ".join(lines) + "."
 

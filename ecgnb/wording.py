@@ -1,4 +1,4 @@
-"""How numbers, lists and verdicts are written in sentences and tables."""
+"""How networks, numbers, lists and verdicts are written in sentences and tables."""
 
 from __future__ import annotations
 
@@ -7,9 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ecgnb.models import MODELS
 from ecgnb.study.statistics import MOST_SEEDS
 
 _MANY = 5  # more are counted, not named
+
+
+def network(model: str, head: str) -> str:
+    """Name a network for a reader."""
+    title = MODELS[model].title
+    return title if head == "pooled" else f"{title} ({head} head)"
+
+
+def named(models: pd.Series, heads: pd.Series) -> list[str]:
+    """Name the networks of a table."""
+    return [network(model, head) for model, head in zip(models, heads, strict=True)]
 
 
 def joined(texts: Sequence[str]) -> str:

@@ -526,6 +526,18 @@ def test_the_network_is_named_that_is_better_untaught_than_most_are_taught():
     assert prose.choice(study, []).data == ""
 
 
+def test_a_network_is_named_with_its_head():
+    study = load_study("demo", models=["gru"], heads=["pooled", "flattened"], sizes=[50, 200])
+    gains = {"pooled": 0.1, "flattened": 0.25}
+    runs = made(study, lambda cell: 0.7 + gains[cell.head] * (cell.arm == "finetune"))
+    text = prose.answer(compare_arms(study, runs)).data
+    (line,) = re.findall("^- .*", text, re.MULTILINE)
+    said = re.search(r"GRU \((.+) and (.+)\) and GRU \(flattened head\) \((.+) and (.+)\)", line)
+    assert said
+    assert [round(float(one), 2) for one in said.groups()] == [0.1, 0.1, 0.25, 0.25]
+    assert re.search(r"fine-tuned for GRU; .+ for GRU \(flattened head\)\.$", text, re.MULTILINE)
+
+
 def test_a_larger_source_is_compared_with_what_it_extends():
     study = load_study("clinical-filtered")
     level = {"": 0.7, "ptb-xl": 0.75, "ptb-xl-extended": 0.79, "chapman-shaoxing": 0.7}

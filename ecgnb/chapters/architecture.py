@@ -11,7 +11,6 @@ import pandas as pd
 from IPython.display import Markdown
 
 from ecgnb.chapters import common
-from ecgnb.chapters.common import named, network
 from ecgnb.models import MODELS
 from ecgnb.models.build import build_model
 from ecgnb.study.grid import Study
@@ -19,7 +18,17 @@ from ecgnb.study.networks import compare_gains
 from ecgnb.study.result import Result
 from ecgnb.study.scores import Scores
 from ecgnb.study.statistics import LEVEL
-from ecgnb.wording import at_sizes, interval_texts, joined, p_texts, seeds_of, signed, standing
+from ecgnb.wording import (
+    at_sizes,
+    interval_texts,
+    joined,
+    named,
+    network,
+    p_texts,
+    seeds_of,
+    signed,
+    standing,
+)
 
 # A gain that is larger than another's profits more.
 _WORDS = {

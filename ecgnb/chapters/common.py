@@ -21,18 +21,7 @@ from ecgnb.study.result import Result
 from ecgnb.study.run import run_study
 from ecgnb.study.scores import cell_of
 from ecgnb.study.statistics import LEVEL, MARGIN
-from ecgnb.wording import interval_text, seeds_of, signed, spread
-
-
-def network(model: str, head: str) -> str:
-    """Name a network for a reader."""
-    title = MODELS[model].title
-    return title if head == "pooled" else f"{title} ({head} head)"
-
-
-def named(models: pd.Series, heads: pd.Series) -> list[str]:
-    """Name the networks of a table."""
-    return [network(model, head) for model, head in zip(models, heads, strict=True)]
+from ecgnb.wording import interval_text, network, seeds_of, signed, spread
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:

@@ -13,13 +13,13 @@ import pandas as pd
 from IPython.display import Markdown
 
 from ecgnb.chapters import common
-from ecgnb.chapters.common import named, network, places
+from ecgnb.chapters.common import places
 from ecgnb.study.convergence import median_time
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.statistics import LEVEL, MARGIN
 from ecgnb.training.arms import ARMS
-from ecgnb.wording import joined, p_text, spread
+from ecgnb.wording import joined, named, network, p_text, spread
 
 
 def convergence_answer(summary: pd.DataFrame, costs: pd.DataFrame) -> Markdown:

@@ -12,14 +12,14 @@ import pandas as pd
 from IPython.display import Markdown
 
 from ecgnb.chapters import common
-from ecgnb.chapters.common import named, network, places
+from ecgnb.chapters.common import places
 from ecgnb.study.curves import PARAMETERS, Worth
 from ecgnb.study.grid import Study
 from ecgnb.study.networks import compare_gains
 from ecgnb.study.result import Result
 from ecgnb.study.scores import Cell, Scores
 from ecgnb.study.statistics import LEVEL, MARGIN
-from ecgnb.wording import interval_text, joined, signed, spread, standing
+from ecgnb.wording import interval_text, joined, named, network, signed, spread, standing
 
 _SHRINKS = {"helps": "shrinks", "harms": "grows", "equivalent": "stays"}
 

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 import pandas as pd
 from IPython.display import Markdown
 
-from ecgnb.chapters.common import network
 from ecgnb.data.catalog import card, parts
 from ecgnb.prose import answer
 from ecgnb.study.compare import compare_arms, compare_sources
 from ecgnb.study.data import read_table
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
-from ecgnb.wording import found_at_sizes, joined
+from ecgnb.wording import found_at_sizes, joined, network
 
 
 def extended(study: Study, results: Sequence[Result]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from ecgnb.chapters.common import as_list, companion, in_order, named, network
+from ecgnb.chapters.common import as_list, companion, in_order
 from ecgnb.models import MODELS
 from ecgnb.study.compare import compare_arms
 from ecgnb.study.grid import Study
@@ -16,7 +16,7 @@ from ecgnb.study.result import Result
 from ecgnb.study.scores import Cell, Scores
 from ecgnb.study.statistics import MARGIN
 from ecgnb.training.arms import ARMS
-from ecgnb.wording import joined, signed
+from ecgnb.wording import joined, named, network, signed
 
 _AS_PUBLISHED = "one run of each arm, F1 at one half weighted by prevalence, whichever is larger"
 

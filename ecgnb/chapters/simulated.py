@@ -10,13 +10,12 @@ from collections.abc import Sequence
 import pandas as pd
 from IPython.display import Markdown
 
-from ecgnb.chapters.common import network
 from ecgnb.data.catalog import card
 from ecgnb.study.compare import compare_sources
 from ecgnb.study.data import read_table
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
-from ecgnb.wording import found_at_sizes, joined, seeds_of, standing
+from ecgnb.wording import found_at_sizes, joined, network, seeds_of, standing
 
 
 def against_real(study: Study, results: Sequence[Result]) -> pd.DataFrame:

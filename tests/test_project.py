@@ -28,6 +28,7 @@ ORDER |= {"chapters": 7, "notebook": 8, "pages": 8, "hosted": 8, "repository": 8
 ORDER |= {"__main__": 10}
 
 MAX_LINES = 300
+MAX_RESULTS_BYTES = 25e6  # what a clone of the repository may carry in recorded runs
 
 
 def _read(name: str) -> str:
@@ -165,6 +166,11 @@ def test_imports_run_one_way(path: Path):
     assert room in ORDER, f"{room} is not a room of the house: give it a place in ORDER"
     for other in _imported_rooms(path) - {room}:
         assert ORDER[other] < ORDER[room], f"{room} imports {other}"
+
+
+def test_recorded_results_stay_small():
+    files = [path for path in (ROOT / "results").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < MAX_RESULTS_BYTES
 
 
 def test_no_path_of_one_machine():

@@ -17,6 +17,8 @@ from ecgnb.study.result import Result
 from ecgnb.study.spec import RunSpec
 from ecgnb.training.metrics import SCORES
 
+_SMALLEST: dict[str, Any] = {"compression": "brotli", "compression_level": 11}
+
 
 def write_table(results: Iterable[Result], path: Path) -> None:
     """Record results in one parquet table.
@@ -30,7 +32,9 @@ def write_table(results: Iterable[Result], path: Path) -> None:
     names = dict.fromkeys(name for row in rows for name in row)
     table = pa.table({name: [row.get(name) for row in rows] for name in names})
     path.parent.mkdir(parents=True, exist_ok=True)
-    put(path, lambda name: parquet.write_table(table, name, compression="zstd"))
+    # The table is kept with the code and nine tenths of it are predictions, which this packs
+    # closer than any level of zstd; it is written slowly for that, and read as fast.
+    put(path, lambda name: parquet.write_table(table, name, **_SMALLEST))
 
 
 def _to_row(result: Result) -> dict[str, Any]:

@@ -497,6 +497,7 @@ def test_a_family_gains_what_its_networks_gain_on_average():
     assert found["others"].tolist() == [("gru", "lstm")] * 2
     assert found["difference"].to_numpy() == pytest.approx([0.125 - 0.03] * 2, abs=0.004)
     text = architecture.families_answer(found, architecture.networks(study, runs)).data
+    assert "in the table only" not in text
     assert "- ResNet1d18 and ResNet1d50 against GRU and LSTM: **more** with 50 (+0." in text
     assert "more in 6, less in 0 of 8 comparisons, the same or undecided in 2" in text
 
@@ -505,7 +506,20 @@ def test_a_family_gains_what_its_networks_gain_on_average():
     found = compare_families(study, fewer)
     assert found["networks"].tolist() == [("resnet1d18",)] * 2
     assert found["difference"].to_numpy() == pytest.approx([0.05 - 0.03] * 2, abs=0.004)
+    text = architecture.families_answer(found, architecture.networks(study, fewer)).data
+    assert "ResNet1d50 was tested on fewer patients, and stands in the table only." in text
     assert compare_families(study, [r for r in runs if r.spec.model == "gru"]).empty
+
+
+def test_a_size_has_one_number_of_training_records():
+    """Also where a network was tested on fifths whose training sets are smaller."""
+    study = load_study("demo", models=["resnet1d18", "gru"], heads=["pooled"], sizes=[0], seeds=5)
+    runs = [
+        replace(run, facts={**run.facts, "train_records": 715 + (run.spec.seed > 1)})
+        for run in made(study, lambda cell: 0.8)
+        if run.spec.model == "gru" or run.spec.seed < 2
+    ]
+    assert compare_arms(study, runs)["records"].tolist() == [716, 716]
 
 
 def test_the_network_is_named_that_is_better_untaught_than_most_are_taught():

@@ -65,6 +65,17 @@ def networks(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     return table.assign(question=same.map({True: "head", False: "architecture"}))
 
 
+def _left_out(families: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Name the networks that stand for no family: they were not tested on as many patients."""
+    counted = set().union(*families["networks"], *families["others"])
+    known = dict.fromkeys([*table["model"], *table["other_model"]])
+    names = [MODELS[model].title for model in known if model not in counted]
+    if not names:
+        return ""
+    were, stand = ("was", "stands") if len(names) == 1 else ("were", "stand")
+    return f"{joined(names)} {were} tested on fewer patients, and {stand} in the table only."
+
+
 def families_answer(families: pd.DataFrame, table: pd.DataFrame) -> Markdown:
     """State whether convolutional networks profit more, and what the head has to do with it.
 
@@ -89,7 +100,8 @@ def families_answer(families: pd.DataFrame, table: pd.DataFrame) -> Markdown:
         )
         lines.append("\n".join(_line(str(one), str(two), rows) for (one, two), rows in groups))
         stand = standing(families, [f"{records:,} records" for records in families["records"]])
-        lines.append(f"{stand} Network by network: {_counts(table[~heads])}.".strip())
+        each = f"Network by network: {_counts(table[~heads])}."
+        lines.append(" ".join(filter(None, [_left_out(families, table[~heads]), stand, each])))
     if heads.any():
         lines.append(
             "**Does a pooled head profit more than the published, flattened one?** The flattened "

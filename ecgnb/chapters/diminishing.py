@@ -50,10 +50,9 @@ def _ends(scores: Scores, pair: tuple[Cell, Cell]) -> list[float]:
     sides = [(scores.of(cell, "finetune"), scores.of(cell, "scratch")) for cell in pair]
     seeds = [seed for fifth in scores.shared(*sides[0], *sides[1]) for seed in fifth]
     found: list[float] = []
-    for tuned, scratch in sides:
-        runs = [tuned[seed] for seed in seeds]
+    for cell, (tuned, scratch) in zip(pair, sides, strict=True):
         gain = scores.contrast([(1.0, {s: tuned[s] for s in seeds}), (-1.0, scratch)])
-        found.append(np.mean([run.facts["train_records"] for run in runs]) if runs else np.nan)
+        found.append(scores.records(cell) if seeds else np.nan)
         found.append(gain.mean if gain else np.nan)
     return found
 

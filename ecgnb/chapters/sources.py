@@ -108,7 +108,7 @@ def against_single(study: Study, results: Sequence[Result], arm: str = "finetune
             only = taught_by_all(study, came)
             difference = contrast(study, results, (many, arm), (single, arm), only=only)
             if difference and (only or not came):
-                records = round(np.mean([run.facts["train_records"] for run in sides[0]]))
+                records = scores.records(many)
                 rows.append((many.target, many.source, single.source, many.size, records))
                 found.append(difference)
     columns = ["target", "many", "single", "size", "records"]

@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
-from ecgnb.study.scores import Cell, Scores, cell_of, train_records
+from ecgnb.study.scores import Cell, Scores, cell_of
 from ecgnb.study.statistics import LEVEL, Difference, Floats, power, seeds_needed
 from ecgnb.training.arms import ARMS
 
@@ -45,7 +45,7 @@ def arm_means(
         runs = scores.of(cell, arm)
         found = scores.contrast([(1.0, runs)])
         if found:
-            records = train_records(runs.values())
+            records = scores.records(cell)
             values = {"mean": found.mean, "low": found.low, "high": found.high}
             rows.append(
                 {**asdict(cell), "arm": arm, "records": records, **values, "seeds": found.seeds}
@@ -94,7 +94,7 @@ def compare_arms(
         sides = [scores.contrast([(1.0, {s: runs[s] for s in seeds})]) for runs in (one, other)]
         runs = [one[seed] for seed in seeds]
         values = (
-            train_records(runs),
+            scores.records(cell),
             *(side.mean if side else np.nan for side in sides),
             len({record for run in runs for record in run.records}),
             min(run.facts["classes"] for run in runs),
@@ -185,9 +185,7 @@ def compare_sources(
         runs = scores.of(cell, "finetune")
         difference = scores.contrast([(1.0, runs), (-1.0, scores.of(other, "finetune"))])
         if difference is not None:
-            rows.append(
-                {**asdict(cell), "other": other.source, "records": train_records(runs.values())}
-            )
+            rows.append({**asdict(cell), "other": other.source, "records": scores.records(cell)})
             found.append(difference)
     columns = [*Cell.__dataclass_fields__, "other", "records"]
     return with_tests(pd.DataFrame(rows, columns=columns), found)

@@ -53,6 +53,7 @@ def times_to_target(study: Study, results: Sequence[Result], arm: str = "finetun
         for seed, goal in _goals(places, scratch, other).items():
             for run in (scratch[seed], other[seed]):
                 extra = {"seed": seed, "fifth": places[seed], "goal": goal}
+                extra["records"] = scores.records(cell)
                 rows.append({**asdict(cell), **_time(study, run, goal), **extra})
     if not rows:
         raise UserError(
@@ -98,7 +99,6 @@ def _time(study: Study, run: Result, goal: float) -> dict[str, object]:
     updates, last = history["update"][place], history["update"][-1]
     return {
         "arm": run.spec.arm,
-        "records": run.facts["train_records"],
         "reached": any(reached),
         "updates": updates,
         "step": last / len(reached),

@@ -180,7 +180,7 @@ def _size(scores: Scores, cell: Cell) -> _Size | None:
     errors = 1 - np.array([score for score, _ in known]).reshape(len(arms), *seeds.shape)
     drawn = 1 - np.array([replicates for _, replicates in known])
     return _Size(
-        records=float(np.mean([arms[0][s].facts["train_records"] for s in seeds.flat])),
+        records=scores.records(cell),
         seeds=seeds,
         errors=errors,
         replicates=drawn.reshape(*errors.shape, -1).mean(axis=2),

@@ -11,7 +11,7 @@ from ecgnb.models import MODELS
 from ecgnb.study.compare import with_tests
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
-from ecgnb.study.scores import Cell, Scores, train_records
+from ecgnb.study.scores import Cell, Scores
 
 _NETWORKS = ["model", "head", "size", "other_model", "other_head"]
 
@@ -40,7 +40,7 @@ def compare_gains(
     for cell, other in pairs:
         difference = scores.contrast([*_gains(scores, [cell]), *_gains(scores, [other], -1.0)])
         if difference is not None:
-            records = train_records(scores.of(cell, "finetune").values())
+            records = scores.records(cell)
             rows.append((cell.model, cell.head, cell.size, other.model, other.head, records))
             found.append(difference)
     return with_tests(pd.DataFrame(rows, columns=[*_NETWORKS, "records"]), found)
@@ -86,7 +86,7 @@ def compare_families(study: Study, results: Sequence[Result]) -> pd.DataFrame:
         difference = scores.contrast([*_gains(scores, first), *_gains(scores, second, -1.0)])
         if difference is not None:
             names = (tuple(cell.model for cell in one) for one in (first, second))
-            rows.append((size, train_records(scores.of(first[0], "finetune").values()), *names))
+            rows.append((size, scores.records(first[0]), *names))
             found.append(difference)
     columns = ["size", "records", "networks", "others"]
     return with_tests(pd.DataFrame(rows, columns=columns), found)

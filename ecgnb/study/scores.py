@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -58,9 +58,8 @@ def cell_of(spec: RunSpec) -> Cell:
     )
 
 
-def train_records(runs: Iterable[Result]) -> int:
-    """Average how many records some runs were trained on: fifths are not quite equally large."""
-    return round(np.mean([run.facts["train_records"] for run in runs]))
+def _size_of(cell: Cell) -> tuple[object, ...]:
+    return cell.target, cell.label_set, cell.min_positives, cell.size
 
 
 def _in_order(cells: Collection[Cell]) -> list[Cell]:
@@ -107,6 +106,10 @@ class Scores:
             (cell_of(result.spec), result.spec.arm, result.spec.seed): result for result in results
         }
         self.cells = _in_order(dict.fromkeys(cell_of(result.spec) for result in results))
+        self._records: dict[tuple[object, ...], dict[int, int]] = {}
+        for result in results:
+            fifths = self._records.setdefault(_size_of(cell_of(result.spec)), {})
+            fifths[result.spec.seed % _FIFTHS] = result.facts["train_records"]
 
     def of(self, cell: Cell, arm: str) -> dict[int, Result]:
         """Return the runs of an arm by seed; one that starts at random stands at any source."""
@@ -115,6 +118,14 @@ class Scores:
         return {
             seed: self.runs[side, arm, seed] for seed in seeds if (side, arm, seed) in self.runs
         }
+
+    def records(self, cell: Cell) -> int:
+        """Return how many training records the size of a cell stands for, the mean over fifths.
+
+        Fifths are not quite equally large; so that a size has one number, it is that of all runs,
+        also where a network was not tested on all fifths.
+        """
+        return round(np.mean(list(self._records[_size_of(cell)].values())))
 
     def shared(self, *arms: Mapping[int, Result]) -> list[list[int]]:
         """Return the seeds that all of some arms have, in a list for each fifth of the target.

@@ -33,7 +33,7 @@ def write_table(results: Iterable[Result], path: Path) -> None:
     table = pa.table({name: [row.get(name) for row in rows] for name in names})
     path.parent.mkdir(parents=True, exist_ok=True)
     # The table is kept with the code and nine tenths of it are predictions, which this packs
-    # closer than any level of zstd; it is written slowly for that, and read as fast.
+    # closer than any level of zstd. It is written slowly for that, but once; reading is quick.
     put(path, lambda name: parquet.write_table(table, name, **_SMALLEST))
 
 

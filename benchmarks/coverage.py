@@ -83,22 +83,19 @@ class World:
             patients = int(test.sum())
             share = np.full(patients, 1 / patients)
             weights = rng.multinomial(patients, share, size=DRAWN).astype(float)
-            rows = []
+            plain, drawn = [], []
             for _ in range(seeds):
                 train = rng.permutation(pool)[:size]
-                scores = [
-                    x[test]
-                    @ self.fit(x[train], y[train], prior, luck, x[validation], y[validation])
+                fitted = [
+                    self.fit(x[train], y[train], prior, luck, x[validation], y[validation])
                     for prior in (self.prior, 0 * self.prior)
                 ]
-                rows.append((scores, y[test]))
-            plain = [
-                auroc(t[:, None], s[0][:, None]) - auroc(t[:, None], s[1][:, None]) for s, t in rows
-            ]
-            drawn = [
-                weighted_auroc(t, s[0], weights) - weighted_auroc(t, s[1], weights) for s, t in rows
-            ]
-            folds.append(Fold(np.concatenate(plain), np.array(drawn)))
+                scores = x[test] @ np.transpose(fitted)
+                reached = _auroc(y[test], scores)
+                plain.append(reached[0] - reached[1])
+                again = [weighted_auroc(y[test], side, weights) for side in scores.T]
+                drawn.append(again[0] - again[1])
+            folds.append(Fold(np.array(plain), np.array(drawn)))
         return folds
 
     def fit(
@@ -107,15 +104,16 @@ class World:
         """Fit weights by ridge regression towards a prior; the ridge that validates best."""
         noise = luck * self.rng.normal(size=FEATURES) / np.sqrt(FEATURES)
         square, wanted = x.T @ x, x.T @ (y - y.mean())
-        best, found = -1.0, prior
-        for ridge in RIDGES:
-            tried = (
-                np.linalg.solve(square + ridge * np.eye(FEATURES), wanted + ridge * prior) + noise
-            )
-            reached = float(auroc(yv[:, None], (xv @ tried)[:, None])[0])
-            if reached > best:
-                best, found = reached, tried
-        return found
+        ridges = np.array(RIDGES)[:, None]
+        tried = noise + np.linalg.solve(
+            square + ridges[..., None] * np.eye(FEATURES), (wanted + ridges * prior)[..., None]
+        ).squeeze(-1)
+        return tried[_auroc(yv, xv @ tried.T).argmax()]  # type: ignore[no-any-return]
+
+
+def _auroc(truth: NDArray[np.bool_], scores: Floats) -> Floats:
+    """Return the AUROC of each column of `scores`, all of them for one class."""
+    return auroc(np.broadcast_to(truth[:, None], scores.shape), scores)
 
 
 def cross_validated(

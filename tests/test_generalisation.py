@@ -88,6 +88,7 @@ def _real(source, target):
 
 def test_no_patient_of_a_target_stands_in_a_source():
     """By the records that are named, for all pairs of the studies with many hospitals."""
+    named = _named()
     for name in ("avetisyan2023", "jang2021", "clinical"):
         study = load_study(name)
         for pair in study.pairs:
@@ -95,7 +96,7 @@ def test_no_patient_of_a_target_stands_in_a_source():
                 {
                     (one.patients_of or one.name, patient)
                     for one in parts(card(side.dataset))
-                    if (one.name in _named())
+                    if one.name in named
                     for patient in read_table(study, one.name)["patient"]
                 }
                 for side in (pair.source, pair.target)

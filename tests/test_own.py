@@ -296,11 +296,11 @@ tuning_seed = 99
 arms = ["scratch", "finetune", "linear-probe", "random-probe"]
 learning_rates = [0.003]
 batch_size = 16
-evaluations = 4
+evaluations = 2
 
 [data]
-rate = 100
-seconds = 5
+rate = 50
+seconds = 4
 simulated_records = 400
 
 [[pairs]]
@@ -308,8 +308,8 @@ models = ["resnet1d18", "gru"]
 heads = ["pooled"]
 sizes = [50, 100, 0]
 min_test_positives = 2
-source = { dataset = "sim-north", label_set = "snomed-all", min_positives = 20, updates = 8 }
-target = { dataset = "mine", label_set = "own-all", min_positives = 20, updates = 8 }
+source = { dataset = "sim-north", label_set = "snomed-all", min_positives = 20, updates = 4 }
+target = { dataset = "mine", label_set = "own-all", min_positives = 20, updates = 4 }
 """
 
 
@@ -321,9 +321,9 @@ def study_of_the_page() -> str:
         "my-hospital": "mine",
         "[0, 1, 2, 3, 4]": "[0, 1]",
         "[0.001, 0.003, 0.01]": "[0.003]",
-        "evaluations = 15": "evaluations = 4",
-        "updates = 800": "updates = 8",
-        "updates = 300": "updates = 8",
+        "evaluations = 15": "evaluations = 2",
+        "updates = 800": "updates = 4",
+        "updates = 300": "updates = 4",
     }.items():
         assert said in text
         text = text.replace(said, instead)

@@ -122,9 +122,12 @@ def _levels(rows: pd.DataFrame) -> str:
 
 def _evidence(comparison: pd.DataFrame) -> str:
     """Say what the numbers of `answer` are and what they rest on."""
-    tested = comparison.groupby("target", sort=False)["tested"].max()
+    tested = comparison.groupby("target", sort=False)["tested"]
     records = joined(
-        [f"{count:,} records of {card(str(name)).short_title}" for name, count in tested.items()]
+        [
+            f"{spread(counts.tolist())} records of {card(str(name)).short_title}"
+            for name, counts in tested
+        ]
     )
     return (
         "In brackets stands macro AUROC fine-tuned less from scratch: 0.5 is guessing, 1 is "

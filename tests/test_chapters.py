@@ -423,7 +423,7 @@ def test_networks_that_gain_more_are_said_to(study, results):
     for one in (families, table):
         assert architecture.families_table(one)["network"].iloc[0] == "ResNet1d18"
     replaced = architecture.replaced_table(study, results).set_index("network")
-    assert float(replaced.loc["GRU (flattened head)", "replaced at transfer"][:-1]) > 80
+    assert float(replaced.loc["GRU (flattened head)", "replaced at transfer"][:-1]) > 70
     assert float(replaced.loc["ResNet1d18", "replaced at transfer"][:-1]) < 1
 
 
@@ -460,7 +460,7 @@ def test_the_published_reading_of_convergence_is_off_a_test_curve(study, results
     monkeypatch.setattr(published, "published_runs", lambda _: results)
     text = published.published_times(study).data
     # Fine-tuned, 0.75 in the third epoch; from scratch 0.65 there, and 0.6 in the second.
-    assert "ResNet1d18 with 50 records: fine-tuned after 3, from scratch after 3 epochs" in text
+    assert "ResNet1d18 with 50 records: fine-tuned after 3 epochs, from scratch after 3 epochs" in text
     monkeypatch.setattr(published, "published_runs", lambda _: [])
     assert "has not been run" in published.published_times(study).data
 
@@ -519,7 +519,10 @@ def test_a_size_has_one_number_of_training_records():
         for run in made(study, lambda cell: 0.8)
         if run.spec.model == "gru" or run.spec.seed < 2
     ]
-    assert compare_arms(study, runs)["records"].tolist() == [716, 716]
+    gain = compare_arms(study, runs)
+    assert gain["records"].tolist() == [716, 716]
+    fewer, all_ = sorted(gain["tested"])
+    assert f" which together test on {fewer:,} to {all_:,} records of " in prose.answer(gain).data
 
 
 def test_the_network_is_named_that_is_better_untaught_than_most_are_taught():

@@ -128,7 +128,7 @@ def published_times(study: Study) -> Markdown:
         epochs = [_first(curve, max(curves[1]) - MARGIN) for curve in curves]
         lines.append(
             f"{network(cell.model, cell.head)} with {scratch[seed].facts['train_records']:,} "
-            f"records: fine-tuned after {epochs[0]}, from scratch after {epochs[1]} epochs."
+            f"records: fine-tuned after {epochs[0]}, from scratch after {epochs[1]}."
         )
     if not lines:
         return Markdown("The published protocol has not been run on these records yet.")
@@ -141,7 +141,8 @@ def published_times(study: Study) -> Markdown:
 
 def _first(curve: Sequence[float], level: float) -> str:
     reached = [place for place, value in enumerate(curve, 1) if value >= level]
-    return str(reached[0]) if reached else f"more than {len(curve)}"
+    count, before = (reached[0], "") if reached else (len(curve), "more than ")
+    return f"{before}{count} epoch{'s' * (count != 1)}"
 
 
 def published_runs(study: Study) -> list[Result]:

@@ -82,7 +82,7 @@ class World:
             pool = np.flatnonzero(~test & ~validation)
             patients = int(test.sum())
             share = np.full(patients, 1 / patients)
-            weights = rng.multinomial(patients, share, size=DRAWN).astype(float)
+            weights = rng.multinomial(patients, share, size=DRAWN).T.astype(np.float32)
             plain, drawn = [], []
             for _ in range(seeds):
                 train = rng.permutation(pool)[:size]

@@ -460,7 +460,9 @@ def test_the_published_reading_of_convergence_is_off_a_test_curve(study, results
     monkeypatch.setattr(published, "published_runs", lambda _: results)
     text = published.published_times(study).data
     # Fine-tuned, 0.75 in the third epoch; from scratch 0.65 there, and 0.6 in the second.
-    assert "ResNet1d18 with 50 records: fine-tuned after 3 epochs, from scratch after 3 epochs" in text
+    assert (
+        "ResNet1d18 with 50 records: fine-tuned after 3 epochs, from scratch after 3 epochs" in text
+    )
     monkeypatch.setattr(published, "published_runs", lambda _: [])
     assert "has not been run" in published.published_times(study).data
 

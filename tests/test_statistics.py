@@ -44,7 +44,7 @@ def test_weighted_auroc_is_that_of_repeated_records():
     scores = rng.random(60).round(1)  # with ties
     weights = rng.integers(0, 3, (5, 60))
     expected = [roc_auc_score(np.repeat(truth, w), np.repeat(scores, w)) for w in weights]
-    assert weighted_auroc(truth, scores, weights.astype(float)) == pytest.approx(expected)
+    assert weighted_auroc(truth, scores, weights.T.astype(np.float32)) == pytest.approx(expected)
 
 
 def test_bootstrap_draws_the_same_patients_whatever_the_scores():

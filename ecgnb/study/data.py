@@ -45,11 +45,19 @@ def recorded_runs(study: Study) -> Path:
 
 def selection(study: Study, dataset: str) -> pd.DataFrame | None:
     """Return the records that a recorded study names; None where it takes all that are there."""
-    path = results_root() / "records" / f"{dataset}.csv"
-    if not study.recorded or not path.exists():
+    if not _selects(study, dataset):
         return None
+    path = _selected(dataset)
     table = pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values={"age": [""]})
     return table[list(SELECTION)]
+
+
+def _selected(dataset: str) -> Path:
+    return results_root() / "records" / f"{dataset}.csv"
+
+
+def _selects(study: Study, dataset: str) -> bool:
+    return study.recorded and _selected(dataset).exists()
 
 
 def open_dataset(study: Study, dataset: str, *, progress: bool = False) -> Prepared:
@@ -109,11 +117,8 @@ def read_labels(
 
 def fingerprints(study: Study) -> dict[str, str]:
     """Return the fingerprint of each dataset that is here, recorded or prepared now."""
-    return {
-        name: _fingerprint(study, name)
-        for name in study.datasets
-        if name not in missing_datasets(study)
-    }
+    absent = missing_datasets(study)
+    return {name: _fingerprint(study, name) for name in study.datasets if name not in absent}
 
 
 def _fingerprint(study: Study, dataset: str) -> str:
@@ -125,7 +130,7 @@ def _fingerprint(study: Study, dataset: str) -> str:
 
 
 def _recorded(study: Study, dataset: str) -> bool:
-    return dataset in recorded_fingerprints(study.data) and selection(study, dataset) is not None
+    return dataset in recorded_fingerprints(study.data) and _selects(study, dataset)
 
 
 def missing_datasets(study: Study) -> list[str]:

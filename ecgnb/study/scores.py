@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from ecgnb.models import HEADS, MODELS
@@ -201,9 +202,9 @@ def _scored(
 def _score(
     study: Study, run: Result, metric: str, only: tuple[str, ...]
 ) -> tuple[float, Floats] | None:
-    spec, rows = run.spec, list(run.records)
-    labels, patients = _truth(study, spec.dataset, spec.label_set, spec.min_positives)
-    truth, whom = labels.loc[rows, list(run.classes)].to_numpy(), patients.loc[rows].to_numpy()
+    spec = run.spec
+    sought = study, spec.dataset, spec.label_set, spec.min_positives
+    truth, whom = _tested(*sought, run.records, run.classes)
     use = eligible(truth, spec.min_test_positives)
     if only:
         use &= np.isin(run.classes, only)
@@ -216,6 +217,21 @@ def _score(
     if metric == "ece":
         return calibration_error(truth, scores), bootstrap_calibration_error(truth, scores, whom)
     return float(auroc(truth, scores).mean()), bootstrap_auroc(truth, scores, whom)
+
+
+@lru_cache(maxsize=256)  # the runs of a fifth share their records
+def _tested(
+    study: Study,
+    dataset: str,
+    label_set: str,
+    min_positives: int,
+    records: tuple[str, ...],
+    classes: tuple[str, ...],
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Return what some records have, and whom they belong to; arrays that all callers share."""
+    labels, patients = _truth(study, dataset, label_set, min_positives)
+    rows = list(records)
+    return labels.loc[rows, list(classes)].to_numpy(), patients.loc[rows].to_numpy()
 
 
 @lru_cache(maxsize=32)

@@ -233,15 +233,15 @@ def limits(study: Study, results: Sequence[Result], found: Sequence[Worth]) -> M
         for one in found
         for curve, errors in ((one.scratch, one.errors[0]), (one.finetune, one.errors[1]))
     ]
-    points = sorted({len(one.records) for one in found})
+    points = [len(one.records) for one in found]
     lines = common.limits(study, results)
     if misses:
         lines += [
-            f"Each curve has {PARAMETERS} parameters and {joined([str(one) for one in points])} "
+            f"Each curve has {PARAMETERS} parameters and {spread(points)} "
             f"points; the worst of them misses a mean error by {max(misses):.3f}.",
             "Where a curve has no more points than parameters it can go through all of them, and "
             "nothing checks its form."
-            if points[0] <= PARAMETERS
+            if min(points) <= PARAMETERS
             else "",
             "The intervals hold the chance of test patients and of the training. They take the "
             "form of the curves for granted: where a fit misses, they are too narrow.",

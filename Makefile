@@ -29,6 +29,9 @@ export IPYTHONDIR = $(CURDIR)/.venv/ipython
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export TQDM_DISABLE = 1
+# One thread a process: with more, processes on shared cores wait for one another, and matrices in
+# notebooks and small networks slow down many times over.
+export OMP_NUM_THREADS = 1
 unexport MPLBACKEND PYTHONPATH
 
 .PHONY: help book test lint address colab bench clean
@@ -60,9 +63,8 @@ lint: $(STAMP)
 	@$(BIN)/ruff format -q --check .
 	@$(BIN)/mypy --no-error-summary ecgnb
 
-# One thread a process: with more, small networks on shared cores slow down a hundredfold.
 test: lint
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	@$(BIN)/pytest -n auto
 
 colab: $(STAMP)
 	@$(BIN)/python tests/colab.py
@@ -71,7 +73,7 @@ address: $(STAMP)
 	@$(BIN)/python -m ecgnb.repository
 
 bench: $(STAMP)
-	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py
+	@$(BIN)/python benchmarks/bench.py
 
 # A notebook that fails leaves its half-executed copy in _build/notebooks, never in the book.
 # It runs in an empty folder: a notebook may not depend on where it lies.

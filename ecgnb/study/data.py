@@ -45,19 +45,16 @@ def recorded_runs(study: Study) -> Path:
 
 def selection(study: Study, dataset: str) -> pd.DataFrame | None:
     """Return the records that a recorded study names; None where it takes all that are there."""
-    if not _selects(study, dataset):
+    path = _selected(study, dataset)
+    if path is None:
         return None
-    path = _selected(dataset)
     table = pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values={"age": [""]})
     return table[list(SELECTION)]
 
 
-def _selected(dataset: str) -> Path:
-    return results_root() / "records" / f"{dataset}.csv"
-
-
-def _selects(study: Study, dataset: str) -> bool:
-    return study.recorded and _selected(dataset).exists()
+def _selected(study: Study, dataset: str) -> Path | None:
+    path = results_root() / "records" / f"{dataset}.csv"
+    return path if study.recorded and path.exists() else None
 
 
 def open_dataset(study: Study, dataset: str, *, progress: bool = False) -> Prepared:
@@ -130,7 +127,7 @@ def _fingerprint(study: Study, dataset: str) -> str:
 
 
 def _recorded(study: Study, dataset: str) -> bool:
-    return dataset in recorded_fingerprints(study.data) and _selects(study, dataset)
+    return dataset in recorded_fingerprints(study.data) and _selected(study, dataset) is not None
 
 
 def missing_datasets(study: Study) -> list[str]:

@@ -46,13 +46,14 @@ help:
 	@echo "make clean   remove what was built; keeps .venv and the cache of trained runs"
 	@echo "PYTHON=python3.12 make ... chooses the interpreter (3.11 or newer)"
 
+# Python compiles a module when it is first imported: all that is installed took half of this.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "This project needs Python 3.11 or newer, and '$(PYTHON)' is not." \
 	       "Name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "setting up .venv (once; some minutes)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install -qq -c constraints.txt -e '.[book,imagenet,test,workflow]'
+	@$(BIN)/pip install -qq --no-compile -c constraints.txt -e '.[book,imagenet,test,workflow]'
 	@$(BIN)/python -c 'import matplotlib.pyplot' 2>/dev/null  # its font cache: now, not in a notebook
 	@mkdir -p .venv/etc/ipython  # a kernel on this machine alone need not warn that it is not encrypted
 	@echo '{"IPKernelApp": {"log_level": "ERROR"}}' > .venv/etc/ipython/ipython_kernel_config.json
@@ -88,13 +89,18 @@ endef
 $(foreach e,$(EDITIONS),$(eval $(call execute,$(e))))
 
 # The editions side by side, for recorded runs are read on one core; within an edition one notebook
-# after another, since they share the runs that are trained.
+# after another, since they share the runs that are trained. Those of the last two are of a study of
+# their own: they wait for the first edition only, and keep a core busy that the other leaves idle.
 MAKEFLAGS += -j2
+OWN    := $(filter 05_% 06_%,$(NOTEBOOKS))
+SHARED := $(filter-out $(OWN),$(NOTEBOOKS))
 define follow
 $(if $(previous),$(1): | $(previous))
 $(eval previous := $(1))
 endef
-$(foreach e,$(EDITIONS),$(eval previous :=)$(foreach n,$(NOTEBOOKS),$(eval $(call follow,book/editions/$(e)/$(n)))))
+$(foreach e,$(EDITIONS),$(eval previous :=)$(foreach n,$(SHARED),$(eval $(call follow,book/editions/$(e)/$(n)))))
+previous := book/editions/$(firstword $(EDITIONS))/$(lastword $(SHARED))
+$(foreach e,$(EDITIONS),$(foreach n,$(OWN),$(eval $(call follow,book/editions/$(e)/$(n)))))
 
 # answer.md comes with its figure answer.png: each command writes into the folder it is given.
 book/generated/answer.md book/generated/datasets.md book/generated/studies.md: book/generated/%.md: $(SOURCES) $(STAMP)

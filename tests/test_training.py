@@ -206,26 +206,25 @@ class _StopError(Exception):
     pass
 
 
-class _StopsAt(Checkpoint):
-    """Saves after every update, and ends the training after one of them, as a kill would."""
+class _StopsAfter(Checkpoint):
+    """Saves after some updates, and ends the training there, as a kill would."""
 
-    def __init__(self, path, last, made_by="this"):
+    def __init__(self, path, updates, made_by="this"):
         super().__init__(path, made_by)
-        self.last, self.trained = last, 0
+        self.updates, self.trained = updates, 0
 
     def due(self):
-        return True
+        self.trained += 1
+        return self.trained == self.updates
 
     def save(self, state, model, optimiser):
-        self.trained += 1
         super().save(state, model, optimiser)
-        if state.update == self.last:
-            raise _StopError
+        raise _StopError
 
 
-def _train(name, head, path=None, last=0, precision="float32", **changes):
+def _train(name, head, path=None, updates=0, precision="float32", **changes):
     model = build_model(name, head, CLASSES, SAMPLES, 0)
-    checkpoint = _StopsAt(path, last) if path else None
+    checkpoint = _StopsAfter(path, updates) if path else None
     schedule = replace(SCHEDULE, **changes)
     test = _data(seed=3) if schedule.protocol == "paper" else None
     fitted = fit(
@@ -250,9 +249,9 @@ def test_a_stopped_training_ends_with_the_same_bits(name, head, protocol, tmp_pa
     changes = {"protocol": protocol, "precision": precision}
     whole, fitted, _ = _train(name, head, **changes)
     path = tmp_path / "one.checkpoint"
-    for last in (5, 8):
+    for updates in (5, 3):
         with pytest.raises(_StopError):
-            _train(name, head, path, last, **changes)
+            _train(name, head, path, updates, **changes)
     stopped, resumed, checkpoint = _train(name, head, path, **changes)
     assert checkpoint.trained == SCHEDULE.updates - 8  # the others were not done again
     assert _equal(whole.state_dict(), stopped.state_dict())
@@ -275,7 +274,7 @@ def test_a_checkpoint_that_does_not_fit_is_left(spoil, tmp_path):
         path.write_bytes(path.read_bytes()[:1000])
     if spoil == "absent":
         path.unlink()
-    checkpoint = _StopsAt(path, 0, "another" if spoil == "another" else "this")
+    checkpoint = _StopsAfter(path, 0, "another" if spoil == "another" else "this")
     fit(
         build_model("gru", "pooled", CLASSES, SAMPLES, 0),
         _data(),

@@ -46,14 +46,13 @@ help:
 	@echo "make clean   remove what was built; keeps .venv and the cache of trained runs"
 	@echo "PYTHON=python3.12 make ... chooses the interpreter (3.11 or newer)"
 
-# Python compiles a module when it is first imported: all that is installed took half of this.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "This project needs Python 3.11 or newer, and '$(PYTHON)' is not." \
 	       "Name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "setting up .venv (once; some minutes)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install -qq --no-compile -c constraints.txt -e '.[book,imagenet,test,workflow]'
+	@$(BIN)/pip install -qq -c constraints.txt -e '.[book,imagenet,test,workflow]'
 	@$(BIN)/python -c 'import matplotlib.pyplot' 2>/dev/null  # its font cache: now, not in a notebook
 	@mkdir -p .venv/etc/ipython  # a kernel on this machine alone need not warn that it is not encrypted
 	@echo '{"IPKernelApp": {"log_level": "ERROR"}}' > .venv/etc/ipython/ipython_kernel_config.json

@@ -389,16 +389,17 @@ def test_break_even_counts_the_pretraining(study, results):
     costs = break_even(study, results, times)
     row = costs[(costs["model"] == "resnet1d18") & (costs["size"] == 50)].iloc[0]
     forward = forward_gflop("resnet1d18", "pooled", 4, study.data.samples)
-    pretraining = 3 * forward * study.batch_size * study.pairs[0].source.updates
+    update = 3 * forward * study.batch_size
+    pretraining = update * study.pairs[0].source.updates
     assert row["pretraining_gflop"] == pytest.approx(pretraining)
     chosen = times[(times["model"] == "resnet1d18") & (times["size"] == 50)]
     means = chosen.groupby("arm")["updates"].mean()
-    saved = 3 * forward * 32 * (means["scratch"] - means["finetune"])
+    saved = update * (means["scratch"] - means["finetune"])
     assert row["targets"] == pytest.approx(row["pretraining_gflop"] / saved)
     saved = (
         summarise_times(times).set_index(["model", "head", "size"]).loc["resnet1d18", "pooled", 50]
     )
-    ends = row["pretraining_gflop"] / (3 * forward * 32 * saved[["high", "low"]].to_numpy(float))
+    ends = row["pretraining_gflop"] / (update * saved[["high", "low"]].to_numpy(float))
     assert row[["fewest", "most"]].to_numpy(float) == pytest.approx(ends)
     assert row["fewest"] < row["targets"] < row["most"]
 

@@ -14,6 +14,7 @@ SHELL       := /bin/bash
 
 BIN       := .venv/bin
 STAMP     := .venv/.installed
+TOOLS     := .venv/.tools
 NOTEBOOKS := $(sort $(notdir $(wildcard notebooks/*.ipynb)))
 EXECUTED  := $(foreach e,$(EDITIONS),$(addprefix book/editions/$(e)/,$(NOTEBOOKS)))
 GENERATED := $(addprefix book/generated/,answer.md studies.md datasets.md speed.md cli.md)
@@ -33,6 +34,9 @@ export TQDM_DISABLE = 1
 # notebooks and small networks slow down many times over.
 export OMP_NUM_THREADS = 1
 unexport MPLBACKEND PYTHONPATH
+# pip compiles nothing below: most of what it installs is never imported, and the rest is compiled
+# when it is, and kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help book test lint address colab bench clean
 
@@ -52,19 +56,25 @@ $(STAMP): pyproject.toml constraints.txt
 	       "Name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "setting up .venv (once; some minutes)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install -qq -c constraints.txt -e '.[book,imagenet,test,workflow]'
+	@$(BIN)/pip install -qq --no-compile -c constraints.txt -e '.[book,imagenet]'
 	@$(BIN)/python -c 'import matplotlib.pyplot' 2>/dev/null  # its font cache: now, not in a notebook
 	@mkdir -p .venv/etc/ipython  # a kernel on this machine alone need not warn that it is not encrypted
 	@echo '{"IPKernelApp": {"log_level": "ERROR"}}' > .venv/etc/ipython/ipython_kernel_config.json
 	@touch $@
 
-lint: $(STAMP)
+# Besides, what the tests and workflow/ need, which the book does not.
+$(TOOLS): $(STAMP)
+	@echo "adding the tools for tests and clusters to .venv"
+	@$(BIN)/pip install -qq --no-compile -c constraints.txt -e '.[book,imagenet,test,workflow]'
+	@touch $@
+
+lint: $(TOOLS)
 	@$(BIN)/ruff check -q .
 	@$(BIN)/ruff format -q --check .
 	@$(BIN)/mypy --no-error-summary ecgnb
 
 test: lint
-	@$(BIN)/pytest -n auto
+	@$(BIN)/pytest -n auto --maxschedchunk 1
 
 colab: $(STAMP)
 	@$(BIN)/python tests/colab.py

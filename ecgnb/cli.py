@@ -186,7 +186,7 @@ def plan(
         float, typer.Option(min=1, help="How long a job of a cluster may take, for the shards.")
     ] = 30.0,
 ) -> None:
-    """Say how many runs a study has, how long they take here and how much memory."""
+    """Say how many runs a study has, how long those left take here and how much memory."""
     from ecgnb.study.cost import groups
     from ecgnb.study.run import default_workers, worker_bytes
 
@@ -198,11 +198,11 @@ def plan(
     left = 0.0
     for group in groups(declared, progress.score, precision):
         model = group.model if group.head == "pooled" else f"{group.model}-{group.head}"
+        seconds = "-" if group.seconds is None else f"{group.seconds:.0f}"
         typer.echo(
-            f"{group.stage:9} {model:12} {group.arm:14} {group.runs:5} {group.done:5} "
-            f"{group.seconds:14.0f}"
+            f"{group.stage:9} {model:12} {group.arm:14} {group.runs:5} {group.done:5} {seconds:>14}"
         )
-        left += group.seconds * (group.runs - group.done)
+        left += group.seconds_left
     _say_how(declared, count, precision)
     typer.echo(
         f"left: about {duration(left / count)} with {count} processes, "

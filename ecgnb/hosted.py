@@ -113,7 +113,7 @@ def _say_how_long(study: Study) -> None:
     if not left:
         print("All runs are here: they are read, and none is trained.")
         return
-    seconds = sum(group.seconds * (group.runs - group.done) for group in rows)
+    seconds = sum(group.seconds_left for group in rows)
     print(
         f"{left} runs are to be trained, about {duration(seconds / default_workers(study))} here. "
         "Finished runs are not repeated: run the notebook again to go on."

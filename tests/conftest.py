@@ -16,13 +16,16 @@ from ecgnb.data.records import LEADS
 
 HOSPITAL_RECORDS = 60
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # every core has tests of its own
+    os.environ["LOKY_MAX_CPU_COUNT"] = "1"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.environ.get("ECGNB_DATA"):
-        return
     for item in items:
-        if item.get_closest_marker("data"):
+        if item.get_closest_marker("data") and not os.environ.get("ECGNB_DATA"):
             item.add_marker(pytest.mark.skip(reason="ECGNB_DATA is not set"))
+    # The long ones first: none of them is then left alone at the end.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +34,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("ECGNB_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what is trained once for all tests, also where they run in many processes.
+
+    Who comes second finds what is done, or helps: the store lets many work on the same runs.
+    """
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")

@@ -20,12 +20,14 @@ def run(example: str) -> dict:
     return namespace
 
 
+@pytest.mark.slow
 def test_training_of_ones_own(capsys):
     done = run(TRAIN)
     assert done["trained"].test.shape == done["labels"][done["split"].test].shape
     assert 0.5 < float(capsys.readouterr().out) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not recorded_runs(load_study("clinical")).exists(), reason="no recorded runs")
 def test_comparison_of_recorded_runs(monkeypatch, capsys):
     monkeypatch.delenv("ECGNB_DATA", raising=False)

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import papermill
 import psutil
 import pytest
@@ -73,6 +74,7 @@ def test_the_package_is_a_program():
 LONG = Path(__file__).with_name("tiny.toml").read_text().replace("updates = 4", "updates = 100000")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("whom", ["the program", "all its processes, as a terminal"])
 def test_ctrl_c_is_one_sentence_and_waits_for_nobody(whom, tmp_path, cache):
@@ -136,6 +138,7 @@ def test_plan_and_status_of_recorded_runs():
     )
 
 
+@pytest.mark.slow
 @recorded
 def test_generated_pages(tmp_path):
     pages.write_studies(tmp_path)
@@ -155,14 +158,26 @@ def test_unknown_parameter_is_an_error():
         notebook.open_study({"study": "demo", "stdy": "clinical"})
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_papermill_refuses_an_unknown_parameter(path, tmp_path):
+def test_papermill_refuses_an_unknown_parameter(tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter 'seed'"):
         papermill.execute_notebook(
-            path, tmp_path / "out.ipynb", {"seed": 3}, progress_bar=False, kernel_name="python3"
+            NOTEBOOKS[0],
+            tmp_path / "out.ipynb",
+            {"seed": 3},
+            progress_bar=False,
+            kernel_name="python3",
         )
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_notebook_refuses_an_unknown_parameter(path):
+    """Its cells one after another, with what papermill would have added to the first."""
+    cells = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    with pytest.raises(UserError, match="unknown parameter 'seed'"):
+        exec("\n".join([cells[0], "seed = 3", *cells[1:]]), {"__name__": "__main__"})
+
+
+@pytest.mark.slow
 @recorded
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run_on_recorded_runs(path, tmp_path, monkeypatch):

@@ -171,6 +171,7 @@ def test_a_kept_head_needs_one_label_set():
         build_study("two", table, arms=["finetune-whole"])
 
 
+@pytest.mark.slow
 def test_runs_tell_hospitals_apart_only_where_there_is_a_source(cache):
     results = run_study(build_study("two", TABLE), workers=1, progress=False)
     for run in results:
@@ -207,6 +208,7 @@ def test_a_probe_is_not_helped_by_knowing_a_patient():
     assert alone > 0.95 > grouped + 0.2
 
 
+@pytest.mark.slow
 def test_scores_by_class_and_f1_are_what_scikit_learn_says(cache):
     study = build_study("two", TABLE, seeds=[0], min_test_positives=4)
     results = run_study(study, workers=1, progress=False)
@@ -234,6 +236,7 @@ def test_scores_by_class_and_f1_are_what_scikit_learn_says(cache):
     )
 
 
+@pytest.mark.slow
 def test_two_budgets_of_updates_are_two_rows(cache):
     pair = TABLE["pairs"][0]
     shorter = {**pair, "target": {**pair["target"], "updates": 2}}

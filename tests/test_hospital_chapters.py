@@ -136,10 +136,10 @@ def test_explained_variance_of_one_record():
 
 
 @pytest.fixture(scope="module")
-def two_hospitals(tmp_path_factory):
+def two_hospitals(common):
     """Made scores on two simulated hospitals: as good as their labels, with more or less noise."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ECGNB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("ECGNB_CACHE", str(common / "two_hospitals"))
         study = load_study("demo-generalisation")
         study = replace(study, data=replace(study.data, simulated_records=600))
         noise = {"scratch": 0.6, "as-is": 0.9, "finetune": 0.3, "finetune-whole": 0.3}

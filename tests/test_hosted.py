@@ -37,6 +37,7 @@ def test_nothing_happens_elsewhere(capsys, monkeypatch):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_it_says_how_long_a_study_takes(colab, capsys):
     hosted.set_up("demo")
     printed = capsys.readouterr().out
@@ -67,6 +68,7 @@ def test_what_is_missing_is_fetched(colab, monkeypatch):
     assert colab == [name for name in load_study("nguyen2025").datasets if card(name).homes]
 
 
+@pytest.mark.slow
 def test_runs_are_kept_on_drive(colab, cache, tmp_path):
     for _ in range(2):  # a notebook may be run again
         hosted.set_up("demo", drive=True)
@@ -75,6 +77,7 @@ def test_runs_are_kept_on_drive(colab, cache, tmp_path):
     assert (tmp_path / "drive" / "runs" / "a").read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_runs_that_were_there_before_go_to_drive(colab, cache, tmp_path, capsys):
     drive = tmp_path / "drive" / "runs"
     for folder, name in ((cache / "runs" / "ab", "new"), (drive / "cd", "old")):

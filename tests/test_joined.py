@@ -135,6 +135,7 @@ def test_one_missing_part_is_a_missing_source(monkeypatch, tmp_path):
     assert missing_datasets(_study("sim-north+georgia")) == ["sim-north+georgia"]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_a_study_with_a_joined_source_runs():
     results = run_study(_study("sim-north+cpsc2018"), workers=1, progress=False)

@@ -757,6 +757,7 @@ def test_the_fingerprint_of_real_data_is_the_recorded_one(name: str, dataset: st
     assert prepared.manifest["dropped"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_filtered_records_extend_those_that_were_not() -> None:
     """Both come out alike, as far as their spectra tell; no record and no patient is lost."""

@@ -104,6 +104,7 @@ def test_an_arm_does_not_beat_itself(results):
     assert wrong <= 0.05
 
 
+@pytest.mark.slow
 def test_an_outsider_can_recompute_a_table_of_chapter_one(results):
     """The files in results/, pandas and scikit-learn are enough; nothing of the package."""
     pair = STUDY.pairs[0]

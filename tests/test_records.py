@@ -41,6 +41,7 @@ def real_headers(dataset: str) -> list[Path]:
     return sorted((Path(os.environ["ECGNB_DATA"]) / dataset).rglob("*.hea"))
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_every_real_record_equals_wfdb_bit_for_bit(dataset: str) -> None:

@@ -121,6 +121,7 @@ def _fails_or_goes_on(spec, precision):
     time.sleep(600)
 
 
+@pytest.mark.slow
 def test_a_mistake_in_one_process_waits_for_no_other(cache, monkeypatch):
     study = tiny(arms=["scratch"], sizes=[30], learning_rates=[0.01])
     monkeypatch.setattr(runner, "_work", _fails_or_goes_on)
@@ -171,6 +172,7 @@ def test_memory_limit_of_a_container(monkeypatch, tmp_path):
     assert runner._free_memory() > 1e6
 
 
+@pytest.mark.slow
 def test_frozen_arms_share_features(cache):
     """The probes of one encoder ask it once, and get what each would have computed alone."""
     study = tiny(seeds=[0], arms=["linear-probe"], learning_rates=[0.01])
@@ -278,6 +280,7 @@ def test_shards_of_about_so_many_minutes():
     assert [shards_needed(seconds, 30) for seconds in (0, 60, 1800, 1801)] == [1, 1, 1, 2]
 
 
+@pytest.mark.slow
 def test_shards_one_after_another_in_any_order(cache, monkeypatch):
     """None waits for one that has not begun: each does whatever its own runs need."""
     whole = tiny(sizes=[30])
@@ -389,6 +392,7 @@ def test_ten_thousand_runs_are_looked_through_at_once(cache, tmp_path, ran_run):
     assert gigabytes < 0.5
 
 
+@pytest.mark.slow
 def test_two_runners_on_one_folder_do_each_run_once(cache, tmp_path):
     """Two programs, begun together: every run is trained by one of them, and both see all."""
     script = (

@@ -61,6 +61,7 @@ def test_absent_and_wrong_weights_are_one_sentence(monkeypatch, tmp_path):
         load_imagenet(encoder)
 
 
+@pytest.mark.slow
 @installed
 def test_a_study_begins_with_photographs(cache):
     table = copy.deepcopy(TINY)

@@ -46,9 +46,9 @@ def tiny(**changes):
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
+def ran(common):
     """The tiny study, done once by two processes: its cache and its results."""
-    folder = tmp_path_factory.mktemp("ran")
+    folder = common / "ran"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECGNB_CACHE", str(folder))
         results = run_study(tiny(), workers=2, progress=False)
@@ -293,6 +293,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_costs_a_checkpoint_at_most(cache, tmp_path):
     pytest.importorskip("resource", reason="only Linux and macOS limit files")
     paths = [os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]
@@ -315,6 +316,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing_and_repeats_nothing(ran, cache, tmp_path):
     """The runner alone is killed, at moments that are spread over its work."""
     script = tmp_path / "run_tiny.py"
@@ -373,6 +375,7 @@ def test_what_stands_over_the_pairs_holds_for_those_that_say_nothing_else():
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
 
 
+@pytest.mark.slow
 def test_a_network_as_it_came_is_asked_and_not_trained(cache):
     table = copy.deepcopy(TINY)
     for side in ("source", "target"):

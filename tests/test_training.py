@@ -66,6 +66,7 @@ def test_same_seed_same_encoder_whatever_the_classes():
     assert _equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_training_is_deterministic(name):
     outputs = []
@@ -239,6 +240,7 @@ def _train(name, head, path=None, updates=0, precision="float32", **changes):
     return model, fitted, checkpoint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "head", "protocol"),
     [*((*each, "clean") for each in EVERY_MODEL), ("gru", "pooled", "paper")],

@@ -20,11 +20,11 @@ CHANGES = {"recorded": True, "arms": ARMS, "sizes": [30], "learning_rates": [0.0
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def trained(common, tmp_path_factory):
     """A study whose runs are recorded, with a cache that knows nothing of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECGNB_RESULTS", str(tmp_path_factory.mktemp("results")))
-        patch.setenv("ECGNB_CACHE", str(tmp_path_factory.mktemp("trained")))
+        patch.setenv("ECGNB_CACHE", str(common / "trained"))
         small = build_study("small", TINY, **CHANGES)
         run_study(small, workers=1, progress=False)
         write_table(open_progress(small).all_done(), recorded_runs(small))
@@ -32,16 +32,16 @@ def study(tmp_path_factory):
         yield small
 
 
-def test_runs_come_out_as_recorded_on_the_same_machine(study):
-    checks = list(verify(study, sample=4))
+def test_runs_come_out_as_recorded_on_the_same_machine(trained):
+    checks = list(verify(trained, sample=4))
     assert len(checks) == 4
     assert all(check.same_machine and check.identical and check.passed for check in checks)
     assert {check.recorded.spec.arm for check in checks} > {"scratch"}
 
 
-def test_what_differs_is_seen(study, monkeypatch):
+def test_what_differs_is_seen(trained, monkeypatch):
     """To the bit on the same kind of machine; elsewhere a single run may move a little."""
-    check = next(verify(study, sample=1))
+    check = next(verify(trained, sample=1))
     predictions = check.again.predictions.copy()
     predictions[0, 0] += np.float16(0.01)
     other = dataclasses.replace(check.again, predictions=predictions)
@@ -50,7 +50,7 @@ def test_what_differs_is_seen(study, monkeypatch):
     far = dataclasses.replace(other, facts={**other.facts, "auroc": other.facts["auroc"] - 0.2})
     assert not dataclasses.replace(check, again=far, same_machine=False).passed
     monkeypatch.setattr(room, "describe_device", lambda device: "another processor")
-    assert not next(verify(study, sample=1)).same_machine
+    assert not next(verify(trained, sample=1)).same_machine
 
 
 def test_nothing_recorded_is_one_sentence():
@@ -58,22 +58,22 @@ def test_nothing_recorded_is_one_sentence():
         list(verify(build_study("other", TINY, **CHANGES), 1))
 
 
-def test_runs_of_another_declaration_are_not_passed_over(study):
+def test_runs_of_another_declaration_are_not_passed_over(trained):
     """With other batches each recorded run has another key: nothing could be checked."""
-    other = dataclasses.replace(study, batch_size=9)
+    other = dataclasses.replace(trained, batch_size=9)
     with pytest.raises(UserError, match=r"none of the 8 recorded runs belongs to study small"):
         list(verify(other, sample=1))
 
 
-def test_a_cache_that_cannot_be_written_is_one_sentence(study, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_one_sentence(trained, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(UserError, match=r"cannot write to .*Not a directory.*ECGNB_CACHE"):
-        list(verify(study, sample=1))
+        list(verify(trained, sample=1))
 
 
-def test_nothing_is_left_behind(study, tmp_path, monkeypatch):
+def test_nothing_is_left_behind(trained, tmp_path, monkeypatch):
     monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "cache"))
-    list(verify(study, sample=1))
+    list(verify(trained, sample=1))
     assert not list((tmp_path / "cache").glob(".verify-*"))
     assert not (tmp_path / "cache" / "runs").exists()

@@ -23,8 +23,8 @@ class Group:
     ----------
     stage, model, head, arm : str
     runs, done : int
-    seconds : float
-        What one of them takes here, on one thread.
+    seconds : float, optional
+        What one of them takes here, on one thread; not measured where all are done.
     """
 
     stage: str
@@ -33,11 +33,16 @@ class Group:
     arm: str
     runs: int
     done: int
-    seconds: float
+    seconds: float | None
+
+    @property
+    def seconds_left(self) -> float:
+        """What those that are not done take together."""
+        return (self.runs - self.done) * (self.seconds or 0.0)
 
 
 def groups(study: Study, score: Score, precision: str = "auto") -> list[Group]:
-    """Count the runs of a study by stage, model and arm, and measure what one costs here.
+    """Count the runs of a study by stage, model and arm, and measure what those left cost here.
 
     The seconds come from timing a few updates of each model on this machine, on one thread.
     """
@@ -49,11 +54,13 @@ def groups(study: Study, score: Score, precision: str = "auto") -> list[Group]:
     cost: dict[tuple[str, str], float] = {}
     rows = []
     for (stage, model, head, arm), runs in planned.items():
-        if (model, head) not in cost:
-            cost[model, head] = _seconds_per_pass(model, head, study, precision)
-        work = sum(estimate.work(run.spec) for run in runs) / len(runs)
         done = sum(run.done for run in runs)
-        seconds = work * cost[model, head] + RUN_S
+        seconds = None
+        if done < len(runs):
+            if (model, head) not in cost:
+                cost[model, head] = _seconds_per_pass(model, head, study, precision)
+            work = sum(estimate.work(run.spec) for run in runs) / len(runs)
+            seconds = work * cost[model, head] + RUN_S
         rows.append(Group(stage, model, head, arm, len(runs), done, seconds))
     return rows
 

@@ -68,8 +68,8 @@ def test_what_is_missing_is_fetched(colab, monkeypatch):
     assert colab == [name for name in load_study("nguyen2025").datasets if card(name).homes]
 
 
-@pytest.mark.slow
-def test_runs_are_kept_on_drive(colab, cache, tmp_path):
+def test_runs_are_kept_on_drive(colab, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(hosted, "_say_how_long", lambda study: None)
     for _ in range(2):  # a notebook may be run again
         hosted.set_up("demo", drive=True)
     assert colab == [str(hosted._DRIVE)] * 2
@@ -77,8 +77,8 @@ def test_runs_are_kept_on_drive(colab, cache, tmp_path):
     assert (tmp_path / "drive" / "runs" / "a").read_text() == "kept"
 
 
-@pytest.mark.slow
-def test_runs_that_were_there_before_go_to_drive(colab, cache, tmp_path, capsys):
+def test_runs_that_were_there_before_go_to_drive(colab, cache, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(hosted, "_say_how_long", lambda study: None)
     drive = tmp_path / "drive" / "runs"
     for folder, name in ((cache / "runs" / "ab", "new"), (drive / "cd", "old")):
         folder.mkdir(parents=True)

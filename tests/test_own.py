@@ -306,7 +306,7 @@ simulated_records = 400
 [[pairs]]
 models = ["resnet1d18", "gru"]
 heads = ["pooled"]
-sizes = [50, 100, 0]
+sizes = [50, 0]
 min_test_positives = 2
 source = { dataset = "sim-north", label_set = "snomed-all", min_positives = 20, updates = 4 }
 target = { dataset = "mine", label_set = "own-all", min_positives = 20, updates = 4 }

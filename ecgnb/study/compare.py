@@ -8,12 +8,11 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.scores import Cell, Scores, cell_of
-from ecgnb.study.statistics import LEVEL, Difference, Floats, power, seeds_needed
+from ecgnb.study.statistics import LEVEL, Difference, holm, power, seeds_needed
 from ecgnb.training.arms import ARMS
 
 
@@ -122,7 +121,7 @@ def with_tests(rows: pd.DataFrame, found: Sequence[Difference]) -> pd.DataFrame:
     """
     p = np.array([one.p for one in found])
     equivalence_p = np.array([one.equivalence_p for one in found])
-    corrected, equivalence_corrected = _holm(p), _holm(equivalence_p)
+    corrected, equivalence_corrected = holm(p), holm(equivalence_p)
     holds = [
         _holds(one.verdict, *tests)
         for one, *tests in zip(found, corrected, equivalence_corrected, strict=True)
@@ -150,10 +149,6 @@ def _holds(verdict: str, p: float, equivalence_p: float) -> bool:
     if verdict == "equivalent":
         return equivalence_p < alpha / 2
     return verdict == "undecided" or p < alpha
-
-
-def _holm(p: Floats) -> Floats:
-    return np.asarray(multipletests(p, method="holm")[1]) if len(p) else p
 
 
 def compare_sources(

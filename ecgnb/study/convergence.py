@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from ecgnb.errors import UserError
 from ecgnb.models.build import forward_gflop
@@ -17,7 +16,7 @@ from ecgnb.study.estimate import UPDATE_PASSES
 from ecgnb.study.grid import Study
 from ecgnb.study.result import Result
 from ecgnb.study.scores import Cell, Scores, cell_of
-from ecgnb.study.statistics import LEVEL, MARGIN
+from ecgnb.study.statistics import LEVEL, MARGIN, holm
 
 _FIELDS = list(Cell.__dataclass_fields__)
 
@@ -147,7 +146,7 @@ def summarise_times(times: pd.DataFrame, arm: str = "finetune") -> pd.DataFrame:
         row["records"], row["seeds"] = round(cell["records"].mean()), cell["seed"].nunique()
         rows.append(row)
     summary = pd.DataFrame(rows)
-    return summary.assign(p_holm=multipletests(summary["p"], method="holm")[1])
+    return summary.assign(p_holm=holm(summary["p"]))
 
 
 def _difference(cell: pd.DataFrame, arm: str) -> tuple[float, float, float]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import bisect
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 MARGIN = 0.01
 """Differences of macro AUROC smaller than this do not matter."""
@@ -177,6 +179,24 @@ def _common_variance(replicates: Floats) -> float:
         return float(own[0])
     of_mean = np.nanvar(replicates.mean(axis=0), ddof=1)
     return max(float((count**2 * of_mean - own.sum()) / (count * (count - 1))), 0.0)
+
+
+def holm(p: npt.ArrayLike) -> Floats:
+    """Correct the p values of a family by Holm's method.
+
+    Parameters
+    ----------
+    p : array, shape (comparisons,)
+        There may be none.
+    """
+    values = np.asarray(p, dtype=np.float64)
+    if not len(values):
+        return values
+    gc.freeze()  # multipletests collects garbage, and would look through everything there is
+    try:
+        return np.asarray(multipletests(values, method="holm")[1])
+    finally:
+        gc.unfreeze()
 
 
 def power(difference: Difference, seeds: int) -> float:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import h5py
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -350,4 +351,8 @@ def test_every_chapter_runs_on_data_of_ones_own(root, tmp_path, study, chapters)
     for notebook in sorted((ROOT / "notebooks").glob(f"{chapters}.ipynb")):
         command = [sys.executable, "-m", "papermill", notebook, tmp_path / "out.ipynb"]
         command += ["-p", "study", study, "--no-progress-bar"]
-        subprocess.run(command, cwd=tmp_path, check=True)
+        environment = {**os.environ, "TQDM_DISABLE": "1"}  # a progress bar is no complaint
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+        cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        assert not [output.text for output in outputs if output.get("name") == "stderr"]

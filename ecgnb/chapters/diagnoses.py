@@ -100,6 +100,8 @@ def gains_answer(tuned: pd.DataFrame, came: pd.DataFrame, size: int) -> Markdown
             both = tuned.merge(came[["label", "difference"]], on="label", suffixes=("", "_came"))
         if column not in both or len(both) < _FEWEST:
             continue
+        if min(both[column].nunique(), both["difference"].nunique()) < 2:  # nothing to rank
+            continue
         rank, p = stats.spearmanr(both[column], both["difference"])
         seen = "The gain goes with" if p < 1 - LEVEL else "No relation is seen with"
         lines.append(

@@ -13,6 +13,8 @@ from IPython.display import Markdown
 
 from ecgnb.chapters import common
 from ecgnb.chapters.common import places
+from ecgnb.charts import draw_worth
+from ecgnb.display import show
 from ecgnb.study.curves import PARAMETERS, Worth
 from ecgnb.study.grid import Study
 from ecgnb.study.networks import compare_gains
@@ -72,6 +74,8 @@ def shrinking_answer(change: pd.DataFrame, found: Sequence[Worth]) -> Markdown:
     lines = [f"{_yes_or_no(change.assign(name=names))} {standing(change, names)}".strip()]
     if found:
         lines.append(f"{_worth_sentence(found)} {_vanishes_sentence(found)}")
+    else:
+        lines.append(f"No curve is fitted: that takes training sets of {PARAMETERS} sizes.")
     return Markdown("\n\n".join(lines))
 
 
@@ -187,6 +191,12 @@ def _records(value: float, one: Worth) -> str:
     if value <= one.records.min():
         return f"{one.records.min():,.0f} or fewer"
     return f"{float(f'{value:.2g}'):,.0f}"
+
+
+def show_worth(study: Study, found: Sequence[Worth]) -> None:
+    """Show the multiples, if there are any."""
+    if found:
+        show(draw_worth(found), *worth_text(study, found))
 
 
 def worth_text(study: Study, found: Sequence[Worth]) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 
 import numpy as np
@@ -59,13 +60,16 @@ def bootstrap_auroc(
     Returns
     -------
     ndarray of float, shape (`REPLICATES`,)
-        A class of which no positive was drawn does not count in that replicate.
+        A class of which no positive was drawn does not count in that replicate, which is NaN if
+        none counts.
     """
     weights = draw_again(patients)
     classes = [
         weighted_auroc(one, score, weights) for one, score in zip(truth.T, scores.T, strict=True)
     ]
-    return np.nanmean(classes, axis=0)  # type: ignore[no-any-return]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice")
+        return np.nanmean(classes, axis=0)  # type: ignore[no-any-return]
 
 
 def bootstrap_f1(

@@ -122,11 +122,14 @@ def standing(comparison: pd.DataFrame, names: Sequence[str]) -> str:
         return ""
     family = f"Holm's correction for all {len(comparison)} comparisons"
     falls = decided & ~comparison["holds"]
-    if not falls.any():
-        return f"All verdicts other than *undecided* stand after {family}."
     fallen = [name for name, one in zip(names, falls, strict=True) if one]
+    if decided.sum() == 1:
+        stands = f", that on {fallen[0]}, would not stand" if fallen else " stands"
+        return f"The one verdict other than *undecided*{stands} after {family}."
+    if not fallen:
+        return f"All verdicts other than *undecided* stand after {family}."
     stand = decided.sum() - len(fallen)
-    text = f"Of {decided.sum()} verdicts other than *undecided*, {stand} would stand"
+    text = f"Of {decided.sum()} verdicts other than *undecided*, {stand or 'none'} would stand"
     each = "that on" if len(fallen) == 1 else "those on"
     named = f"; not {each} {joined(fallen)}" if len(fallen) < _MANY else ""
     return f"{text} after {family}{named}."

@@ -20,7 +20,7 @@ from ecgnb.study.statistics import (
     verdict,
 )
 from ecgnb.training.metrics import auroc
-from ecgnb.wording import interval_text, interval_texts, needed_text
+from ecgnb.wording import interval_text, interval_texts, needed_text, standing
 
 
 @pytest.mark.parametrize(
@@ -233,6 +233,27 @@ def test_two_equal_arms_seldom_differ_in_a_family():
         kept += (decided & table["holds"]).any()
     assert wrong > 16
     assert kept < 10
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "holds", "sentence"),
+    [
+        (("undecided", "undecided"), (True, True), ""),
+        (("helps", "undecided"), (True, True), "The one verdict other than *undecided* stands"),
+        (
+            ("helps", "undecided"),
+            (False, True),
+            "The one verdict other than *undecided*, that on A, would not stand",
+        ),
+        (("helps", "harms"), (True, True), "All verdicts other than *undecided* stand"),
+        (("helps", "harms"), (False, False), "Of 2 verdicts other than *undecided*, none would"),
+        (("helps", "harms"), (True, False), "Of 2 verdicts other than *undecided*, 1 would stand"),
+    ],
+)
+def test_a_family_says_which_verdicts_stand(verdicts, holds, sentence):
+    said = standing(pd.DataFrame({"verdict": verdicts, "holds": holds}), ["A", "B"])
+    assert said.startswith(sentence)
+    assert bool(said) == bool(sentence)
 
 
 def test_p_values_agree_with_the_verdict():

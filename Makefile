@@ -73,6 +73,7 @@ lint: $(TOOLS)
 	@$(BIN)/ruff format -q --check .
 	@$(BIN)/mypy --no-error-summary ecgnb
 
+# One test at a time to each process: the long ones come first, and a batch of them would stay in one.
 test: lint
 	@$(BIN)/pytest -n auto --maxschedchunk 1
 

@@ -772,3 +772,22 @@ def test_is_whole(tmp_path):
     assert not is_whole(Entry("b"), tmp_path / "b")
     assert not is_whole(Entry("a/b", 1), tmp_path / "a" / "b")
     assert not is_whole(Entry("a"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "folder", ["..", ".", "", "../data", "made/..", "/tmp/made", "~/.ssh", "a//b"]
+)
+def test_nothing_is_written_or_removed_outside_the_data_root(server, root, folder, monkeypatch):
+    """A card made in another way than by reading a file is held to the same rule."""
+    put(server, {**RECORDS, "authorized_keys": b"key"})
+    monkeypatch.setenv("HOME", str(root.parent / "home"))
+    (root / "precious.txt").write_text("mine")
+    (root.parent / "above.txt").write_text("mine")
+    before = contents(root.parent)
+    home = f"{server.url}/?list-type=2&prefix=made/1/"
+    for folders in ((folder,), ("made", folder)):
+        found, said = get(a_card(home, folders=folders))
+        assert found is None
+        assert "is not a plain name under the data root" in said[-1]
+    assert contents(root.parent) == before
+    assert not (root / ".ecgnb-fetch").exists()

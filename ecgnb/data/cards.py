@@ -30,13 +30,25 @@ _KINDS: Mapping[str, tuple[type | tuple[type, ...], type | tuple[type, ...], str
     "tuple[float, ...]": (list, (int, float), "a list of numbers"),
 }
 
+
+def is_plain(folder: str) -> bool:
+    """Tell whether a folder lies below the data root on every system, and hides nothing there."""
+    parts = folder.split("/")
+    return folder.isprintable() and not any(
+        part.strip(" .") != part or not part or set(part) & set('\\:*?"<>|') for part in parts
+    )
+
+
 # What must hold of a value of the right kind.
 _RULES: Mapping[str, tuple[Callable[[Any], object], str]] = {
     "name": (
         re.compile(r"[a-z0-9]+(-[a-z0-9]+)*").fullmatch,
         "small letters and digits joined by hyphens",
     ),
-    "folders": (len, "names of folders, or left out"),
+    "folders": (
+        lambda folders: folders and all(map(is_plain, folders)),
+        "plain names of folders under the data root, or left out",
+    ),
     "sampling_rates": (lambda rates: all(rate > 0 for rate in rates), "above 0, in Hz"),
     "seconds": (lambda pair: len(pair) == 2, "two numbers: the shortest and the longest record"),
     "record_range": (

@@ -15,8 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ecgnb.data.cards import is_plain
 from ecgnb.data.catalog import CATALOG, DatasetCard, find
 from ecgnb.data.entries import Entry
+from ecgnb.errors import UserError
 
 _MARK = ".ecgnb-whole.json"
 _SIGNALS = (".hea", ".mat", ".dat")
@@ -76,7 +78,19 @@ class Place:
 
 
 def place_of(card: DatasetCard, root: Path, *, everything: bool) -> Place:
-    """Find or choose the folder of a dataset under the data root."""
+    """Find or choose the folder of a dataset under the data root.
+
+    Raises
+    ------
+    UserError
+        If a folder of the card does not lie below it: a card may come from somebody else, and what
+        is fetched is written, and what is unfinished removed, below the data root only.
+    """
+    if strange := [folder for folder in card.folders if not is_plain(folder)]:
+        raise UserError(
+            f"the folder {strange[0]!r} of the dataset card '{card.name}' is not a plain name "
+            "under the data root: correct 'folders' of the card"
+        )
     found = find(card, root)
     work = root / ".ecgnb-fetch" / card.folders[0].replace("/", "-")
     left_out = () if everything else card.unread

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from ecgnb.errors import UserError
 
 HEADS = ("pooled", "flattened")
+CUTS = ("pooled", "hidden", "linear")
+"""The heads of a residual network: a linear layer behind the published hidden layer, which belongs
+to the encoder (``pooled``); the hidden layer and the linear one (``hidden``); a linear layer behind
+the pooling, without any hidden layer (``linear``)."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Entry:
         Where the function ``build(head, samples)`` is, which returns the encoder and the number
         of its features, as ``module:name``.
     heads : tuple of str
-        The heads it has: ``pooled`` over time, or all time steps ``flattened``.
+        The heads it has: ``pooled`` over time, or all time steps ``flattened``; see also `CUTS`.
     half_precision_on_cpu : bool
         Whether bfloat16 is faster than float32 on processors that have it.
     unlabelled : bool
@@ -48,9 +52,7 @@ _PACKAGE = "ecgnb.models."
 
 
 def _resnet(depth: int) -> Entry:
-    return Entry(
-        f"ResNet1d{depth}", "CNN", f"{_PACKAGE}resnet1d:resnet1d{depth}", ("pooled",), True
-    )
+    return Entry(f"ResNet1d{depth}", "CNN", f"{_PACKAGE}resnet1d:resnet1d{depth}", CUTS, True)
 
 
 MODELS: dict[str, Entry] = {

@@ -14,7 +14,7 @@ from ecgnb.models import MODELS, autoencoder, check_model, rnn
 
 
 class Model(nn.Module):
-    """An encoder and a linear head.
+    """An encoder and a head.
 
     Parameters
     ----------
@@ -24,12 +24,17 @@ class Model(nn.Module):
         Length of a feature vector.
     classes : int
         Length of the output.
+    hidden : int
+        Units of the head's hidden layer; with 0, the head is linear.
     """
 
-    def __init__(self, encoder: nn.Module, features: int, classes: int) -> None:
+    def __init__(self, encoder: nn.Module, features: int, classes: int, hidden: int = 0) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = nn.Linear(features, classes)
+        self.features = features
+        self.head: nn.Module = nn.Linear(hidden or features, classes)
+        if hidden:
+            self.head = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), self.head)
 
     def forward(self, records: torch.Tensor) -> torch.Tensor:
         """Return one logit a class, shape (batch, classes)."""
@@ -44,7 +49,7 @@ def build_model(name: str, head: str, classes: int, samples: int, seed: int) -> 
     name : str
         A name of `MODELS`.
     head : str
-        ``pooled`` or ``flattened``.
+        One of those that `MODELS` lists for the model.
     classes, samples : int
         Length of the output and of a record.
     seed : int
@@ -59,7 +64,7 @@ def build_model(name: str, head: str, classes: int, samples: int, seed: int) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder, features = resolve_name(entry.build)(head, samples)
-        return Model(encoder, features, classes)
+        return Model(encoder, features, classes, hidden=512 if head == "hidden" else 0)
 
 
 def build_reconstructor(name: str, seed: int) -> autoencoder.Reconstructor:
@@ -123,5 +128,5 @@ def forward_gflop(name: str, head: str, classes: int, samples: int) -> float:
         model(torch.zeros(1, rnn.LEADS, samples))
     counted = counter.get_total_flops()
     if isinstance(model.encoder, rnn.RecurrentEncoder):  # some of its kernels are not counted
-        counted = model.encoder.operations(samples) + 2 * model.head.weight.numel()
+        counted = model.encoder.operations(samples) + 2 * model.features * classes
     return counted / 1e9

@@ -104,7 +104,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet1d(nn.Module):
-    """Stem, four stages, global average pooling and a hidden layer.
+    """Stem, four stages, global average pooling and, as published, a hidden layer.
 
     Parameters
     ----------
@@ -114,10 +114,16 @@ class ResNet1d(nn.Module):
         Blocks of each stage.
     leads : int
         Input channels.
+    hidden : bool
+        Whether the hidden layer of the published network belongs to the encoder.
     """
 
     def __init__(
-        self, block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...], leads: int = 12
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        counts: tuple[int, ...],
+        leads: int = 12,
+        hidden: bool = True,
     ) -> None:
         super().__init__()
         self.stem = _convolution(leads, _WIDTHS[0], 7, stride=2)
@@ -131,13 +137,14 @@ class ResNet1d(nn.Module):
                 inputs = width * block.expansion
         self.stages = nn.Sequential(*stages)
         self.last_stage = len(stages) - counts[-1]
-        self.hidden = nn.Linear(inputs, 512)
+        self.features = 512 if hidden else inputs
+        self.hidden = nn.Linear(inputs, 512) if hidden else None
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, records: torch.Tensor) -> torch.Tensor:
-        """Map records (batch, leads, samples) to features (batch, 512)."""
+        """Map records (batch, leads, samples) to features (batch, `features`)."""
         x = records.unsqueeze(2).contiguous(memory_format=torch.channels_last)
         x = self.pool(F.relu(self.norm(self.stem(x)), inplace=True))
         x = self.stages[: self.last_stage](x)
@@ -149,26 +156,28 @@ class ResNet1d(nn.Module):
         x = self.stages[self.last_stage :](x)
         if tall:
             x = x.permute(2, 1, 0, 3)
-        return F.relu(self.hidden(x.mean(dim=(2, 3))))
+        pooled = x.mean(dim=(2, 3))
+        return pooled if self.hidden is None else F.relu(self.hidden(pooled))
 
 
 def resnet1d18(head: str, samples: int) -> tuple[nn.Module, int]:
-    """Build the encoder of 2-2-2-2 basic blocks; its head is always pooled."""
-    return _encoder(BasicBlock, (2, 2, 2, 2))
+    """Build the encoder of 2-2-2-2 basic blocks."""
+    return _encoder(BasicBlock, (2, 2, 2, 2), head)
 
 
 def resnet1d50(head: str, samples: int) -> tuple[nn.Module, int]:
-    """Build the encoder of 3-4-6-3 bottlenecks; its head is always pooled."""
-    return _encoder(Bottleneck, (3, 4, 6, 3))
+    """Build the encoder of 3-4-6-3 bottlenecks."""
+    return _encoder(Bottleneck, (3, 4, 6, 3), head)
 
 
 def resnet1d101(head: str, samples: int) -> tuple[nn.Module, int]:
-    """Build the encoder of 3-4-23-3 bottlenecks; its head is always pooled."""
-    return _encoder(Bottleneck, (3, 4, 23, 3))
+    """Build the encoder of 3-4-23-3 bottlenecks."""
+    return _encoder(Bottleneck, (3, 4, 23, 3), head)
 
 
 def _encoder(
-    block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...]
+    block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...], head: str
 ) -> tuple[nn.Module, int]:
-    encoder = ResNet1d(block, counts)
-    return encoder.to(memory_format=torch.channels_last), 512  # type: ignore[call-overload]
+    encoder = ResNet1d(block, counts, hidden=head == "pooled")
+    encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return encoder, encoder.features

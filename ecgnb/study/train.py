@@ -110,7 +110,7 @@ class Materials:
         arm = ARMS[spec.arm]
         pretraining = spec.pretraining()
         asked = arm.trained and (arm.frozen or arm.probing)
-        if not asked or pretraining is None or model.head.in_features > _LONGEST_SHARED:
+        if not asked or pretraining is None or model.features > _LONGEST_SHARED:
             return None
         rows = np.arange(len(self.prepared(spec.dataset).table))
         print_ = self.fingerprints[spec.dataset]

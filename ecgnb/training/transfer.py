@@ -156,12 +156,13 @@ def _divide(schedule: Schedule, share: float) -> tuple[Schedule, Schedule]:
     return first, replace(schedule, updates=schedule.updates - updates, evaluations=rest)
 
 
-def _unscale(head: nn.Linear, mean: torch.Tensor, scale: torch.Tensor) -> None:
+def _unscale(head: nn.Module, mean: torch.Tensor, scale: torch.Tensor) -> None:
     """Let a head that was trained on scaled features say the same of plain ones."""
-    device = head.weight.device
+    first = next(layer for layer in head.modules() if isinstance(layer, nn.Linear))
+    device = first.weight.device
     with torch.no_grad():
-        head.weight.mul_(scale.to(device))
-        head.bias.sub_(head.weight @ mean.to(device))
+        first.weight.mul_(scale.to(device))
+        first.bias.sub_(first.weight @ mean.to(device))
 
 
 def _joined(first: Fitted, second: Fitted) -> Fitted:

@@ -115,7 +115,7 @@ $(foreach e,$(EDITIONS),$(foreach n,$(OWN),$(eval $(call follow,book/editions/$(
 # answer.md comes with its figure answer.png: each command writes into the folder it is given.
 book/generated/answer.md book/generated/datasets.md book/generated/studies.md: book/generated/%.md: $(SOURCES) $(STAMP)
 	@mkdir -p $(@D)
-	@$(BIN)/python -m ecgnb.pages $* $(@D)
+	@$(BIN)/python -m ecgnb.report.pages $* $(@D)
 	@touch $@
 
 # What every command says of itself, for the page on the package.

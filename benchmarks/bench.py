@@ -25,7 +25,7 @@ import training
 from tables import tables, write_pages
 
 from ecgnb.study.declare import load_study
-from ecgnb.study.progress import open_progress
+from ecgnb.study.plan import open_progress
 from ecgnb.training.arms import ARMS
 
 RESULTS = Path(__file__).parent / "results"

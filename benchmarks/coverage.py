@@ -1,4 +1,4 @@
-"""How often intervals cover the truth: the reasons for `ecgnb.study.statistics.paired_difference`.
+"""How often intervals cover the truth: the reasons for `paired_difference`.
 
 Run as ``python benchmarks/coverage.py``; writes ``results/coverage.json`` beside this file.
 
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from tqdm import tqdm
 
-from ecgnb.study.resampling import weighted_auroc
-from ecgnb.study.statistics import Fold, paired_difference
+from ecgnb.analysis.bootstrap import weighted_auroc
+from ecgnb.analysis.statistics import Fold, paired_difference
 from ecgnb.training.metrics import auroc
 
 SEEDS, REPETITIONS, REPLICATES = 5, 4000, 1000

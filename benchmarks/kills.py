@@ -19,8 +19,8 @@ import psutil
 from machine import describe
 
 from ecgnb.study.declare import load_study
-from ecgnb.study.progress import open_progress
-from ecgnb.study.result import Result
+from ecgnb.study.plan import open_progress
+from ecgnb.study.store import Result
 
 KILLS = 50
 WORKERS = 2

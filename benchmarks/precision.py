@@ -21,8 +21,7 @@ from tqdm import tqdm
 from ecgnb.data.catalog import cache_root
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study
-from ecgnb.study.plan import size_label
-from ecgnb.study.progress import open_progress
+from ecgnb.study.plan import open_progress, size_label
 from ecgnb.study.run import default_workers
 from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Store

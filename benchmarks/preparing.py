@@ -25,8 +25,8 @@ import wfdb
 from scipy import signal
 
 from ecgnb.data.catalog import card
-from ecgnb.data.cohort import write_hospital
 from ecgnb.data.prepare import prepare
+from ecgnb.simulate.hospital import write_hospital
 
 RECORDS = 21_837
 _DISTINCT = 500  # simulated; the others are copies of them under other names

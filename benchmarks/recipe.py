@@ -32,8 +32,8 @@ import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
 from torch import nn
 
 from ecgnb.data.catalog import cache_root
-from ecgnb.data.files import locked
 from ecgnb.data.splits import source_split, subset, target_split
+from ecgnb.files import locked
 from ecgnb.models.build import Model, build_model
 from ecgnb.study.data import open_dataset, read_labels
 from ecgnb.study.declare import load_study

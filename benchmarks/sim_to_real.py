@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from machine import cpu
 
-from ecgnb.data.convert import Options
+from ecgnb.data.arrays import Options
 from ecgnb.data.labels import encode, label_set
 from ecgnb.data.prepare import Prepared, prepare
 from ecgnb.models.build import build_model
-from ecgnb.study.result import provenance
+from ecgnb.study.store import provenance
 from ecgnb.training.device import choose_device, choose_setting, share
 from ecgnb.training.fit import Schedule, fit
 from ecgnb.training.inputs import Data, Records, predict

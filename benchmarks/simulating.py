@@ -13,9 +13,13 @@ from pathlib import Path
 import numpy as np
 from machine import cpu
 
-from ecgnb.data.cohort import plan_hospital_record, write_hospital
-from ecgnb.data.hospitals import HOSPITALS, Hospital
-from ecgnb.data.recorder import draw_records
+from ecgnb.simulate.hospital import (
+    HOSPITALS,
+    Hospital,
+    draw_records,
+    plan_hospital_record,
+    write_hospital,
+)
 
 RECORDS = 400
 REPEATS = 5

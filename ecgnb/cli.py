@@ -11,8 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from ecgnb import __version__
+from ecgnb.data.arrays import Options
 from ecgnb.data.catalog import CATALOG, JOINT, cache_root, card, data_root, find, own_cards, parts
-from ecgnb.data.convert import Options
 from ecgnb.data.fetch import describe, fetch, no_home
 from ecgnb.data.prepare import prepare, summary
 from ecgnb.errors import UserError
@@ -25,11 +25,15 @@ from ecgnb.study.data import (
     say_missing,
 )
 from ecgnb.study.declare import load_study, study_names
-from ecgnb.study.estimate import duration
-from ecgnb.study.grid import Study
-from ecgnb.study.plan import first_seeds, inventory
-from ecgnb.study.progress import open_progress, record_runs, recorded_table
-from ecgnb.study.shards import read_shard, shards_needed
+from ecgnb.study.plan import (
+    duration,
+    first_seeds,
+    inventory,
+    open_progress,
+    record_runs,
+    recorded_table,
+)
+from ecgnb.study.spec import Study, read_shard, shards_needed
 
 
 class _Commands(TyperGroup):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from ecgnb.data.catalog import DatasetCard, card
-from ecgnb.data.cohort import write_hospital
 from ecgnb.data.records import LEADS
+from ecgnb.simulate.hospital import write_hospital
 
 HOSPITAL_RECORDS = 60
 

@@ -14,13 +14,19 @@ from ecgnb.models import MODELS
 from ecgnb.models.autoencoder import code_length
 from ecgnb.models.build import build_model, build_reconstructor
 from ecgnb.study.declare import build_study
-from ecgnb.study.progress import open_progress
-from ecgnb.study.recorded import write_table
+from ecgnb.study.plan import open_progress
 from ecgnb.study.run import run_study
-from ecgnb.study.store import Store
+from ecgnb.study.store import Store, write_table
 from ecgnb.training.fit import Schedule, fit, wanted_of
-from ecgnb.training.inputs import UNIT, Data, Records, predict
-from ecgnb.training.task import RECONSTRUCT, explained_variance, reconstruction
+from ecgnb.training.inputs import (
+    RECONSTRUCT,
+    UNIT,
+    Data,
+    Records,
+    explained_variance,
+    predict,
+    reconstruction,
+)
 from ecgnb.training.transfer import load_encoder, save_weights
 
 

@@ -10,7 +10,16 @@ import pytest
 from scipy import stats
 from scipy.optimize import least_squares
 
-from ecgnb import prose
+from ecgnb.analysis import compare, curves
+from ecgnb.analysis.bootstrap import REPLICATES
+from ecgnb.analysis.compare import compare_arms, compare_families
+from ecgnb.analysis.convergence import (
+    break_even,
+    median_time,
+    summarise_times,
+    times_to_target,
+)
+from ecgnb.analysis.curves import Curve, fit_curves, worth
 from ecgnb.chapters import (
     architecture,
     common,
@@ -20,23 +29,13 @@ from ecgnb.chapters import (
     published,
     simulated,
 )
-from ecgnb.charts import draw_heads, draw_times, draw_worth
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
 from ecgnb.models.build import forward_gflop
-from ecgnb.study import curves, scores
-from ecgnb.study.compare import compare_arms
-from ecgnb.study.convergence import (
-    break_even,
-    median_time,
-    summarise_times,
-    times_to_target,
-)
-from ecgnb.study.curves import Curve, fit_curves, worth
+from ecgnb.report import prose
+from ecgnb.report.charts import draw_heads, draw_times, draw_worth
 from ecgnb.study.declare import load_study
-from ecgnb.study.networks import compare_families
-from ecgnb.study.resampling import REPLICATES
-from ecgnb.study.result import Result
+from ecgnb.study.store import Result
 from ecgnb.training.arms import ARMS
 
 SIZES, SEEDS = (50, 100, 200, 400, 800), range(10)
@@ -91,7 +90,7 @@ def known_scores(monkeypatch):
         drawn = np.random.default_rng(run.spec.seed % 5).normal(0, 0.002, REPLICATES)
         return run.facts["auroc"], run.facts["auroc"] + drawn
 
-    monkeypatch.setattr(scores, "_scored", scored)
+    monkeypatch.setattr(compare, "_scored", scored)
 
 
 def test_curves_are_found_from_their_points():
@@ -157,7 +156,7 @@ def test_intervals_of_multiples_cover_the_truth(study, results, monkeypatch, rou
             # The same drawn patients for all runs of an arm and a fifth.
             drawn = np.random.default_rng((fifth, tuned)).normal(0, 0.01, REPLICATES)
             moved[run.key] = 1 - error, 1 - error + drawn
-        monkeypatch.setattr(scores, "_scored", lambda study, run, *_, moved=moved: moved[run.key])
+        monkeypatch.setattr(compare, "_scored", lambda study, run, *_, moved=moved: moved[run.key])
         one = worth(study, runs)[0]
         hits.append((one.multiples[1] <= expected) & (expected <= one.multiples[2]))
     assert 0.93 <= np.mean(hits) <= 0.98

@@ -13,11 +13,12 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from ecgnb import __version__, cli, notebook, pages
+from ecgnb import __version__, cli
 from ecgnb.errors import UserError
+from ecgnb.report import notebook, pages
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study
-from ecgnb.study.progress import open_progress
+from ecgnb.study.plan import open_progress
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 

@@ -8,17 +8,16 @@ import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
 import ecgnb.study.train as trainer
+from ecgnb.analysis.compare import Scores, arm_means, cell_of, compare_arms
 from ecgnb.data.catalog import CATALOG, JOINT, card, parts
 from ecgnb.errors import UserError
 from ecgnb.models.build import build_model
-from ecgnb.study.compare import arm_means, compare_arms
 from ecgnb.study.data import read_labels, read_table
 from ecgnb.study.declare import build_study, load_study
 from ecgnb.study.run import run_study
-from ecgnb.study.scores import Scores, cell_of
 from ecgnb.study.store import open_store
 from ecgnb.study.train import Materials, execute
-from ecgnb.training.hospitals import tell_apart
+from ecgnb.training.metrics import tell_apart
 from ecgnb.training.transfer import load_encoder
 
 TABLE = {

@@ -8,6 +8,8 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
+from ecgnb.analysis import compare, hospitals
+from ecgnb.analysis.bootstrap import REPLICATES, bootstrap_calibration_error
 from ecgnb.chapters import (
     autoencoder,
     calibration,
@@ -20,13 +22,10 @@ from ecgnb.chapters import (
 )
 from ecgnb.data.labels import LABEL_SETS, encode, meanings
 from ecgnb.data.records import LEADS
-from ecgnb.hospital_charts import draw_matrix
-from ecgnb.study import generalise, hospitals, scores
-from ecgnb.study.data import read_labels, read_table
+from ecgnb.report.charts import draw_matrix
+from ecgnb.study.data import Drawn, example_headers, read_labels, read_record, read_table
 from ecgnb.study.declare import chapter_study, load_study
-from ecgnb.study.examples import Drawn, example_headers, read_record
-from ecgnb.study.resampling import REPLICATES, bootstrap_calibration_error
-from ecgnb.study.result import Result
+from ecgnb.study.store import Result
 from ecgnb.training.inputs import UNIT
 from ecgnb.training.metrics import CALIBRATION_BINS, calibration_error
 
@@ -46,7 +45,7 @@ def known_scores(monkeypatch):
         drawn = np.random.default_rng(run.spec.seed % 5).normal(0, 0.002, REPLICATES)
         return run.facts[metric], run.facts[metric] + drawn
 
-    monkeypatch.setattr(scores, "_scored", scored)
+    monkeypatch.setattr(compare, "_scored", scored)
 
 
 def _jang(few: float, many: float) -> tuple[object, list[Result]]:
@@ -161,10 +160,10 @@ def two_hospitals(common):
 
 def test_the_matrix_is_what_scikit_learn_says(two_hospitals):
     study, results = two_hospitals
-    found = generalise.matrix(study, results).set_index(["source", "target"])
+    found = hospitals.matrix(study, results).set_index(["source", "target"])
     row = found.loc["sim-north", "sim-south"]
     counts = read_labels(read_table(study, "sim-north"), "sim-north", "challenge-2021", 0).sum()
-    taught = set(counts.index[counts >= generalise.TAUGHT])
+    taught = set(counts.index[counts >= hospitals.TAUGHT])
     assert taught
     assert set(row["names"]) <= taught
     runs = [run for run in results if run.spec.arm == "as-is" and run.spec.dataset == "sim-south"]
@@ -183,13 +182,13 @@ def test_the_matrix_is_what_scikit_learn_says(two_hospitals):
     assert "In short" in text
     assert "it **helps** with 900" in text
     assert "many hospitals" not in text  # this study has single sources only
-    assert draw_matrix(generalise.singles(found.reset_index())).axes
+    assert draw_matrix(hospitals.singles(found.reset_index())).axes
 
 
 def test_a_study_without_such_runs_says_so(two_hospitals):
     study, results = two_hospitals
     plain = [run for run in results if run.spec.arm in ("scratch", "finetune")]
-    found = generalise.matrix(study, plain)
+    found = hospitals.matrix(study, plain)
     assert not len(found)
     assert "is asked at another hospital" in generalisation.answer(study, plain, found).data
     cell, _ = sources.main_cells(study, plain)
@@ -202,11 +201,11 @@ def test_diagnoses_gain_one_by_one(two_hospitals):
     study, results = two_hospitals
     cell, small = sources.main_cells(study, results)
     assert (cell.size, small.size) == (0, 50)
-    tuned = generalise.diagnoses(study, results, small, "finetune", "scratch")
+    tuned = hospitals.diagnoses(study, results, small, "finetune", "scratch")
     assert (tuned["difference"] > 0).all()
     common = tuned.loc[tuned["in_target"].idxmax(), "label"]
     assert common == "NSR"
-    came = generalise.diagnoses(study, results, cell, "as-is", "scratch")
+    came = hospitals.diagnoses(study, results, cell, "as-is", "scratch")
     text = diagnoses.gains_answer(tuned, came, small.size).data
     assert "sinus rhythm" in text
     assert text.count("rank correlation") == 2 * (len(tuned) > 3) + (len(came) > 3)
@@ -227,19 +226,19 @@ def test_diagnoses_gain_one_by_one(two_hospitals):
 def test_untaught_diagnoses_are_not_asked_of_a_network_as_it_came(two_hospitals, monkeypatch):
     study, results = two_hospitals
     cell, _ = sources.main_cells(study, results)
-    before = generalise.diagnoses(study, results, cell, "as-is", "scratch")
-    monkeypatch.setattr(generalise, "TAUGHT", int(before["in_source"].median()) + 1)
-    after = generalise.diagnoses(study, results, cell, "as-is", "scratch")
-    taught = generalise.taught(study, cell.source, cell.taught)
+    before = hospitals.diagnoses(study, results, cell, "as-is", "scratch")
+    monkeypatch.setattr(hospitals, "TAUGHT", int(before["in_source"].median()) + 1)
+    after = hospitals.diagnoses(study, results, cell, "as-is", "scratch")
+    taught = hospitals.taught(study, cell.source, cell.taught)
     assert set(after["label"]) == set(before["label"]) & set(taught) != set(before["label"])
-    tuned = generalise.diagnoses(study, results, cell, "finetune", "scratch")
+    tuned = hospitals.diagnoses(study, results, cell, "finetune", "scratch")
     assert set(tuned["label"]) == set(before["label"])
     curve = calibration.curves(study, results, cell)["from scratch"]
     scored = [run for run in results if run.spec.arm == "scratch" and run.spec.size == cell.size]
     scored = [run for run in scored if run.spec.dataset == cell.target]
-    assert curve["count"].sum() < generalise.reliability(study, scored)["count"].sum()
-    monkeypatch.setattr(generalise, "TAUGHT", 10**6)
-    assert not len(generalise.matrix(study, results))
+    assert curve["count"].sum() < hospitals.reliability(study, scored)["count"].sum()
+    monkeypatch.setattr(hospitals, "TAUGHT", 10**6)
+    assert not len(hospitals.matrix(study, results))
     assert "as-is" not in set(own_records.levels(study, results, cell.target)["arm"])
     assert "No network" in calibration.calibration_answer(study, results, cell).data
 
@@ -248,7 +247,7 @@ def test_records_of_ones_own_are_counted_on_what_the_source_has_taught(two_hospi
     study, results = two_hospitals
     cell, _ = sources.main_cells(study, results)
     levels = own_records.levels(study, results, cell.target)
-    found = generalise.matrix(study, results).set_index(["source", "target"])
+    found = hospitals.matrix(study, results).set_index(["source", "target"])
     row = found.loc[cell.source, cell.target]
     whole = levels[levels["whole"]].set_index("arm")["mean"]
     assert whole["scratch"] == pytest.approx(row["own"])
@@ -263,9 +262,9 @@ def test_records_of_ones_own_are_counted_on_what_the_source_has_taught(two_hospi
 
 def test_a_level_is_reached_between_two_sizes():
     rows = pd.DataFrame({"records": [200, 50, 100], "mean": [0.9, 0.7, 0.8]})
-    assert generalise.reached(rows, 0.85) == (100, 200)
-    assert generalise.reached(rows, 0.7) == (0, 50)
-    assert generalise.reached(rows, 0.95) == (200, None)
+    assert hospitals.reached(rows, 0.85) == (100, 200)
+    assert hospitals.reached(rows, 0.7) == (0, 50)
+    assert hospitals.reached(rows, 0.95) == (200, None)
 
 
 def test_calibration_error_and_curve_are_as_defined(two_hospitals):

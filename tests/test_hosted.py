@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ecgnb import hosted
 from ecgnb.data.catalog import card
 from ecgnb.errors import UserError
+from ecgnb.report import hosted
 from ecgnb.study.declare import load_study
-from ecgnb.study.plan import inventory
-from ecgnb.study.progress import open_progress
+from ecgnb.study.plan import inventory, open_progress
 
 
 @pytest.fixture

@@ -8,18 +8,17 @@ import pytest
 from test_prepare import FullDisk
 from test_study import TINY
 
+from ecgnb.analysis.describe import COMMON, counterparts, describe, find_examples
 from ecgnb.chapters import data as chapter
-from ecgnb.data import joined
+from ecgnb.data import prepare as room
+from ecgnb.data.arrays import Options
 from ecgnb.data.catalog import card
-from ecgnb.data.cohort import write_hospital
-from ecgnb.data.convert import Options
-from ecgnb.data.joined import join
 from ecgnb.data.labels import LABEL_SETS
-from ecgnb.data.prepare import prepare
+from ecgnb.data.prepare import join, prepare
 from ecgnb.errors import UserError
+from ecgnb.simulate.hospital import write_hospital
 from ecgnb.study.data import fingerprints, missing_datasets, open_dataset, read_labels, read_table
 from ecgnb.study.declare import build_study
-from ecgnb.study.describe import COMMON, counterparts, describe, find_examples
 from ecgnb.study.run import run_study
 
 
@@ -69,9 +68,9 @@ def test_a_damaged_whole_is_joined_again(hospitals, name):
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(hospitals, cache, monkeypatch):
-    monkeypatch.setattr(joined, "_CHUNK", 4)
+    monkeypatch.setattr(room, "_CHUNK", 4)
     with monkeypatch.context() as patch:
-        patch.setattr(joined, "open", FullDisk, raising=False)
+        patch.setattr(room, "open", FullDisk, raising=False)
         with pytest.raises(UserError, match=r"No space left on device.*free some space"):
             join("sim-north+sim-south", hospitals)
     assert not [path for path in (cache / "prepared").iterdir() if "joined" in path.name]

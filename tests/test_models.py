@@ -9,7 +9,7 @@ from torch import nn
 
 from ecgnb.models import MODELS
 from ecgnb.models.build import build_model
-from ecgnb.models.gru import gru
+from ecgnb.models.recurrent import gru
 from ecgnb.models.resnet1d import BasicBlock, Bottleneck, _relu
 
 CLASSES, SAMPLES = 5, 128

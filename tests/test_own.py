@@ -15,14 +15,14 @@ import pandas as pd
 import pytest
 from conftest import WriteRecord
 
-from ecgnb.data import cards, layouts
+from ecgnb.data import catalog, layouts
+from ecgnb.data.arrays import Options
 from ecgnb.data.catalog import data_root
-from ecgnb.data.cohort import write_hospital
-from ecgnb.data.convert import Options
 from ecgnb.data.layouts import LAYOUTS
 from ecgnb.data.prepare import prepare
 from ecgnb.data.records import LEADS
 from ecgnb.errors import UserError
+from ecgnb.simulate.hospital import write_hospital
 from ecgnb.study.declare import load_study
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +56,7 @@ def blocks_of_the_page() -> tuple[str, str]:
 
 
 def test_every_layout_of_a_card_can_be_read():
-    assert set(cards.LAYOUTS) == set(LAYOUTS)
+    assert set(catalog.LAYOUTS) == set(LAYOUTS)
 
 
 @pytest.mark.parametrize("leads_first", [False, True])

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecgnb import display, pages, plots
+from ecgnb.analysis.describe import counterparts, describe, find_example, shares
 from ecgnb.chapters import data as chapter
 from ecgnb.data import records
 from ecgnb.data.catalog import CATALOG, card
 from ecgnb.data.labels import LABEL_SETS, encode, full_name
 from ecgnb.errors import UserError
+from ecgnb.report import ecg_paper, pages, tables
 from ecgnb.study.declare import load_study
-from ecgnb.study.describe import counterparts, describe, find_example, shares
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "results" / "examples"
@@ -47,7 +47,7 @@ def test_ecg_is_true_to_scale(columns, strips):
     signals[:, 100:120] = (
         1000.0  # 1 mV for 0.1 s, half a second after the start of the first column
     )
-    figure = plots.draw_ecg(signals, rate, title="a", columns=columns)
+    figure = ecg_paper.draw_ecg(signals, rate, title="a", columns=columns)
     axes = figure.axes[0]
     width, height = figure.get_size_inches()
     per_x, per_y = width / np.ptp(axes.get_xlim()), height / np.ptp(axes.get_ylim())
@@ -63,7 +63,7 @@ def test_ecg_is_true_to_scale(columns, strips):
 
 def test_ecg_columns_follow_each_other_in_time():
     signals = np.tile(np.arange(1000.0), (12, 1))
-    lines = traces(plots.draw_ecg(signals, 100))
+    lines = traces(ecg_paper.draw_ecg(signals, 100))
     starts = [line.get_xdata()[0] for line in lines]
     assert len(set(starts[:3])) == 1
     assert np.diff(starts[:12:3]) == pytest.approx([62.5] * 3)
@@ -75,43 +75,45 @@ def test_ecg_columns_follow_each_other_in_time():
 def test_rows_never_touch():
     signals = np.zeros((12, 1000))
     signals[1, 50:60], signals[0, 50:60] = 4000.0, -4000.0  # lead II under lead I
-    first, second = traces(plots.draw_ecg(signals, 100))[:2]
+    first, second = traces(ecg_paper.draw_ecg(signals, 100))[:2]
     assert first.get_ydata().min() > second.get_ydata().max()
-    assert second.get_ydata().max() < plots.draw_ecg(signals, 100).axes[0].get_ylim()[1]
+    assert second.get_ydata().max() < ecg_paper.draw_ecg(signals, 100).axes[0].get_ylim()[1]
 
 
 def test_short_records_are_drawn_as_far_as_they_go():
-    lengths = [len(line.get_xdata()) for line in traces(plots.draw_ecg(np.zeros((12, 600)), 100))]
+    lengths = [
+        len(line.get_xdata()) for line in traces(ecg_paper.draw_ecg(np.zeros((12, 600)), 100))
+    ]
     assert max(lengths) == 600
 
 
 @pytest.mark.parametrize(("shape", "columns"), [((11, 1000), 4), ((1000, 12), 4), ((12, 1000), 5)])
 def test_ecg_of_another_shape_is_refused(shape, columns):
     with pytest.raises(ValueError, match="cannot draw"):
-        plots.draw_ecg(np.zeros(shape), 100, columns=columns)
+        ecg_paper.draw_ecg(np.zeros(shape), 100, columns=columns)
 
 
 def test_figures_of_numbers(clinical):
     _, source, target = clinical
     common = shares(source, target)
-    figure = plots.draw_overlap(common)
+    figure = ecg_paper.draw_overlap(common)
     drawn = [line for line in figure.axes[0].lines if line.get_label() in common]
     for line in drawn:
         values = common[line.get_label()]
         assert np.isfinite(line.get_xdata()).sum() == (values > 0).sum()
-    ages = plots.draw_ages({side.name: side.table for side in (source, target)})
+    ages = ecg_paper.draw_ages({side.name: side.table for side in (source, target)})
     assert ages.axes[-1].get_xlabel() == "age (years)"
-    both = plots.draw_prevalence({side.name: side.labels.mean() for side in (source, target)})
+    both = ecg_paper.draw_prevalence({side.name: side.labels.mean() for side in (source, target)})
     assert len(both.axes) == 2
     assert plt.get_fignums() == []  # nothing is shown twice
 
 
 def test_show_attaches_caption_and_alternative_text(monkeypatch):
     shown = []
-    monkeypatch.setattr(display, "display", lambda data, raw: shown.append(data["text/html"]))
-    figure = plots.draw_ecg(np.zeros((12, 1000)), 100)
+    monkeypatch.setattr(tables, "display", lambda data, raw: shown.append(data["text/html"]))
+    figure = ecg_paper.draw_ecg(np.zeros((12, 1000)), 100)
     for _ in range(2):
-        display.show(figure, "more < less", 'a "flat" line', narrow=figure)
+        tables.show(figure, "more < less", 'a "flat" line', narrow=figure)
     page, again = shown
     assert "<figcaption" in page
     assert "more &lt; less</figcaption>" in page
@@ -221,5 +223,5 @@ def test_the_page_of_datasets_names_everything(tmp_path):
 
 
 def test_a_short_record_leaves_no_lead_empty():
-    pieces = plots._pieces(np.ones((12, 500)), 100, 4)
+    pieces = ecg_paper._pieces(np.ones((12, 500)), 100, 4)
     assert all(len(part) == 250 for _, _, _, part in pieces[:12])

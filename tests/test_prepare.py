@@ -19,11 +19,11 @@ import pandas as pd
 import pytest
 from conftest import HOSPITAL_RECORDS, WriteRecord
 
-from ecgnb.data import convert, processes, records
+from ecgnb import files
+from ecgnb.data import arrays, records
 from ecgnb.data import prepare as room
-from ecgnb.data.arrays import SELECTION
+from ecgnb.data.arrays import SELECTION, Options
 from ecgnb.data.catalog import DatasetCard
-from ecgnb.data.convert import Options
 from ecgnb.data.layouts import COLUMNS
 from ecgnb.data.prepare import Prepared, prepare, summary
 from ecgnb.errors import UserError
@@ -568,8 +568,8 @@ class FullDisk:
     def __init__(self, path: str, mode: str) -> None:
         self.file, self.writes = Path(path).open(mode), 0  # noqa: SIM115 (closed by __exit__)
 
-    def seek(self, place: int) -> int:
-        return self.file.seek(place)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
 
     def write(self, content: bytes) -> int:
         self.writes += 1
@@ -605,7 +605,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
         write_record(made, "R0009")
     with monkeypatch.context() as patch:
         if moment == "signals":
-            patch.setattr(convert, "open", FullDisk, raising=False)
+            patch.setattr(arrays, "open", FullDisk, raising=False)
         elif moment == "table":
             patch.setattr(pd.DataFrame, "to_parquet", full)
         elif moment == "manifest":
@@ -638,8 +638,8 @@ def test_many_processes_give_the_bytes_of_one(
             path.with_suffix(".dat").write_bytes(b"")
     found = []
     for worth in (10**6, 10):
-        monkeypatch.setattr(convert, "_WORTH_A_PROCESS", worth)
-        monkeypatch.setattr(processes.joblib, "cpu_count", lambda: 3)
+        monkeypatch.setattr(arrays, "_WORTH_A_PROCESS", worth)
+        monkeypatch.setattr(files.joblib, "cpu_count", lambda: 3)
         monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / f"cache-{worth}"))
         found.append(prepare(made_card, Options(rate=25.0, seconds=4.0)))
     one, many = found
@@ -651,7 +651,7 @@ def test_many_processes_give_the_bytes_of_one(
 KILLED = """
 import os, signal, sys
 from dataclasses import replace
-from ecgnb.data import convert, prepare as room
+from ecgnb.data import arrays, prepare as room
 from ecgnb.data.catalog import card
 calls = []
 def die(*given, **named):
@@ -668,7 +668,7 @@ room.prepare(made)
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "call"), [("convert", "_record", 5), ("room.os", "replace", 2)]
+    ("module", "name", "call"), [("arrays", "_record", 5), ("room.os", "replace", 2)]
 )
 def test_a_kill_leaves_nothing_that_is_taken_for_whole(
     made: Path, made_card: DatasetCard, cache: Path, module: str, name: str, call: int
@@ -705,7 +705,7 @@ def test_two_that_prepare_at_once_do_it_once(
 
 
 def test_two_that_simulate_at_once_do_it_once(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    written = count_calls(monkeypatch, room.cohort, "write_hospital")
+    written = count_calls(monkeypatch, room.hospital, "write_hospital")
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(prepare, ["sim-north"] * 2, [Options(simulated_records=3)] * 2))
     assert len(written) == 1

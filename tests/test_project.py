@@ -22,12 +22,14 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # Lower may not import higher. The exception class may be used everywhere.
-ORDER = {"errors": 0, "data": 1, "models": 2, "training": 3, "study": 4, "studies": 4}
-ORDER |= {"plots": 5, "display": 5, "wording": 5, "prose": 6, "charts": 6, "hospital_charts": 6}
-ORDER |= {"chapters": 7, "notebook": 8, "pages": 8, "hosted": 8, "repository": 8, "cli": 9}
+ORDER = {"errors": 0, "files": 1, "data": 2, "simulate": 2, "models": 3, "training": 4, "study": 5}
+ORDER |= {"studies": 5, "analysis": 6, "chapters": 7, "report": 7, "repository": 9, "cli": 9}
 ORDER |= {"__main__": 10}
 
-MAX_LINES = 300
+# Ceilings on size, in lines: they may only be lowered.
+MOST_LINES = {"ecgnb": 16_426, "tests": 8_530}
+MOST_LINES_OF_A_MODULE = 540
+MOST_LINES_OF_A_CELL = 25
 MAX_RESULTS_BYTES = 25e6  # what a clone of the repository may carry in recorded runs
 
 
@@ -121,7 +123,7 @@ def test_there_are_notebooks():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_notebook_is_thin(path: Path):
+def test_notebook_is_stored_as_the_book_needs_it(path: Path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -130,16 +132,14 @@ def test_notebook_is_thin(path: Path):
     for cell in cells:
         assert cell.outputs == [], "stored without outputs"
         assert cell.execution_count is None, "stored without outputs"
-        assert len(cell.source.splitlines()) <= 10, cell.source
-        code = "\n".join(line for line in cell.source.splitlines() if line[:1] not in "%!")
-        for node in ast.walk(ast.parse(code)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                assert node.end_lineno - node.lineno < 5, f"{node.name} belongs in the package"
+        assert len(cell.source.splitlines()) <= MOST_LINES_OF_A_CELL, cell.source
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_module_is_short(path: Path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+@pytest.mark.parametrize("room", MOST_LINES)
+def test_size_stays_below_its_ceiling(room: str):
+    lines = {p: len(p.read_text("utf-8").splitlines()) for p in (ROOT / room).rglob("*.py")}
+    assert sum(lines.values()) <= MOST_LINES[room]
+    assert room == "tests" or max(lines.values()) <= MOST_LINES_OF_A_MODULE
 
 
 def _imported_rooms(path: Path) -> set[str]:
@@ -165,7 +165,8 @@ def test_imports_run_one_way(path: Path):
         return
     assert room in ORDER, f"{room} is not a room of the house: give it a place in ORDER"
     for other in _imported_rooms(path) - {room}:
-        assert ORDER[other] < ORDER[room], f"{room} imports {other}"
+        side = {room, other} in ({"data", "simulate"}, {"chapters", "report"})
+        assert ORDER[other] < ORDER[room] or side, f"{room} imports {other}"
 
 
 def test_recorded_results_stay_small():

@@ -9,17 +9,16 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ecgnb import prose
+from ecgnb.analysis.compare import Scores, compare_arms
 from ecgnb.chapters import common
 from ecgnb.data.catalog import card
 from ecgnb.data.labels import encode
 from ecgnb.models import MODELS
-from ecgnb.study.compare import compare_arms
+from ecgnb.report import prose
+from ecgnb.report.wording import signed
 from ecgnb.study.data import read_table, recorded_runs, results_root
 from ecgnb.study.declare import load_study, study_names
-from ecgnb.study.progress import open_progress
-from ecgnb.study.scores import Scores
-from ecgnb.wording import signed
+from ecgnb.study.plan import open_progress
 
 STUDY = load_study("clinical")
 pytestmark = pytest.mark.skipif(not recorded_runs(STUDY).exists(), reason="no recorded runs")

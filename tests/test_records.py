@@ -13,7 +13,7 @@ import wfdb
 from conftest import WriteRecord
 from scipy.io import savemat
 
-from ecgnb.data import formats
+from ecgnb.data import records
 from ecgnb.data.records import (
     LEADS,
     RecordError,
@@ -105,7 +105,7 @@ def test_other_formats_equal_wfdb_and_keep_their_gaps(
     tmp_path: Path, format_: str, largest: int
 ) -> None:
     digital = np.random.default_rng(0).integers(-largest, largest, (200, 12))
-    digital[5, 3] = missing = formats.missing_value(format_)
+    digital[5, 3] = missing = records.missing_value(format_)
     wfdb.wrsamp(
         "odd",
         fs=100,

@@ -21,13 +21,10 @@ from ecgnb.errors import UserError
 from ecgnb.models import MODELS
 from ecgnb.models.build import build_model
 from ecgnb.study.declare import load_study
-from ecgnb.study.estimate import Estimate, duration
-from ecgnb.study.plan import first_seeds, inventory, resolver
-from ecgnb.study.progress import open_progress
-from ecgnb.study.result import Result
+from ecgnb.study.plan import Estimate, duration, first_seeds, inventory, open_progress, resolver
 from ecgnb.study.run import default_workers, in_order, run_study
-from ecgnb.study.shards import shards_needed
-from ecgnb.study.store import Store
+from ecgnb.study.spec import shards_needed
+from ecgnb.study.store import Result, Store
 from ecgnb.study.train import Materials
 from ecgnb.training import device as devices
 from ecgnb.training.device import choose_setting, share
@@ -374,7 +371,7 @@ def test_ten_thousand_runs_are_looked_through_at_once(cache, tmp_path, ran_run):
         "from pathlib import Path\n"
         "from test_study import tiny\n"
         "from ecgnb.study.plan import inventory\n"
-        "from ecgnb.study.progress import open_progress\n"
+        "from ecgnb.study.plan import open_progress\n"
         "study = tiny(seeds=list(range(1250)), tuning_seed=9999, learning_rates=[0.01])\n"
         "for _ in range(2):\n"
         "    started = time.process_time()\n"

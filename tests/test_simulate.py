@@ -10,28 +10,27 @@ import pytest
 import wfdb
 import wfdb.processing
 
-from ecgnb.data import cohort, processes, simulate
-from ecgnb.data.cohort import write_hospital
-from ecgnb.data.hospitals import HOSPITALS, SNOMED, Hospital
+from ecgnb import files as pools
 from ecgnb.errors import UserError
+from ecgnb.simulate import ecg
+from ecgnb.simulate import hospital as hospital_room
+from ecgnb.simulate.hospital import HOSPITALS, SNOMED, Hospital, write_hospital
 
 NORTH = HOSPITALS["sim-north"]
 
 
-def planned(
-    *findings: str, number: int = 0, seconds: float = 10
-) -> tuple[simulate.Patient, simulate.Plan]:
+def planned(*findings: str, number: int = 0, seconds: float = 10) -> tuple[ecg.Patient, ecg.Plan]:
     """A patient of 60 and a record that shows exactly `findings`; NSR if no rhythm is named."""
     rng = np.random.default_rng([number, 7])
-    chronic = frozenset(findings) & set(cohort.CHRONIC)
-    patient = simulate.draw_patient(rng, 60, bool(number % 2), chronic)
-    rhythm = {"NSR"} - {"NSR" for f in findings if f in simulate.RHYTHMS}
-    return patient, simulate.plan_record(rng, patient, frozenset(findings) | rhythm, seconds)
+    chronic = frozenset(findings) & set(hospital_room.CHRONIC)
+    patient = ecg.draw_patient(rng, 60, bool(number % 2), chronic)
+    rhythm = {"NSR"} - {"NSR" for f in findings if f in ecg.RHYTHMS}
+    return patient, ecg.plan_record(rng, patient, frozenset(findings) | rhythm, seconds)
 
 
-def leads_of(plan: simulate.Plan, rate: int = 1000, seconds: float = 10) -> np.ndarray:
+def leads_of(plan: ecg.Plan, rate: int = 1000, seconds: float = 10) -> np.ndarray:
     """Noise-free leads in mV, (12, samples)."""
-    return simulate.twelve_leads(simulate.DOWER @ simulate.draw([plan], rate, seconds)[0])
+    return ecg.twelve_leads(ecg.DOWER @ ecg.draw([plan], rate, seconds)[0])
 
 
 @dataclass(frozen=True)
@@ -46,15 +45,15 @@ class Measured:
     intervals: np.ndarray  # RR in seconds
 
     def qrs(self, lead: str) -> np.ndarray:
-        return self.beat[simulate.LEADS.index(lead), self.onset : self.offset]
+        return self.beat[ecg.LEADS.index(lead), self.onset : self.offset]
 
     def st(self, lead: str) -> float:
         """Level 60 ms after the end of the QRS."""
-        return self.beat[simulate.LEADS.index(lead), self.offset + 60]
+        return self.beat[ecg.LEADS.index(lead), self.offset + 60]
 
     def t(self, lead: str) -> float:
         """The extreme of the T wave."""
-        wave = self.beat[simulate.LEADS.index(lead), self.offset + 100 : self.onset + 450]
+        wave = self.beat[ecg.LEADS.index(lead), self.offset + 100 : self.onset + 450]
         return wave[np.abs(wave).argmax()]
 
     @property
@@ -64,9 +63,9 @@ class Measured:
         )
 
 
-def measure(plan: simulate.Plan) -> Measured:
+def measure(plan: ecg.Plan) -> Measured:
     """Delineate by the speed of the dipole (a QRS is fast) and by its distance from rest (a P)."""
-    dipole = simulate.draw([plan], 1000, 10)[0]
+    dipole = ecg.draw([plan], 1000, 10)[0]
     speed = np.linalg.norm(np.gradient(dipole, axis=1), axis=0)
     above = np.flatnonzero(speed > 0.4 * np.percentile(speed, 99.5))
     groups = np.split(above, np.flatnonzero(np.diff(above) > 200) + 1)
@@ -85,7 +84,7 @@ def measure(plan: simulate.Plan) -> Measured:
     crest = 120 + distance[120:].argmax()  # T has ended 300 ms before the QRS
     rest = np.flatnonzero(distance[:crest] < 0.12 * distance[crest])
     return Measured(
-        beat=simulate.twelve_leads(simulate.DOWER @ (beat - beat[:, onset, None])),
+        beat=ecg.twelve_leads(ecg.DOWER @ (beat - beat[:, onset, None])),
         p_onset=int(onset - 420 + (rest[-1] if len(rest) else 0)),
         onset=int(onset),
         offset=int(offset),
@@ -95,8 +94,8 @@ def measure(plan: simulate.Plan) -> Measured:
 
 
 def drawn(hospital: Hospital, n: int, seed: int = 1) -> np.ndarray:
-    plans = {i: cohort.plan_hospital_record(hospital, seed, i)[1] for i in range(n)}
-    return cohort.draw_records(hospital, plans, seed)
+    plans = {i: hospital_room.plan_hospital_record(hospital, seed, i)[1] for i in range(n)}
+    return hospital_room.draw_records(hospital, plans, seed)
 
 
 @pytest.mark.parametrize("hospital", HOSPITALS.values(), ids=list(HOSPITALS))
@@ -120,7 +119,7 @@ def test_a_detector_finds_the_r_peaks_where_they_were_put() -> None:
         hospital = NORTH if i % 2 else HOSPITALS["sim-south"]
         _, plan = planned("NSR", number=i, seconds=hospital.seconds)
         # V5: a QRS across lead II is flat in it.
-        lead = cohort.draw_records(hospital, {i: plan}, 1)[0, 10] / hospital.gain
+        lead = hospital_room.draw_records(hospital, {i: plan}, 1)[0, 10] / hospital.gain
         seen = wfdb.processing.xqrs_detect(lead, hospital.rate, verbose=False) / hospital.rate
         # The detector learns at the start; nobody can place a beat cut by the end.
         inner = plan.beats[(plan.beats > 0.5) & (plan.beats < hospital.seconds - 0.3)]
@@ -144,7 +143,7 @@ def test_intervals_are_the_ones_asked_for(findings: tuple[str, ...]) -> None:
     assert qrs_ms < 8
 
 
-def many(*findings: str, n: int = 10) -> list[tuple[simulate.Patient, simulate.Plan, Measured]]:
+def many(*findings: str, n: int = 10) -> list[tuple[ecg.Patient, ecg.Plan, Measured]]:
     drawn = [planned(*findings, number=i) for i in range(n)]
     return [(patient, plan, measure(plan)) for patient, plan in drawn]
 
@@ -204,7 +203,7 @@ def test_voltage_findings() -> None:
     )
     assert ratio > 1.4
     for *_, seen in many("LQRSV"):
-        assert all(np.ptp(seen.qrs(lead)) < 0.5 for lead in simulate.LEADS[:6])
+        assert all(np.ptp(seen.qrs(lead)) < 0.5 for lead in ecg.LEADS[:6])
 
 
 LOOKS_AT = {"anterior": "V2", "lateral": "V6", "inferior": "aVF"}
@@ -253,7 +252,7 @@ def test_premature_beats_are_early_and_pause_as_they_should() -> None:
 def test_ventricular_beats_are_wide_and_discordant() -> None:
     for i in range(10):
         _, plan = planned("PVC", number=i)
-        dipole = simulate.draw([plan], 1000, 10)[0]
+        dipole = ecg.draw([plan], 1000, 10)[0]
         width: dict[str, list[int]] = {"N": [], "V": []}
         for beat, kind in zip((plan.beats * 1000).astype(int), plan.kinds, strict=True):
             if 200 < beat < 9500:
@@ -271,9 +270,7 @@ def test_ventricular_beats_are_wide_and_discordant() -> None:
 def test_impossible_findings_are_refused(wrong: set[str]) -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="findings"):
-        simulate.plan_record(
-            rng, simulate.draw_patient(rng, 50, True), frozenset(wrong), seconds=10
-        )
+        ecg.plan_record(rng, ecg.draw_patient(rng, 50, True), frozenset(wrong), seconds=10)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -294,9 +291,9 @@ def test_many_processes_write_the_bytes_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_hospital(tmp_path / "one", "sim-north", 50, 3)
-    monkeypatch.setattr(cohort, "_JOB", 8)
-    monkeypatch.setattr(cohort, "_WORTH_A_PROCESS", 10)
-    monkeypatch.setattr(processes.joblib, "cpu_count", lambda: 3)
+    monkeypatch.setattr(hospital_room, "_JOB", 8)
+    monkeypatch.setattr(hospital_room, "_WORTH_A_PROCESS", 10)
+    monkeypatch.setattr(pools.joblib, "cpu_count", lambda: 3)
     write_hospital(tmp_path / "many", "sim-north", 50, 3)
     assert files(tmp_path / "one") == files(tmp_path / "many")
 
@@ -311,7 +308,7 @@ def test_wfdb_reads_what_was_written(tmp_path: Path, hospital: Hospital) -> None
     for i, name in enumerate(names):
         record = wfdb.rdrecord(str(tmp_path / "h" / name), physical=False)
         signal = {lead: record.d_signal[:, k] for k, lead in enumerate(record.sig_name)}
-        for k, lead in enumerate(simulate.LEADS):
+        for k, lead in enumerate(ecg.LEADS):
             spelled = lead.upper() if hospital.upper_case else lead
             np.testing.assert_array_equal(signal[spelled], expected[i, k])
         assert record.fs == hospital.rate
@@ -326,9 +323,11 @@ def test_wfdb_reads_what_was_written(tmp_path: Path, hospital: Hospital) -> None
 
 def test_patients_come_back_with_their_heart_and_chronic_findings() -> None:
     returning = NORTH.repeat_every - 1
-    assert cohort.patient_of(NORTH, returning) == cohort.patient_of(NORTH, returning - 1)
-    one, first = cohort.plan_hospital_record(NORTH, 1, returning - 1)
-    other, second = cohort.plan_hospital_record(NORTH, 1, returning)
+    assert hospital_room.patient_of(NORTH, returning) == hospital_room.patient_of(
+        NORTH, returning - 1
+    )
+    one, first = hospital_room.plan_hospital_record(NORTH, 1, returning - 1)
+    other, second = hospital_room.plan_hospital_record(NORTH, 1, returning)
     assert (one.axis, one.chronic) == (other.axis, other.chronic)
     assert one.chronic <= first.findings & second.findings
     assert first.beats.tolist() != second.beats.tolist()
@@ -337,11 +336,11 @@ def test_patients_come_back_with_their_heart_and_chronic_findings() -> None:
 def test_hospitals_differ_in_findings_and_in_habits() -> None:
     coded, present = {}, {}
     for name, hospital in HOSPITALS.items():
-        plans = [cohort.plan_hospital_record(hospital, 1, i)[1] for i in range(400)]
+        plans = [hospital_room.plan_hospital_record(hospital, 1, i)[1] for i in range(400)]
         rng = np.random.default_rng(0)
-        said = [cohort.coded_findings(hospital, plan.findings, rng) for plan in plans]
-        present[name] = {f: np.mean([f in p.findings for p in plans]) for f in simulate.FINDINGS}
-        coded[name] = {f: np.mean([f in s for s in said]) for f in simulate.FINDINGS}
+        said = [hospital_room.coded_findings(hospital, plan.findings, rng) for plan in plans]
+        present[name] = {f: np.mean([f in p.findings for p in plans]) for f in ecg.FINDINGS}
+        coded[name] = {f: np.mean([f in s for s in said]) for f in ecg.FINDINGS}
         assert all(present[name].values())
     north, south = coded["sim-north"], coded["sim-south"]
     assert north["NSR"] > south["NSR"] + 0.1
@@ -354,7 +353,7 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(cohort, "draw_records", fail)
+    monkeypatch.setattr(hospital_room, "draw_records", fail)
     with pytest.raises(OSError, match="disk full"):
         write_hospital(tmp_path / "h", NORTH, 3, 1)
     assert list(tmp_path.iterdir()) == []

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ecgnb.study.compare import with_tests
-from ecgnb.study.resampling import REPLICATES, bootstrap_auroc, weighted_auroc
-from ecgnb.study.statistics import (
+from ecgnb.analysis.bootstrap import REPLICATES, bootstrap_auroc, weighted_auroc
+from ecgnb.analysis.compare import with_tests
+from ecgnb.analysis.statistics import (
     DETECTABLE,
     Fold,
     holm,
@@ -19,8 +19,8 @@ from ecgnb.study.statistics import (
     seeds_needed,
     verdict,
 )
+from ecgnb.report.wording import interval_text, interval_texts, needed_text, standing
 from ecgnb.training.metrics import auroc
-from ecgnb.wording import interval_text, interval_texts, needed_text, standing
 
 
 @pytest.mark.parametrize(

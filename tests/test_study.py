@@ -18,19 +18,17 @@ from safetensors.torch import save
 from sklearn.metrics import roc_auc_score
 
 import ecgnb.study.train as trainer
+from ecgnb.analysis.compare import compare_arms
 from ecgnb.data.labels import LABEL_SETS
 from ecgnb.errors import UserError
 from ecgnb.models.build import build_model
 from ecgnb.study import declare
-from ecgnb.study.compare import compare_arms
 from ecgnb.study.data import fingerprints, read_labels, read_table
 from ecgnb.study.declare import build_study, load_study, study_names
-from ecgnb.study.plan import inventory, open_runs, resolver
-from ecgnb.study.progress import open_progress, record_runs
-from ecgnb.study.recorded import write_table
+from ecgnb.study.plan import inventory, open_progress, open_runs, record_runs, resolver
 from ecgnb.study.run import run_study
 from ecgnb.study.spec import RunSpec
-from ecgnb.study.store import Store, open_store
+from ecgnb.study.store import Store, open_store, write_table
 from ecgnb.study.train import Materials, execute
 from ecgnb.training import checkpoint as checkpoints
 from ecgnb.training.inputs import predict
@@ -347,7 +345,7 @@ def test_kill_9_loses_nothing_and_repeats_nothing(ran, cache, tmp_path):
 @pytest.mark.parametrize("late", [False, True])
 def test_a_process_ends_with_its_parent(late):
     """Also one that is still beginning when its parent is killed."""
-    begin = "import os, sys, time; from ecgnb.data.processes import end_with; "
+    begin = "import os, sys, time; from ecgnb.files import end_with; "
     watch = "end_with(int(sys.argv[1])); "
     say = "print('begun', flush=True); "
     child = begin + (say + "time.sleep(1); " + watch if late else watch + say) + "time.sleep(60)"

@@ -10,9 +10,9 @@ from ecgnb.errors import UserError
 from ecgnb.study import verify as room
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import build_study
-from ecgnb.study.progress import open_progress
-from ecgnb.study.recorded import write_table
+from ecgnb.study.plan import open_progress
 from ecgnb.study.run import run_study
+from ecgnb.study.store import write_table
 from ecgnb.study.verify import verify
 
 ARMS = ["scratch", "finetune", "linear-probe"]

@@ -10,15 +10,12 @@ from collections.abc import Sequence
 import pandas as pd
 from IPython.display import Markdown
 
+from ecgnb.analysis.compare import Scores, compare_gains
+from ecgnb.analysis.statistics import LEVEL
 from ecgnb.chapters import common
 from ecgnb.models import MODELS
 from ecgnb.models.build import build_model
-from ecgnb.study.grid import Study
-from ecgnb.study.networks import compare_gains
-from ecgnb.study.result import Result
-from ecgnb.study.scores import Scores
-from ecgnb.study.statistics import LEVEL
-from ecgnb.wording import (
+from ecgnb.report.wording import (
     at_sizes,
     interval_texts,
     joined,
@@ -29,6 +26,8 @@ from ecgnb.wording import (
     signed,
     standing,
 )
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result
 
 # A gain that is larger than another's profits more.
 _WORDS = {
@@ -45,7 +44,7 @@ def networks(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        See `ecgnb.study.networks.compare_gains`; ``question`` is ``architecture`` (a convolutional
+        See `compare_gains`; ``question`` is ``architecture`` (a convolutional
         against a recurrent network, both pooled) or ``head`` (the same recurrent network pooled
         against flattened).
     """
@@ -82,7 +81,7 @@ def families_answer(families: pd.DataFrame, table: pd.DataFrame) -> Markdown:
     Parameters
     ----------
     families : DataFrame
-        From `ecgnb.study.networks.compare_families`.
+        From `ecgnb.analysis.compare.compare_families`.
     table : DataFrame
         From `networks`.
     """

@@ -10,17 +10,25 @@ from collections.abc import Sequence
 import pandas as pd
 from IPython.display import Markdown
 
+from ecgnb.analysis.compare import arm_means, compare_arms
+from ecgnb.analysis.statistics import LEVEL, MARGIN
 from ecgnb.chapters import common
 from ecgnb.chapters.collapse import Collapse, collapse_answer
 from ecgnb.data.catalog import card
 from ecgnb.models import MODELS
-from ecgnb.study.compare import arm_means, compare_arms
-from ecgnb.study.grid import Study
-from ecgnb.study.result import Result
-from ecgnb.study.statistics import LEVEL, MARGIN
+from ecgnb.report.wording import (
+    at_sizes,
+    interval_texts,
+    joined,
+    p_texts,
+    seeds_of,
+    signed,
+    standing,
+)
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result
 from ecgnb.training.arms import ARMS
 from ecgnb.training.metrics import UNLABELLED
-from ecgnb.wording import at_sizes, interval_texts, joined, p_texts, seeds_of, signed, standing
 
 PUBLISHED = {"nothing": (0.843, 0.831, 0.543), "the autoencoder": (0.857, 0.843, 0.835)}
 """Mean F1 of Jang et al. (2021) with 100, 50 and 25 % of the training set."""
@@ -52,7 +60,7 @@ def levels(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        See `ecgnb.study.compare.arm_means`, with ``beginning``; runs with the study's first number
+        See `arm_means`, with ``beginning``; runs with the study's first number
         of updates only.
     """
     arms = ("scratch", "finetune", "imagenet")
@@ -68,7 +76,7 @@ def gains(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        See `ecgnb.study.compare.compare_arms`, with ``beginning`` and ``arm``, a family for each.
+        See `compare_arms`, with ``beginning`` and ``arm``, a family for each.
     """
     budget = study.pairs[0].target.updates
     chosen = [run for run in results if run.spec.updates == budget]

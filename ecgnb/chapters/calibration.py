@@ -10,16 +10,15 @@ from collections.abc import Sequence
 import pandas as pd
 from IPython.display import Markdown
 
+from ecgnb.analysis.compare import Cell, Scores, with_tests
+from ecgnb.analysis.hospitals import beginnings, contrast, reliability, taught
+from ecgnb.analysis.statistics import LEVEL
 from ecgnb.chapters import common
-from ecgnb.display import show
-from ecgnb.hospital_charts import draw_reliability
-from ecgnb.study.compare import with_tests
-from ecgnb.study.generalise import beginnings, contrast, reliability, taught
-from ecgnb.study.grid import Study
-from ecgnb.study.result import Result
-from ecgnb.study.scores import Cell, Scores
-from ecgnb.study.statistics import LEVEL
-from ecgnb.wording import interval_texts, signed
+from ecgnb.report.charts import draw_reliability
+from ecgnb.report.tables import show
+from ecgnb.report.wording import interval_texts, signed
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result
 
 _NAMES = {
     "as-is": "as it came",

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ecgnb.study.compare import with_tests
-from ecgnb.study.grid import Study
-from ecgnb.study.result import Result
-from ecgnb.study.scores import Scores
+from ecgnb.analysis.compare import Scores, with_tests
+from ecgnb.report.wording import interval_texts, signed
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result
 from ecgnb.training.metrics import UNLABELLED
-from ecgnb.wording import interval_texts, signed
 
 _CAUSES = {
     "helps": "the short training, not the few records alone, is part of the cause",
@@ -35,7 +34,7 @@ class Collapse:
     records, few, many : int
         Training records, and the two numbers of updates.
     table : DataFrame
-        One row, the columns of `ecgnb.study.compare.with_tests`: more updates less fewer; and
+        One row, the columns of `ecgnb.analysis.compare.with_tests`: more updates less fewer; and
         ``few_mean``, ``many_mean``, and ``pretrained``, the mean F1 after the autoencoder with few.
     """
 

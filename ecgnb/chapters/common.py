@@ -11,17 +11,17 @@ from dataclasses import astuple, replace
 import pandas as pd
 from IPython.display import Markdown
 
+from ecgnb.analysis.compare import cell_of
+from ecgnb.analysis.statistics import LEVEL, MARGIN
 from ecgnb.data.catalog import card
 from ecgnb.models import HEADS, MODELS
+from ecgnb.report.wording import interval_text, network, seeds_of, signed, spread
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study, study_names
-from ecgnb.study.grid import Pair, Side, Study
-from ecgnb.study.progress import open_progress
-from ecgnb.study.result import Result
+from ecgnb.study.plan import open_progress
 from ecgnb.study.run import run_study
-from ecgnb.study.scores import cell_of
-from ecgnb.study.statistics import LEVEL, MARGIN
-from ecgnb.wording import interval_text, network, seeds_of, signed, spread
+from ecgnb.study.spec import Pair, Side, Study
+from ecgnb.study.store import Result
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:

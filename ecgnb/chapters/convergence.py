@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
+from ecgnb.analysis.convergence import median_time
+from ecgnb.analysis.statistics import LEVEL, MARGIN
 from ecgnb.chapters import common
 from ecgnb.chapters.common import places
-from ecgnb.study.convergence import median_time
-from ecgnb.study.grid import Study
-from ecgnb.study.result import Result
-from ecgnb.study.statistics import LEVEL, MARGIN
+from ecgnb.report.wording import joined, named, network, p_text, spread
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result
 from ecgnb.training.arms import ARMS
-from ecgnb.wording import joined, named, network, p_text, spread
 
 
 def convergence_answer(summary: pd.DataFrame, costs: pd.DataFrame) -> Markdown:

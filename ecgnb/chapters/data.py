@@ -11,12 +11,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
-from ecgnb.data.labels import full_name
-from ecgnb.data.records import LEADS
-from ecgnb.data.splits import target_split
-from ecgnb.display import as_table, show
-from ecgnb.plots import draw_ecg, draw_overlap, draw_prevalence
-from ecgnb.study.describe import (
+from ecgnb.analysis.describe import (
     COMMON,
     Described,
     Example,
@@ -25,7 +20,12 @@ from ecgnb.study.describe import (
     find_examples,
     shares,
 )
-from ecgnb.study.grid import Study
+from ecgnb.data.labels import full_name
+from ecgnb.data.records import LEADS
+from ecgnb.data.splits import target_split
+from ecgnb.report.ecg_paper import draw_ecg, draw_overlap, draw_prevalence
+from ecgnb.report.tables import as_table, show
+from ecgnb.study.spec import Study
 from ecgnb.training.metrics import eligible
 
 _NOT_COMPARABLE = (

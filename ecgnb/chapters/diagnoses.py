@@ -11,15 +11,15 @@ import pandas as pd
 from IPython.display import Markdown
 from scipy import stats
 
+from ecgnb.analysis.compare import Cell
+from ecgnb.analysis.statistics import LEVEL, MARGIN, VERDICTS
 from ecgnb.chapters import common
 from ecgnb.chapters.sources import short
 from ecgnb.data.labels import full_name
-from ecgnb.display import show
-from ecgnb.hospital_charts import draw_diagnoses
+from ecgnb.report.charts import draw_diagnoses
+from ecgnb.report.tables import show
+from ecgnb.report.wording import interval_texts, joined, p_texts, seeds_of, signed
 from ecgnb.study.plan import size_label
-from ecgnb.study.scores import Cell
-from ecgnb.study.statistics import LEVEL, MARGIN, VERDICTS
-from ecgnb.wording import interval_texts, joined, p_texts, seeds_of, signed
 
 
 def diagnoses_text(found: pd.DataFrame, cell: Cell) -> tuple[str, str]:
@@ -43,7 +43,7 @@ def diagnoses_table(
     Parameters
     ----------
     found : DataFrame
-        From `ecgnb.study.generalise.diagnoses`.
+        From `ecgnb.analysis.hospitals.diagnoses`.
     first, second : str
         What is compared, for the heads of columns.
     words : mapping of str to str, optional
@@ -73,7 +73,7 @@ def gains_answer(tuned: pd.DataFrame, came: pd.DataFrame, size: int) -> Markdown
     Parameters
     ----------
     tuned : DataFrame
-        From `ecgnb.study.generalise.diagnoses`: fine-tuned against scratch.
+        From `ecgnb.analysis.hospitals.diagnoses`: fine-tuned against scratch.
     came : DataFrame
         The same: as it came against a network of the target's own.
     size : int

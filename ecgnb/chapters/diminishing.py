@@ -11,17 +11,16 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
+from ecgnb.analysis.compare import Cell, Scores, compare_gains
+from ecgnb.analysis.curves import PARAMETERS, Worth
+from ecgnb.analysis.statistics import LEVEL, MARGIN
 from ecgnb.chapters import common
 from ecgnb.chapters.common import places
-from ecgnb.charts import draw_worth
-from ecgnb.display import show
-from ecgnb.study.curves import PARAMETERS, Worth
-from ecgnb.study.grid import Study
-from ecgnb.study.networks import compare_gains
-from ecgnb.study.result import Result
-from ecgnb.study.scores import Cell, Scores
-from ecgnb.study.statistics import LEVEL, MARGIN
-from ecgnb.wording import interval_text, joined, named, network, signed, spread, standing
+from ecgnb.report.charts import draw_worth
+from ecgnb.report.tables import show
+from ecgnb.report.wording import interval_text, joined, named, network, signed, spread, standing
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result
 
 _SHRINKS = {"helps": "shrinks", "harms": "grows", "equivalent": "stays"}
 
@@ -32,7 +31,7 @@ def shrinking(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        See `ecgnb.study.networks.compare_gains`. ``few`` and ``many`` are the
+        See `ecgnb.analysis.compare.compare_gains`. ``few`` and ``many`` are the
         training records, ``gain_few`` and ``gain_many`` the gains, all over the shared seeds.
     """
     scores = Scores(study, results)

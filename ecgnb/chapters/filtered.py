@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import pandas as pd
 from IPython.display import Markdown
 
+from ecgnb.analysis.compare import compare_arms, compare_sources
 from ecgnb.data.catalog import card, parts
-from ecgnb.prose import answer
-from ecgnb.study.compare import compare_arms, compare_sources
+from ecgnb.report.prose import answer
+from ecgnb.report.wording import found_at_sizes, joined, network
 from ecgnb.study.data import read_table
-from ecgnb.study.grid import Study
-from ecgnb.study.result import Result
-from ecgnb.wording import found_at_sizes, joined, network
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result
 
 
 def extended(study: Study, results: Sequence[Result]) -> pd.DataFrame:
@@ -25,7 +25,7 @@ def extended(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        See `ecgnb.study.compare.compare_sources`.
+        See `ecgnb.analysis.compare.compare_sources`.
     """
 
     def extends(source: str, other: str) -> bool:

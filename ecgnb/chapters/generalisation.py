@@ -11,6 +11,8 @@ from typing import Any
 import pandas as pd
 from IPython.display import Markdown
 
+from ecgnb.analysis.hospitals import TAUGHT, singles
+from ecgnb.analysis.statistics import LEVEL, MARGIN
 from ecgnb.chapters import common
 from ecgnb.chapters.own_records import levels, records_answer, way
 from ecgnb.chapters.sources import (
@@ -23,19 +25,17 @@ from ecgnb.chapters.sources import (
     tuned_targets,
 )
 from ecgnb.data.catalog import JOINT, card
-from ecgnb.display import show
-from ecgnb.hospital_charts import draw_matrix
-from ecgnb.study.generalise import TAUGHT, singles
-from ecgnb.study.grid import Study
-from ecgnb.study.result import Result
-from ecgnb.study.statistics import LEVEL, MARGIN
-from ecgnb.wording import (
+from ecgnb.report.charts import draw_matrix
+from ecgnb.report.tables import show
+from ecgnb.report.wording import (
     interval_texts,
     joined,
     p_texts,
     signed,
     standing,
 )
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result
 
 FALLS = {
     "harms": "falls",

@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 
+from ecgnb.analysis.hospitals import beginnings, reached
+from ecgnb.analysis.statistics import LEVEL, VERDICTS
 from ecgnb.chapters.sources import main_source, short
 from ecgnb.data.catalog import JOINT
-from ecgnb.study.generalise import beginnings, reached
-from ecgnb.study.grid import Study
-from ecgnb.study.result import Result
-from ecgnb.study.statistics import LEVEL, VERDICTS
-from ecgnb.wording import at_sizes, joined, seeds_of
+from ecgnb.report.wording import at_sizes, joined, seeds_of
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result
 
 
 def begun(source: str) -> str:
@@ -35,7 +35,7 @@ def levels(study: Study, results: Sequence[Result], target: str) -> pd.DataFrame
     Returns
     -------
     DataFrame
-        See `ecgnb.study.generalise.beginnings`, with ``beginning``, as a legend names it.
+        See `ecgnb.analysis.hospitals.beginnings`, with ``beginning``, as a legend names it.
     """
     heads = {"finetune-whole": ", head kept", "as-is": ", as it came"}
     tuned = {

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import pandas as pd
 from IPython.display import Markdown
 
+from ecgnb.analysis.compare import compare_arms
 from ecgnb.models import MODELS
-from ecgnb.study.compare import compare_arms
-from ecgnb.study.grid import Study
-from ecgnb.study.result import Result
-from ecgnb.wording import joined, signed
+from ecgnb.report.wording import joined, signed
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result
 
 _ASKED = (
     ("linear-probe", "random-probe", "The linear probe less the random one"),

@@ -8,15 +8,14 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
+from ecgnb.analysis.compare import Cell, Scores, compare_arms
+from ecgnb.analysis.statistics import MARGIN
 from ecgnb.chapters.common import as_list, companion, in_order
 from ecgnb.models import MODELS
-from ecgnb.study.compare import compare_arms
-from ecgnb.study.grid import Study
-from ecgnb.study.result import Result
-from ecgnb.study.scores import Cell, Scores
-from ecgnb.study.statistics import MARGIN
+from ecgnb.report.wording import joined, named, network, signed
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result
 from ecgnb.training.arms import ARMS
-from ecgnb.wording import joined, named, network, signed
 
 _AS_PUBLISHED = "one run of each arm, F1 at one half weighted by prevalence, whichever is larger"
 
@@ -27,7 +26,7 @@ def read_as_published(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        See `ecgnb.study.compare.compare_arms`, with ``published``, fine-tuned less from scratch.
+        See `ecgnb.analysis.compare.compare_arms`, with ``published``, fine-tuned less from scratch.
     """
     by_rule = compare_arms(study, results)
     scores = Scores(study, results)

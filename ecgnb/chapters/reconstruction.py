@@ -12,13 +12,13 @@ from IPython.display import Markdown
 
 from ecgnb.data.catalog import JOINT, card
 from ecgnb.data.records import LEADS
-from ecgnb.display import show
 from ecgnb.models.autoencoder import code_length
-from ecgnb.plots import draw_reconstructions
-from ecgnb.study.examples import Drawn, finding_of, read_record
-from ecgnb.study.grid import Study
-from ecgnb.study.progress import open_progress
-from ecgnb.study.result import Result
+from ecgnb.report.ecg_paper import draw_reconstructions
+from ecgnb.report.tables import show
+from ecgnb.study.data import Drawn, finding_of, read_record
+from ecgnb.study.plan import open_progress
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result
 from ecgnb.training.inputs import UNIT
 from ecgnb.training.metrics import UNLABELLED
 

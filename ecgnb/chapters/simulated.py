@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import pandas as pd
 from IPython.display import Markdown
 
+from ecgnb.analysis.compare import compare_sources
 from ecgnb.data.catalog import card
-from ecgnb.study.compare import compare_sources
+from ecgnb.report.wording import found_at_sizes, joined, network, seeds_of, standing
 from ecgnb.study.data import read_table
-from ecgnb.study.grid import Study
-from ecgnb.study.result import Result
-from ecgnb.wording import found_at_sizes, joined, network, seeds_of, standing
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result
 
 
 def against_real(study: Study, results: Sequence[Result]) -> pd.DataFrame:
@@ -24,7 +24,7 @@ def against_real(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        See `ecgnb.study.compare.compare_sources`.
+        See `ecgnb.analysis.compare.compare_sources`.
     """
     return compare_sources(
         study,

@@ -11,15 +11,14 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
+from ecgnb.analysis.compare import Cell, Scores, compare_arms, with_tests
+from ecgnb.analysis.hospitals import contrast, singles, taught_by_all
+from ecgnb.analysis.statistics import LEVEL, VERDICTS
 from ecgnb.chapters import common
 from ecgnb.data.catalog import JOINT, card
-from ecgnb.study.compare import compare_arms, with_tests
-from ecgnb.study.generalise import contrast, singles, taught_by_all
-from ecgnb.study.grid import Study
-from ecgnb.study.result import Result
-from ecgnb.study.scores import Cell, Scores
-from ecgnb.study.statistics import LEVEL, VERDICTS
-from ecgnb.wording import interval_texts, joined, p_texts, signed
+from ecgnb.report.wording import interval_texts, joined, p_texts, signed
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result
 
 SAID = {
     "helps": "is **better**",
@@ -74,7 +73,7 @@ def against_scratch(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        See `ecgnb.study.compare.compare_arms`; with ``arm``, and a family for each.
+        See `ecgnb.analysis.compare.compare_arms`; with ``arm``, and a family for each.
     """
     tables = [
         compare_arms(study, results, arm).assign(arm=arm) for arm in ("finetune", "finetune-whole")
@@ -91,7 +90,7 @@ def against_single(study: Study, results: Sequence[Result], arm: str = "finetune
     -------
     DataFrame
         One row a target and size: ``target``, ``many``, ``single``, ``size``, ``records``, and the
-        columns of `ecgnb.study.compare.with_tests` for the many less the single.
+        columns of `ecgnb.analysis.compare.with_tests` for the many less the single.
     """
     scores = Scores(study, results)
     tuned = [cell for cell in scores.cells if cell.source and scores.of(cell, "finetune")]

@@ -7,6 +7,7 @@ files of one publisher; ``table`` and ``array`` are for anybody's own.
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import posixpath
 from collections import Counter
@@ -14,15 +15,101 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from ecgnb.data import splits
-from ecgnb.data.catalog import DatasetCard
-from ecgnb.data.records import LEADS
-from ecgnb.data.tensors import Tensor, open_tensor
+from ecgnb.data.catalog import CATALOG, OWN_LAYOUTS, DatasetCard, data_root, find
+from ecgnb.data.records import LEADS, RecordError
 from ecgnb.errors import UserError
+
+_LEADS = len(LEADS)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One array of signals: floating-point values are millivolts, whole numbers microvolts.
+
+    Attributes
+    ----------
+    path : str
+        A NumPy or an HDF5 file.
+    name : str
+        The array in an HDF5 file; empty for NumPy.
+    records : int
+        How many there are, on the first axis.
+    leads_first : bool
+        Whether the shape is (records, 12, samples) rather than (records, samples, 12).
+    rate : float
+        Sampling rate in Hz.
+    leads : tuple of str
+        Their order.
+    """
+
+    path: str
+    name: str
+    records: int
+    leads_first: bool
+    rate: float
+    leads: tuple[str, ...]
+
+
+def open_tensor(path: Path, name: str, rate: float, leads: tuple[str, ...]) -> Tensor:
+    """Look at an array.
+
+    Raises
+    ------
+    OSError
+        If it is not there or cannot be read.
+    ValueError
+        If it is not an array of 12-lead signals.
+    """
+    array = _opened(str(path), name)
+    shape = tuple(array.shape)
+    twelve = [axis for axis in range(1, len(shape)) if shape[axis] == _LEADS]
+    if len(shape) != 3 or len(twelve) != 1 or array.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{path.name} holds {array.dtype} values of shape {shape}; it must hold numbers of "
+            "shape (records, 12, samples) or (records, samples, 12)"
+        )
+    return Tensor(str(path), name, shape[0], twelve == [1], rate, leads)
+
+
+# A process reads many records of one file.
+@functools.lru_cache(maxsize=2)
+def _opened(path: str, name: str) -> Any:
+    if not name:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    import h5py  # for one dataset
+
+    return h5py.File(path, "r")[name]
+
+
+def read_microvolts(tensor: Tensor, record: int) -> npt.NDArray[np.float64]:
+    """Read one record in the standard lead order; what it was filled up with is left out.
+
+    Returns
+    -------
+    ndarray of float64, shape (samples, 12)
+        Without samples at both ends that are 0, or missing, in all leads.
+
+    Raises
+    ------
+    RecordError
+        If nothing is left.
+    """
+    values = np.asarray(_opened(tensor.path, tensor.name)[record])
+    scale = 1000.0 if values.dtype.kind == "f" else 1.0
+    values = (values.T if tensor.leads_first else values).astype(np.float64) * scale
+    used = np.flatnonzero(((values != 0) & ~np.isnan(values)).any(axis=1))
+    if used.size == 0:
+        raise RecordError("every sample is 0 or missing")
+    order = [tensor.leads.index(lead) for lead in LEADS]
+    return values[used[0] : used[-1] + 1, order]
+
 
 COLUMNS = ("record", "path", "patient", "fold", "age", "sex", "codes")
 _OLDEST = 90.0  # PTB-XL writes 300 for every age over 89
@@ -292,3 +379,59 @@ LAYOUTS: Mapping[str, Callable[[Path, DatasetCard], Listing]] = MappingProxyType
         "array": _array,
     }
 )
+
+
+def list_records(card: DatasetCard, folder: Path) -> Listing:
+    """List the records of a raw dataset, present and absent.
+
+    Parameters
+    ----------
+    card : DatasetCard
+        What the dataset is.
+    folder : Path
+        Where its files are.
+
+    Raises
+    ------
+    UserError
+        If a table is missing or cannot be read, or no record is there.
+    """
+    try:
+        listing = LAYOUTS[card.layout](folder, card)
+    except FileNotFoundError as error:
+        raise UserError(f"{card.name} is incomplete: {error.filename} is missing") from error
+    except (OSError, KeyError, TypeError, ValueError, SyntaxError) as error:  # and those of pandas
+        way = "correct that file" if card.layout in OWN_LAYOUTS else "get that file again"
+        raise UserError(
+            f"a table of {card.name} in {folder} cannot be read "
+            f"({type(error).__name__}: {error}); {way}"
+        ) from error
+    if card.record_range:
+        first, last = card.record_range
+        inside = listing.table["record"].between(first, last)
+        listing = replace(
+            listing,
+            table=listing.table[inside].reset_index(drop=True),
+            absent=tuple(p for p in listing.absent if first <= p.rpartition("/")[2] <= last),
+        )
+    for name in card.also:
+        listing = _joined(listing, folder, CATALOG[name])
+    if listing.table.empty:
+        raise UserError(f"{folder} holds no record of {card.name}; look at `ecgnb datasets`")
+    return listing
+
+
+def _joined(listing: Listing, folder: Path, other: DatasetCard) -> Listing:
+    """Add the records of another dataset, under paths that lead to them from `folder`."""
+    there = find(other, data_root())
+    assert there is not None  # else `find` would not have found the first
+    added = list_records(other, there)
+    way = posixpath.relpath(there.as_posix(), folder.as_posix())
+    table = added.table.assign(path=[f"{way}/{path}" for path in added.table["path"]])
+    # What one of them has and the other lacks is not absent.
+    present = set(table["record"]) | set(listing.table["record"])
+    absent = tuple(
+        path for path in listing.absent if posixpath.basename(path).partition("_")[0] not in present
+    )
+    whole = pd.concat([listing.table, table], ignore_index=True).sort_values("record")
+    return Listing(whole.reset_index(drop=True), absent, listing.in_headers)

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,13 +21,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ecgnb.data import cohort, heart, hospitals, raw, recorder, resample, simulate
-from ecgnb.data.arrays import PREPARED_VERSION, SELECTION, canonical, write_arrays
+from ecgnb import simulate
+from ecgnb.data import layouts, resample
+from ecgnb.data.arrays import (
+    PREPARED_VERSION,
+    SELECTION,
+    Options,
+    canonical,
+    npy_header,
+    write_arrays,
+)
 from ecgnb.data.catalog import DatasetCard, cache_root, card, data_root, find
-from ecgnb.data.convert import Options
-from ecgnb.data.files import locked
 from ecgnb.data.layouts import Listing
 from ecgnb.errors import UserError
+from ecgnb.files import locked
+from ecgnb.simulate import hospital
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ def prepare(
     if source is None and found is not None:
         return found
     assert source is not None  # needed where nothing is ready
-    listing = raw.list_records(facts, source)
+    listing = layouts.list_records(facts, source)
     fingerprint = _files_fingerprint(facts, source, listing)
     if _of_these_files(found, fingerprint):
         return found
@@ -200,15 +208,15 @@ def _raw_folder(facts: DatasetCard, *, needed: bool) -> Path | None:
 def _simulated(name: str, options: Options) -> Path:
     count = options.simulated_records
     # The code is the dataset: another simulator writes into another folder.
-    modules = (heart, simulate, hospitals, recorder, cohort)
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
+    files = sorted(Path(str(simulate.__file__)).parent.glob("*.py"))
+    code = b"".join(file.read_bytes() for file in files)
     digest = hashlib.sha256(code).hexdigest()[:12]
     folder = cache_root() / "simulated" / f"{name}-{count}-{digest}"
     if not folder.is_dir():
         with alone(folder):
             if not folder.is_dir():
                 try:
-                    cohort.write_hospital(folder, name, count, seed=0)
+                    hospital.write_hospital(folder, name, count, seed=0)
                 except OSError as error:
                     raise _cannot_write(folder.parent, error) from error
     return folder
@@ -290,3 +298,74 @@ def writing(folder: Path) -> Iterator[Path]:
     finally:
         for left in (partial, old):
             shutil.rmtree(left, ignore_errors=True)
+
+
+_CHUNK = 256  # records that are copied at a time
+
+DATASET = "dataset"
+"""The column of a joined table that names the part."""
+
+
+def join_fingerprints(fingerprints: Mapping[str, str]) -> str:
+    """Return the fingerprint of datasets that are joined, from those of its parts by name."""
+    text = "\n".join(f"{name} {value}" for name, value in fingerprints.items())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def join_tables(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Put tables of records one behind the other, from those of the parts by name."""
+    return pd.concat(
+        [
+            table.assign(
+                record=f"{name}/" + table["record"],
+                patient=f"{name}/" + table["patient"],
+                **{DATASET: name},
+            )
+            for name, table in tables.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def join(name: str, parts: Sequence[Prepared]) -> Prepared:
+    """Join prepared datasets into one, or open it where that was done before.
+
+    Parameters
+    ----------
+    name : str
+        Of the whole.
+    parts : sequence of Prepared
+        All prepared alike.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written.
+    """
+    fingerprint = join_fingerprints({part.card.name: part.fingerprint for part in parts})
+    folder = cache_root() / "prepared" / f"joined-{fingerprint[:12]}"
+    facts = card(name)
+    if whole := ready(facts, folder):
+        return whole
+    with alone(folder):
+        if not (whole := ready(facts, folder)):  # nobody else was faster
+            with writing(folder) as partial:
+                _write(partial, parts, fingerprint)
+            whole = open_prepared(facts, folder)
+    return whole
+
+
+def _write(folder: Path, parts: Sequence[Prepared], fingerprint: str) -> None:
+    with open(folder / "signals.npy", "wb") as file:
+        npy_header(file, sum(len(part.signals) for part in parts), parts[0].signals.shape[2])
+        for part in parts:
+            for first in range(0, len(part.signals), _CHUNK):
+                # Not through a memory map: there a full disk kills the program.
+                file.write(part.signals[first : first + _CHUNK].data)
+        file.flush()
+        os.fsync(file.fileno())
+    join_tables({part.card.name: part.table for part in parts}).to_parquet(
+        folder / "records.parquet", index=False
+    )
+    manifest = {"fingerprint": fingerprint, "parts": {p.card.name: p.fingerprint for p in parts}}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

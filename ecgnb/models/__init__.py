@@ -59,9 +59,9 @@ MODELS: dict[str, Entry] = {
     "resnet1d18": _resnet(18),
     "resnet1d50": _resnet(50),
     "resnet1d101": _resnet(101),
-    "gru": Entry("GRU", "RNN", f"{_PACKAGE}rnn:build_gru", HEADS, False),
-    "lstm": Entry("LSTM", "RNN", f"{_PACKAGE}rnn:build_lstm", HEADS, True),
-    "bilstm": Entry("BiLSTM", "RNN", f"{_PACKAGE}rnn:build_bilstm", HEADS, True),
+    "gru": Entry("GRU", "RNN", f"{_PACKAGE}recurrent:build_gru", HEADS, False),
+    "lstm": Entry("LSTM", "RNN", f"{_PACKAGE}recurrent:build_lstm", HEADS, True),
+    "bilstm": Entry("BiLSTM", "RNN", f"{_PACKAGE}recurrent:build_bilstm", HEADS, True),
     "autoencoder": Entry(
         "Autoencoder",
         "CNN",

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ecgnb.errors import UserError
-from ecgnb.models import MODELS, autoencoder, check_model, rnn
+from ecgnb.models import MODELS, autoencoder, check_model, recurrent
 
 
 class Model(nn.Module):
@@ -100,14 +100,14 @@ def training_bytes(name: str, head: str, samples: int) -> tuple[float, float]:
         nonlocal outputs
         outputs += output.numel()
 
-    if isinstance(model.encoder, rnn.RecurrentEncoder):
+    if isinstance(model.encoder, recurrent.RecurrentEncoder):
         outputs = model.encoder.kept(samples)
     else:
         for module in model.modules():
             if not list(module.children()):
                 module.register_forward_hook(count)
         with torch.no_grad():
-            model(torch.zeros(1, rnn.LEADS, samples))
+            model(torch.zeros(1, recurrent.LEADS, samples))
     weights = sum(parameter.numel() for parameter in model.parameters())
     return 16.0 * weights, 4.0 * outputs
 
@@ -125,8 +125,8 @@ def forward_gflop(name: str, head: str, classes: int, samples: int) -> float:
     """
     model = build_model(name, head, classes, samples, seed=0).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, rnn.LEADS, samples))
+        model(torch.zeros(1, recurrent.LEADS, samples))
     counted = counter.get_total_flops()
-    if isinstance(model.encoder, rnn.RecurrentEncoder):  # some of its kernels are not counted
+    if isinstance(model.encoder, recurrent.RecurrentEncoder):  # some of its kernels are not counted
         counted = model.encoder.operations(samples) + 2 * model.features * classes
     return counted / 1e9

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from ecgnb.models.build import build_model
-from ecgnb.study.estimate import RUN_S, UPDATE_PASSES, Estimate
-from ecgnb.study.grid import Study
-from ecgnb.study.plan import Planned, Score, inventory
+from ecgnb.study.plan import RUN_S, UPDATE_PASSES, Estimate, Planned, Score, inventory
+from ecgnb.study.spec import Study
 from ecgnb.training.device import activate, choose_device, choose_setting
 from ecgnb.training.fit import Schedule, fit
 from ecgnb.training.inputs import Data, Records

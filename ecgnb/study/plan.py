@@ -6,11 +6,18 @@ whose own learning rate is chosen too. So the list of runs unfolds as results co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 
-from ecgnb.study.grid import Study
-from ecgnb.study.spec import ALL, RunSpec, changed
+from ecgnb.data.catalog import card
+from ecgnb.errors import UserError
+from ecgnb.files import writable
+from ecgnb.study.data import fingerprints, missing_datasets, read_table, recorded_runs
+from ecgnb.study.spec import ALL, RunSpec, Study, changed
+from ecgnb.study.store import Result, Store, open_store, write_table
+from ecgnb.training.arms import ARMS
 
 Score = Callable[[RunSpec], float | None]
 """The validation score of a run, or None if it has not been done."""
@@ -159,3 +166,191 @@ def inventory(study: Study, score: Score) -> list[Planned]:
 def size_label(size: int) -> str:
     """Write a training size; `ALL` as ``all``."""
     return "all" if size == ALL else f"{size:,}"
+
+
+_SOURCE_PART, _TARGET_PART = 0.1, 0.2  # of the records validate, and as many test
+UPDATE_PASSES = 3  # an update costs about three forward passes: one forward and two backward
+RUN_S = 0.2  # what a run takes beside its records: reading weights, scoring, storing
+
+
+class Estimate:
+    """What the runs of a study cost.
+
+    Parameters
+    ----------
+    study : Study
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._known: dict[tuple[str, ...], tuple[float, float]] = {}
+        self._missing = missing_datasets(study)
+        self._count = lru_cache(maxsize=None)(self._records)
+
+    def _records(self, dataset: str) -> int:
+        if dataset in self._missing:
+            return card(dataset).records  # as published
+        return len(read_table(self._study, dataset))
+
+    def work(self, spec: RunSpec) -> float:
+        """Count the forward passes of a run: records times passes through the encoder."""
+        count = self._count(spec.dataset)
+        part = count * (_SOURCE_PART if spec.stage == "pretrain" else _TARGET_PART)
+        train = spec.size or count - 2 * part
+        tested = 0 if spec.stage == "tune" else part
+        if not ARMS[spec.arm].trained:
+            return part + tested
+        if ARMS[spec.arm].frozen:
+            return train + part + tested
+        if spec.epochs:  # each is looked at twice: on validation and on the test set
+            return UPDATE_PASSES * spec.epochs * train + 2 * (spec.epochs + 1) * part
+        updates = (1 - ARMS[spec.arm].probing) * spec.updates
+        trained = UPDATE_PASSES * updates * min(spec.batch_size, train)
+        return trained + (spec.evaluations + 1) * part + tested
+
+    def learn(self, spec: RunSpec, seconds: float) -> None:
+        """Take note of how long a run took."""
+        for group in _groups(spec):
+            spent, work = self._known.get(group, (0.0, 0.0))
+            self._known[group] = spent + max(seconds - RUN_S, 0), work + self.work(spec)
+
+    def knows(self, spec: RunSpec) -> bool:
+        """Tell whether a run of the same model has finished."""
+        return _groups(spec)[1] in self._known
+
+    def seconds(self, spec: RunSpec) -> float:
+        """Estimate how long a run takes, from runs of its kind if any has finished."""
+        spent, work = next(self._known[group] for group in _groups(spec) if group in self._known)
+        return spent / work * self.work(spec) + RUN_S
+
+    def left(
+        self, missing: Iterable[RunSpec], running: Iterable[tuple[RunSpec, float]]
+    ) -> float | None:
+        """Add up the seconds of work that are left, on one process; None before any has finished.
+
+        Parameters
+        ----------
+        missing : iterable of RunSpec
+            All runs that are not finished.
+        running : iterable of (RunSpec, float)
+            Those of them that have begun, and for how many seconds they have run.
+        """
+        if not self._known:
+            return None
+        total = sum(self.seconds(spec) for spec in missing)
+        return total - sum(min(age, self.seconds(spec)) for spec, age in running)
+
+
+def _groups(spec: RunSpec) -> list[tuple[str, ...]]:
+    """Name the groups whose runs cost alike a forward pass, the closest first."""
+    frozen = "frozen" if ARMS[spec.arm].frozen else "trained"
+    return [(spec.model, spec.head, frozen), (spec.model,), ()]
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a person would say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class Progress:
+    """What is known of the runs of a study, and which of them can start."""
+
+    def __init__(self, study: Study, store: Store) -> None:
+        self.study = study
+        self.store = store
+        self.fingerprints = fingerprints(study)
+        self._by_key = store.scores()
+        self._scores: dict[RunSpec, float] = {}
+        self._key = lru_cache(maxsize=None)(lambda spec: spec.key(self.fingerprints))
+
+    def score(self, spec: RunSpec) -> float | None:
+        """Return the validation score of a run, or None if it has not been done."""
+        if spec not in self._scores:
+            if not self._has_data(spec):
+                return None
+            key = self._key(spec)
+            # What was not done when this was opened may be now, here or by another program.
+            score = self._by_key[key] if key in self._by_key else self.store.score(key)
+            if score is None:
+                return None
+            self._scores[spec] = score
+        return self._scores[spec]
+
+    def _has_data(self, spec: RunSpec) -> bool:
+        return {spec.dataset, spec.source or spec.dataset} <= self.fingerprints.keys()
+
+    def _load(self, spec: RunSpec) -> Result | None:
+        return self.store.load(self._key(spec)) if self._has_data(spec) else None
+
+    def has_encoder(self, spec: RunSpec) -> bool:
+        """Tell whether the weights of a pre-training are in the cache."""
+        return self.store.has_weights(self._key(spec))
+
+    def open_runs(self) -> list[RunSpec]:
+        """List the missing runs that can start now."""
+        return open_runs(self.study, self.score, self.has_encoder)
+
+    def missing(self) -> list[RunSpec]:
+        """List every run that is not done, also those whose learning rate is not chosen yet."""
+        return [run.spec for run in inventory(self.study, self.score) if not run.done]
+
+    def all_done(self) -> list[Result]:
+        """Return the results of all runs that are done, tuning and pre-training among them."""
+        specs: dict[RunSpec, None] = {}
+        resolve = resolver(self.study, self.score)
+        for cell in self.study.cells():
+            known = resolve(cell).cell
+            runs = [*self.study.source_candidates(cell), *self.study.candidates(known)]
+            for run in (*runs, known, known.pretraining()):
+                if run:
+                    specs.setdefault(run)
+        found = (self._load(spec) for spec in specs)
+        return [result for result in found if result]
+
+    def finished(self) -> list[Result]:
+        """Return the results of all final runs that are done, in the order of the study."""
+        found = []
+        resolve = resolver(self.study, self.score)
+        for cell in self.study.cells():
+            spec = resolve(cell).run
+            result = self._load(spec) if spec else None
+            if result:
+                found.append(result)
+        return found
+
+
+def open_progress(study: Study) -> Progress:
+    """Look up what is known of a study, on this computer and in its recorded results."""
+    return Progress(study, open_store(recorded_runs(study)))
+
+
+def recorded_table(study: Study) -> Path:
+    """Return where the runs of a study are recorded.
+
+    Raises
+    ------
+    UserError
+        If the study is none of those that are recorded.
+    """
+    if not study.recorded:
+        raise UserError(
+            f"study {study.name} is not recorded: it is trained where it is read; leave out "
+            "--record, and its finished runs are kept in the cache"
+        )
+    return recorded_runs(study)
+
+
+def record_runs(study: Study) -> Path:
+    """Write all finished runs of a study into its recorded table, and return where that is.
+
+    Raises
+    ------
+    UserError
+        If the study is none of those that are recorded, or the table cannot be written.
+    """
+    path = recorded_table(study)
+    with writable(path.parent, "the table is as it was; point ECGNB_RESULTS at another folder"):
+        write_table(open_progress(study).all_done(), path)
+    return path

@@ -21,18 +21,15 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from ecgnb.data.processes import end_with
 from ecgnb.data.splits import subset, target_split
 from ecgnb.errors import UserError
+from ecgnb.files import end_with
 from ecgnb.models import MODELS
 from ecgnb.models.build import training_bytes
 from ecgnb.study.data import open_dataset, read_labels, read_table, with_what_is_here
-from ecgnb.study.estimate import Estimate, duration
-from ecgnb.study.grid import Study
-from ecgnb.study.progress import Progress, open_progress
-from ecgnb.study.result import Result
-from ecgnb.study.spec import RunSpec
-from ecgnb.study.store import Store
+from ecgnb.study.plan import Estimate, Progress, duration, open_progress
+from ecgnb.study.spec import RunSpec, Study
+from ecgnb.study.store import Result, Store
 from ecgnb.study.train import Materials, execute
 from ecgnb.training.device import LARGE_PAGES, check_precision
 

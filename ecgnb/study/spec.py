@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import math
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from itertools import product
 
+from ecgnb.data.arrays import Options
+from ecgnb.errors import UserError
+from ecgnb.models import MODELS
+from ecgnb.training.arms import check_arm
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
 
 RESULTS_VERSION = 1
@@ -40,7 +49,7 @@ class RunSpec:
     tells_hospitals : bool
         Whether it is measured how well the encoder's features tell the source from the target.
     protocol : str
-        A name of `ecgnb.training.protocol.PROTOCOLS`.
+        A name of `ecgnb.training.arms.PROTOCOLS`.
     learning_rate, updates, batch_size, evaluations, epochs
         See `ecgnb.training.fit.Schedule`.
     """
@@ -117,3 +126,234 @@ def changed(spec: RunSpec, **values: object) -> RunSpec:
 
 _DEFAULTS = {entry.name: entry.default for entry in fields(RunSpec)}
 _as_json = json.JSONEncoder(sort_keys=True).encode
+
+
+def share(cells: Sequence[RunSpec], number: int, shards: int) -> list[RunSpec]:
+    """Return the final runs of one shard, in their order.
+
+    Runs that start from one pre-training are in one shard, so that no other needs it.
+
+    Parameters
+    ----------
+    cells : sequence of RunSpec
+        All final runs of a study.
+    number, shards : int
+        Which shard, counted from 1, of how many.
+    """
+    if shards == 1:
+        return list(cells)
+    sizes = Counter(cell.pretraining() or cell for cell in cells)
+    groups = list(sizes)
+    # Drawn, so that every shard has long runs and short ones; the large groups first.
+    random.Random(0).shuffle(groups)
+    groups.sort(key=sizes.__getitem__, reverse=True)
+    filled = [0] * shards
+    mine = set()
+    for group in groups:
+        emptiest = filled.index(min(filled))
+        filled[emptiest] += sizes[group]
+        if emptiest == number - 1:
+            mine.add(group)
+    return [cell for cell in cells if (cell.pretraining() or cell) in mine]
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """Read which shard of how many is meant: ``2/5`` is the second of five.
+
+    Raises
+    ------
+    UserError
+        If it is not written so, or there is no such shard.
+    """
+    number, _, shards = text.partition("/")
+    decimal = number.isdecimal() and shards.isdecimal()
+    if not (decimal and 1 <= int(number) <= int(shards)):
+        raise UserError(f"--shard {text} is not a share; write 2/5 for the second of five")
+    return int(number), int(shards)
+
+
+def shards_needed(seconds: float, minutes: float) -> int:
+    """Return how many shards make jobs of about so many minutes.
+
+    Parameters
+    ----------
+    seconds : float
+        What the whole takes one job.
+    minutes : float
+        How long a job may take.
+    """
+    return max(1, math.ceil(seconds / 60 / minutes))
+
+
+@dataclass(frozen=True)
+class Side:
+    """The source or the target of a pair: a dataset, its label set, and how long to train on it.
+
+    In a study that counts epochs, `updates` is 0.
+    """
+
+    dataset: str
+    label_set: str
+    min_positives: int
+    updates: int = 0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A source and a target, and what to compare on them.
+
+    Attributes
+    ----------
+    source, target : Side
+    models, heads : tuple of str
+    sizes : tuple of int
+        Training records; `ecgnb.study.spec.ALL` for all.
+    seeds : tuple of int
+    arms : tuple of str
+    min_test_positives : int
+    tells_hospitals : bool
+        See `ecgnb.study.spec.RunSpec`; only arms that have a source can tell.
+    """
+
+    source: Side
+    target: Side
+    models: tuple[str, ...]
+    heads: tuple[str, ...]
+    sizes: tuple[int, ...]
+    seeds: tuple[int, ...]
+    arms: tuple[str, ...]
+    min_test_positives: int = MIN_TEST_POSITIVES
+    tells_hospitals: bool = False
+
+
+@dataclass(frozen=True)
+class Study:
+    """A declared grid of runs, read from one TOML file.
+
+    Attributes
+    ----------
+    name, title, description : str
+    recorded : bool
+        Whether its records are named, and its runs recorded, under ``results/``.
+    protocol : str
+    tuning_seed : int
+        Chooses the learning rate of each arm, model and size; it stands in no comparison.
+    learning_rates : tuple of (str, tuple of float)
+        The grid of a model, of a family of models, or of all (an empty name); the same for every
+        arm. With one value nothing is tuned.
+    batch_size : int
+    evaluations, epochs : int
+        How often validation is looked at, or for how many epochs to train, with a look each.
+    data : Options
+        How its datasets are prepared.
+    pairs : tuple of Pair
+    chapters : tuple of (str, str)
+        The studies of those chapters that have one of their own, by the chapter's name.
+    shard : tuple of int
+        Which share of the final runs to do, such as (2, 5) for the second of five.
+    """
+
+    name: str
+    title: str
+    description: str
+    recorded: bool
+    protocol: str
+    tuning_seed: int
+    learning_rates: tuple[tuple[str, tuple[float, ...]], ...]
+    batch_size: int
+    pairs: tuple[Pair, ...]
+    evaluations: int = 0
+    epochs: int = 0
+    data: Options = field(default_factory=Options)
+    shard: tuple[int, int] = (1, 1)
+    chapters: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All seeds of all pairs."""
+        return tuple(sorted({seed for pair in self.pairs for seed in pair.seeds}))
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All models of all pairs."""
+        return tuple(dict.fromkeys(model for pair in self.pairs for model in pair.models))
+
+    def rates(self, model: str) -> tuple[float, ...]:
+        """Return the grid of learning rates of a model."""
+        known = dict(self.learning_rates)
+        return known.get(model) or known.get(MODELS[model].family) or known[""]
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of all datasets that the study reads, sources first."""
+        names = [pair.source.dataset for pair in self.pairs]
+        names += [pair.target.dataset for pair in self.pairs]
+        return tuple(dict.fromkeys(names))
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the declaration, to tell one version of a study from another."""
+        declared = {**asdict(self), "shard": None}
+        return hashlib.sha256(json.dumps(declared).encode()).hexdigest()[:8]
+
+    def cells(self) -> Iterator[RunSpec]:
+        """Go through all final runs, seeds outermost, learning rates still open (0).
+
+        An arm that starts at random is the same run beside every source of its target.
+        """
+        yield from share(list(dict.fromkeys(self._all_cells())), *self.shard)
+
+    def _all_cells(self) -> Iterator[RunSpec]:
+        for seed, pair in product(self.seeds, self.pairs):
+            if seed not in pair.seeds:
+                continue
+            for size, model, head, arm in product(pair.sizes, pair.models, pair.heads, pair.arms):
+                if head in MODELS[model].heads:
+                    yield self._cell(pair, model, head, arm, size, seed)
+
+    def _cell(self, pair: Pair, model: str, head: str, arm: str, size: int, seed: int) -> RunSpec:
+        kind = check_arm(arm)
+        source = pair.source if kind.pretrained else Side("", "", 0, 0)
+        return RunSpec(
+            stage="final",
+            dataset=pair.target.dataset,
+            label_set=pair.target.label_set,
+            min_positives=pair.target.min_positives,
+            model=model,
+            head=head,
+            arm=arm,
+            size=size if kind.trained else ALL,  # one run, whatever others are trained on
+            seed=seed,
+            protocol=self.protocol,
+            learning_rate=0.0,
+            updates=pair.target.updates,
+            batch_size=self.batch_size,
+            evaluations=self.evaluations,
+            epochs=self.epochs,
+            source=source.dataset,
+            source_label_set=source.label_set,
+            source_min_positives=source.min_positives,
+            source_updates=source.updates,
+            min_test_positives=pair.min_test_positives,
+            tells_hospitals=pair.tells_hospitals and kind.pretrained,
+        )
+
+    def candidates(self, cell: RunSpec) -> list[RunSpec]:
+        """Return the tuning runs among which the learning rate of `cell` is chosen.
+
+        An arm that is not trained has one candidate, with no learning rate.
+        """
+        tuning = replace(cell, stage="tune", seed=self.tuning_seed, tells_hospitals=False)
+        if not check_arm(cell.arm).trained:
+            return [tuning]
+        return [replace(tuning, learning_rate=rate) for rate in self.rates(cell.model)]
+
+    def source_candidates(self, cell: RunSpec) -> list[RunSpec]:
+        """Return the pre-trainings among which the source's learning rate is chosen."""
+        runs = []
+        for rate in self.rates(cell.model):
+            tuning = replace(cell, seed=self.tuning_seed, source_learning_rate=rate)
+            run = tuning.pretraining()
+            if run:
+                runs.append(run)
+        return runs

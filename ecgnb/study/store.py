@@ -7,21 +7,197 @@ one `os.replace`. Runs of a published study are also recorded in one parquet tab
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import compute, parquet
 
+import ecgnb
 from ecgnb.data.catalog import cache_root
-from ecgnb.data.files import locked, put, writable
-from ecgnb.study.index import add_score, read_scores
-from ecgnb.study.recorded import read_recorded, recorded_scores
-from ecgnb.study.result import Result
+from ecgnb.files import locked, put, writable
 from ecgnb.study.spec import RunSpec
+from ecgnb.training.metrics import SCORES
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run leaves.
+
+    Attributes
+    ----------
+    key : str
+    spec : RunSpec
+    classes : tuple of str
+        Columns of `predictions`.
+    records : tuple of str
+        Test records, the rows of `predictions`; empty for runs that saw no test set.
+    predictions : ndarray of float16, shape (records, classes)
+        Test probabilities.
+    history : dict of list
+        See `ecgnb.training.fit.Fitted`.
+    facts : dict
+        ``train_records``, ``validation_records``, ``validation_auroc``, ``best_update``, the test
+        metrics (``auroc``, ``auprc``, ``f1``, ``weighted_f1``, ``classes``), and where it was made
+        (``seconds``, of which ``training_seconds`` in training itself, ``device``, ``precision``,
+        ``torch``, ``package``, ``code``). Where records were reconstructed, it is
+        ``validation_explained``, and the test metrics are ``explained_variance`` and ``mse``.
+    """
+
+    key: str
+    spec: RunSpec
+    classes: tuple[str, ...]
+    records: tuple[str, ...]
+    predictions: npt.NDArray[np.float16]
+    history: dict[str, list[float]]
+    facts: dict[str, Any]
+
+    @property
+    def score(self) -> float:
+        """How good the chosen checkpoint is on validation."""
+        found = (self.facts.get(name) for name in SCORES)
+        return float(next(score for score in found if score is not None))
+
+
+@functools.cache
+def provenance() -> dict[str, str]:
+    """Return the versions and the machine that make a result."""
+    import torch  # takes most of a second, which who only reads results need not wait for
+
+    return {
+        "package": ecgnb.__version__,
+        "code": code_digest(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+@functools.cache
+def code_digest() -> str:
+    """Hash of the source that a result depends on, to tell which code made it."""
+    digest = hashlib.sha256()
+    root = Path(ecgnb.__file__).parent
+    rooms = ("data", "simulate", "models", "training")
+    for path in sorted(path for room in rooms for path in (root / room).rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+_NAME = "scores.txt"
+
+
+def read_scores(folder: Path) -> dict[str, float]:
+    """Return the validation score of runs by their key, as far as a store's index has them."""
+    try:
+        text = (folder / _NAME).read_text()
+    except OSError:
+        return {}
+    scores = {}
+    # What stands behind the last line's end was cut off in the middle of being written.
+    for line in text.split("\n")[:-1]:
+        key, _, value = line.partition(" ")
+        with suppress(ValueError):  # a line that begins in one that was cut off
+            scores[key] = float(value)
+    return scores
+
+
+def add_score(folder: Path, key: str, score: float) -> None:
+    """Note the score of a run; without it the run is as done as with it."""
+    path = folder / _NAME
+    with suppress(OSError), locked(folder / f".{_NAME}.claim"), open(path, "a") as file:
+        file.write(f"{key} {score!r}\n")
+
+
+_SMALLEST: dict[str, Any] = {"compression": "brotli", "compression_level": 11}
+
+
+def write_table(results: Iterable[Result], path: Path) -> None:
+    """Record results in one parquet table.
+
+    One row a run, sorted by key: the fields of the spec and of the facts as columns, the history
+    as lists, ``classes`` and ``records`` as lists of names, and ``predictions`` as the bytes of a
+    float16 array of shape (records, classes).
+    """
+    rows = [_to_row(result) for result in sorted(results, key=lambda result: result.key)]
+    # Runs of different stages have different facts; a fact that a run lacks stays empty.
+    names = dict.fromkeys(name for row in rows for name in row)
+    table = pa.table({name: [row.get(name) for row in rows] for name in names})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The table is kept with the code and nine tenths of it are predictions, which this packs
+    # closer than any level of zstd. It is written slowly for that, but once; reading is quick.
+    put(path, lambda name: parquet.write_table(table, name, **_SMALLEST))
+
+
+def _to_row(result: Result) -> dict[str, Any]:
+    return {
+        "key": result.key,
+        **asdict(result.spec),
+        **{f"fact_{name}": value for name, value in result.facts.items()},
+        **{f"history_{name}": values for name, values in result.history.items()},
+        "classes": list(result.classes),
+        "records": list(result.records),
+        "predictions": result.predictions.astype("<f2").tobytes(),
+    }
+
+
+def _from_row(row: Mapping[str, Any]) -> Result:
+    classes, records = tuple(row["classes"]), tuple(row["records"])
+    # What was recorded before a field was added has its default.
+    names = [entry.name for entry in fields(RunSpec) if entry.name in row]
+    values = np.frombuffer(row["predictions"], dtype="<f2")
+    return Result(
+        key=row["key"],
+        spec=RunSpec(**{name: row[name] for name in names}),
+        classes=classes,
+        records=records,
+        predictions=values.reshape(len(records), -1 if records else 0),
+        history=_with_prefix(row, "history_"),
+        facts=_with_prefix(row, "fact_"),
+    )
+
+
+def _with_prefix(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in row.items()
+        if name.startswith(prefix) and value is not None
+    }
+
+
+def read_recorded(path: Path | None, key: str) -> Result | None:
+    """Return a run of a recorded table, or None if it is not there."""
+    if path is None or not path.exists():
+        return None
+    table, rows = _recorded_at(path, path.stat().st_mtime_ns)
+    return _from_row(table.slice(rows[key], 1).to_pylist()[0]) if key in rows else None
+
+
+def recorded_scores(path: Path | None) -> dict[str, float]:
+    """Return the validation score of the runs of a recorded table by their key."""
+    if path is None or not path.exists():
+        return {}
+    names = [f"fact_{score}" for score in SCORES]
+    there = [name for name in names if name in parquet.read_schema(path).names]
+    table = parquet.read_table(path, columns=["key", *there])
+    scores = compute.coalesce(*(table[name] for name in there))
+    return dict(zip(table["key"].to_pylist(), scores.to_pylist(), strict=True))
+
+
+# The table stays as it was read: thousands of runs as Python's own values would fill the memory.
+@functools.lru_cache(maxsize=4)
+def _recorded_at(path: Path, changed: int) -> tuple[pa.Table, dict[str, int]]:
+    table = parquet.read_table(path).combine_chunks()
+    return table, {key: row for row, key in enumerate(table["key"].to_pylist())}
 
 
 @dataclass(frozen=True)

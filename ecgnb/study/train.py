@@ -19,13 +19,10 @@ from ecgnb.data.prepare import Prepared
 from ecgnb.data.splits import Split, source_split, subset, target_split
 from ecgnb.models import MODELS
 from ecgnb.models.build import Model, build_model, build_reconstructor
-from ecgnb.study.data import fingerprints, open_dataset, read_labels
-from ecgnb.study.examples import example_headers, read_example
-from ecgnb.study.grid import Study
-from ecgnb.study.result import Result, provenance
-from ecgnb.study.spec import RunSpec
-from ecgnb.study.store import Store
-from ecgnb.training.arms import ARMS
+from ecgnb.study.data import example_headers, fingerprints, open_dataset, read_example, read_labels
+from ecgnb.study.spec import RunSpec, Study
+from ecgnb.study.store import Result, Store, provenance
+from ecgnb.training.arms import ARMS, check_protocol
 from ecgnb.training.checkpoint import Checkpoint
 from ecgnb.training.device import (
     Setting,
@@ -36,11 +33,8 @@ from ecgnb.training.device import (
     share,
 )
 from ecgnb.training.fit import Schedule, wanted_of
-from ecgnb.training.hospitals import tell_apart
-from ecgnb.training.inputs import Data, Records, predict
-from ecgnb.training.metrics import UNLABELLED, best_thresholds, evaluate
-from ecgnb.training.protocol import check_protocol
-from ecgnb.training.task import RECONSTRUCT, reconstruction, task_of
+from ecgnb.training.inputs import RECONSTRUCT, Data, Records, predict, reconstruction, task_of
+from ecgnb.training.metrics import UNLABELLED, best_thresholds, evaluate, tell_apart
 from ecgnb.training.transfer import encode, load_encoder, save_weights, train_arm
 
 _ORDER_SEED = 2_000_000  # keeps the order of records apart from the initial weights

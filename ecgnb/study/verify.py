@@ -11,15 +11,12 @@ import numpy as np
 import torch
 
 from ecgnb.data.catalog import cache_root
-from ecgnb.data.files import writable
 from ecgnb.errors import UserError
+from ecgnb.files import writable
 from ecgnb.study.data import recorded_runs
-from ecgnb.study.grid import Study
-from ecgnb.study.plan import size_label
-from ecgnb.study.progress import Progress
-from ecgnb.study.recorded import recorded_scores
-from ecgnb.study.result import Result, provenance
-from ecgnb.study.store import Store
+from ecgnb.study.plan import Progress, size_label
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result, Store, provenance, recorded_scores
 from ecgnb.study.train import Materials, execute
 from ecgnb.training.device import describe_device
 

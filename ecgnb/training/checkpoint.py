@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from ecgnb.data.files import put
+from ecgnb.files import put
 
 _EVERY_S = 60.0
 

@@ -13,12 +13,11 @@ import torch
 from torch import nn
 
 from ecgnb.errors import UserError
+from ecgnb.training.arms import Protocol, check_protocol
 from ecgnb.training.checkpoint import Checkpoint, State
 from ecgnb.training.device import autocast
-from ecgnb.training.inputs import Data, predict
+from ecgnb.training.inputs import CLASSIFY, Data, Task, predict
 from ecgnb.training.metrics import weighted_f1
-from ecgnb.training.protocol import Protocol, check_protocol
-from ecgnb.training.task import CLASSIFY, Task
 
 _AT_ONCE = 128  # records
 _WARM_UP = 0.1  # share of the updates during which the learning rate rises

@@ -20,8 +20,7 @@ from ecgnb.training.arms import check_arm
 from ecgnb.training.checkpoint import Checkpoint
 from ecgnb.training.device import autocast
 from ecgnb.training.fit import Fitted, Schedule, fit, wanted_of
-from ecgnb.training.inputs import Data, Records, predict
-from ecgnb.training.task import CLASSIFY, Task
+from ecgnb.training.inputs import CLASSIFY, Data, Records, Task, predict
 
 _NOTHING = np.empty((0, 0), dtype=np.float32)
 

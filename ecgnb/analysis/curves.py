@@ -1,0 +1,254 @@
+"""Learning curves: how errors fall with training records, and how many pre-training is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from ecgnb.analysis.compare import Cell, Scores
+from ecgnb.analysis.statistics import LEVEL, MARGIN, Floats
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result
+
+PARAMETERS = 3
+"""Of a curve; the fewest sizes that it is fitted to."""
+
+_REPLICATES = 500
+_FLATTEST, _STEEPEST = 0.01, 2.0
+_TRIED, _ROUNDS = 41, 4  # steepnesses at once, and how often they are looked at more closely
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The error (1 - macro AUROC) after training on n records: floor + scale * n ** -steepness.
+
+    The power law with a floor of Hestness et al. (2017) and Rosenfeld et al. (2020).
+    """
+
+    floor: float
+    scale: float
+    steepness: float
+
+    def error(self, records: Floats | float) -> Floats:
+        """Return the error at some numbers of records."""
+        return self.floor + self.scale * np.power(np.asarray(records, dtype=float), -self.steepness)
+
+    def records(self, error: float) -> float:
+        """Return how many records give an error; infinity where none do."""
+        if error <= self.floor or self.steepness == 0:
+            return np.inf
+        return float((self.scale / (error - self.floor)) ** (1 / self.steepness))
+
+
+def fit_curves(records: Floats, errors: Floats) -> list[Curve]:
+    """Fit curves by least squares; their floors and scales are not negative.
+
+    Given the steepness, the best floor and scale are those of a straight line; the best steepness
+    is looked for among some over the whole range, then among some around the best of these.
+
+    Parameters
+    ----------
+    records : ndarray, shape (sizes,)
+        At least as many sizes as a curve has parameters.
+    errors : ndarray, shape (curves, sizes)
+    """
+    if len(records) < PARAMETERS:
+        raise ValueError(f"a curve needs {PARAMETERS} sizes, not {len(records)}")
+    smallest = float(records.min())
+    best = np.full((len(errors), 1), (_FLATTEST + _STEEPEST) / 2)
+    reach = (_STEEPEST - _FLATTEST) / 2
+    for _ in range(_ROUNDS):
+        tried = np.clip(best + np.linspace(-reach, reach, _TRIED), _FLATTEST, _STEEPEST)
+        powers = (records / smallest) ** -tried[..., None]
+        floors, starts = _fit_lines(powers, errors[:, None])
+        fitted = floors[..., None] + starts[..., None] * powers
+        place = ((fitted - errors[:, None]) ** 2).sum(axis=-1).argmin(axis=1)[:, None]
+        best = np.take_along_axis(tried, place, axis=1)
+        reach *= 2 / (_TRIED - 1)
+    return [
+        Curve(float(floor), float(start * smallest**steepness), float(steepness))
+        for floor, start, steepness in zip(
+            np.take_along_axis(floors, place, axis=1)[:, 0],
+            np.take_along_axis(starts, place, axis=1)[:, 0],
+            best[:, 0],
+            strict=True,
+        )
+    ]
+
+
+def _fit_lines(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Fit straight lines along the last axis; neither intercept nor slope is negative."""
+    middle = x.mean(axis=-1, keepdims=True)
+    slope = ((x - middle) * y).sum(axis=-1) / ((x - middle) ** 2).sum(axis=-1)
+    slope = np.maximum(slope, 0)
+    intercept = y.mean(axis=-1) - slope * middle[..., 0]
+    through_zero = (x * y).sum(axis=-1) / (x**2).sum(axis=-1)
+    return np.maximum(intercept, 0), np.where(intercept < 0, through_zero, slope)
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What pre-training is worth to one network.
+
+    Attributes
+    ----------
+    model, head, source, target : str
+    scratch, finetune : Curve
+    records : ndarray, shape (sizes,)
+    errors : ndarray, shape (2, sizes)
+        Mean errors from scratch and fine-tuned.
+    multiples : ndarray, shape (3, sizes)
+        How many times as many records training from scratch needs for the error of the fine-tuned
+        network: the value and its interval, which is missing with one seed. Over `most`, it is
+        known only that there are not so many.
+    vanishes : tuple of float
+        The number of records from which on the gain stays under the margin, with its interval;
+        infinity where it does not with the largest training set.
+    """
+
+    model: str
+    head: str
+    source: str
+    target: str
+    scratch: Curve
+    finetune: Curve
+    records: Floats
+    errors: Floats
+    multiples: Floats
+    vanishes: tuple[float, float, float]
+
+    @property
+    def most(self) -> Floats:
+        """How many times as many records there are: the largest training set, at each size."""
+        return self.records.max() / self.records
+
+
+@dataclass(frozen=True)
+class _Size:
+    """The runs of one network at one training size.
+
+    Attributes
+    ----------
+    records : float
+        Training records.
+    seeds : ndarray of int, shape (fifths, rounds)
+    errors : ndarray, shape (2, fifths, rounds)
+        From scratch and fine-tuned.
+    replicates : ndarray, shape (2, fifths, replicates)
+        Mean errors of the seeds of a fifth, on test sets drawn again from its patients.
+    """
+
+    records: float
+    seeds: npt.NDArray[np.int64]
+    errors: Floats
+    replicates: Floats
+
+
+def worth(study: Study, results: Sequence[Result]) -> list[Worth]:
+    """Fit both learning curves of every network that was trained at three sizes or more.
+
+    For the intervals, mean errors are drawn again and both curves fitted to them, many times. Test
+    sets are drawn again from their patients, the same at all sizes. The luck of the training is
+    drawn by a wild bootstrap (Wu, 1986): what a seed's errors add to the mean of its fifth is
+    multiplied by a random number, the same at all sizes, so that what the sizes share stays shared.
+
+    With one seed a fifth the patients cannot be told from the luck: what a seed's errors add to the
+    mean of all seeds holds both, and no patients are drawn.
+    """
+    scores = Scores(study, results)
+    found: dict[tuple[str, str, str, str], list[_Size]] = {}
+    for cell in scores.cells:
+        size = _size(scores, cell) if cell.source else None
+        if size:
+            name = (cell.model, cell.head, cell.source, cell.target)
+            found.setdefault(name, []).append(size)
+    return [_worth(name, sizes) for name, sizes in found.items() if len(sizes) >= PARAMETERS]
+
+
+def _size(scores: Scores, cell: Cell) -> _Size | None:
+    arms = [scores.of(cell, arm) for arm in ("scratch", "finetune")]
+    seeds = np.array(scores.shared(*arms))
+    found = [[[scores.score(runs[s]) for s in fifth] for fifth in seeds.tolist()] for runs in arms]
+    flat = [score for fifths in found for fifth in fifths for score in fifth]
+    known = [score for score in flat if score]
+    if not known or len(known) < len(flat):
+        return None
+    errors = 1 - np.array([score for score, _ in known]).reshape(len(arms), *seeds.shape)
+    drawn = 1 - np.array([replicates for _, replicates in known])
+    return _Size(
+        records=scores.records(cell),
+        seeds=seeds,
+        errors=errors,
+        replicates=drawn.reshape(*errors.shape, -1).mean(axis=2),
+    )
+
+
+def _worth(name: tuple[str, str, str, str], sizes: list[_Size]) -> Worth:
+    records = np.array([size.records for size in sizes])
+    means = np.array([size.errors.mean(axis=(1, 2)) for size in sizes]).T
+    drawn = _draw_again(sizes)
+    scratch, tuned = (fit_curves(records, np.vstack([means[arm], drawn[arm]])) for arm in (0, 1))
+    fits = list(zip(scratch, tuned, strict=True))
+    multiples = np.array([[one.records(e) for e in other.error(records)] for one, other in fits])
+    multiples /= records
+    ends = np.array([_vanishes(*fit, records) for fit in fits])
+    low, high = _interval(ends[1:])
+    return Worth(
+        *name,
+        *fits[0],
+        records=records,
+        errors=means,
+        multiples=np.array([multiples[0], *_interval(multiples[1:])]),
+        vanishes=(float(ends[0]), float(low), float(high)),
+    )
+
+
+def _draw_again(sizes: Sequence[_Size]) -> Floats:
+    """Draw mean errors again; see `worth`.
+
+    Returns
+    -------
+    ndarray, shape (2, replicates, sizes)
+        From scratch and fine-tuned; no replicates where a size has one seed, whose luck nobody
+        knows.
+    """
+    if min(size.seeds.size for size in sizes) < 2:
+        return np.empty((2, 0, len(sizes)))
+    rng = np.random.default_rng(0)
+    luck = rng.standard_normal((max(size.seeds.max() for size in sizes) + 1, _REPLICATES))
+    fifths = max(len(size.seeds) for size in sizes)
+    patients = rng.integers(0, sizes[0].replicates.shape[-1], (1, fifths, _REPLICATES))
+    chance = rng.random(_REPLICATES)
+    drawn = []
+    for size in sizes:
+        seeds, errors, groups = size.seeds, size.errors, len(size.seeds)
+        if seeds.shape[1] == 1:
+            seeds, errors, groups = seeds.T, errors.transpose(0, 2, 1), 1
+            means = errors.mean(axis=(1, 2))[:, None]
+        else:
+            means = np.take_along_axis(size.replicates, patients, axis=2).mean(axis=1)
+        added = (errors - errors.mean(axis=2, keepdims=True)).reshape(2, -1)
+        # As Student's t does, a spread that is drawn itself allows for the few seeds.
+        spread = np.sqrt(stats.chi2.ppf(chance, seeds.size - groups) / seeds.size)
+        drawn.append(means + added @ luck[seeds.ravel()] / seeds.size / spread)
+    return np.clip(np.stack(drawn, axis=-1), 0, 1)
+
+
+def _vanishes(scratch: Curve, tuned: Curve, records: Floats) -> float:
+    sizes = np.geomspace(records.min(), records.max(), 1000)
+    large = np.flatnonzero(scratch.error(sizes) - tuned.error(sizes) >= MARGIN)
+    if not len(large):
+        return float(sizes[0])
+    return float(sizes[large[-1] + 1]) if large[-1] + 1 < len(sizes) else np.inf
+
+
+def _interval(values: Floats) -> Floats:
+    if not len(values):
+        return np.full((2, *values.shape[1:]), np.nan)
+    # Of the values themselves: between a number and infinity there is nothing to interpolate.
+    tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+    return np.quantile(values, tails, axis=0, method="nearest")

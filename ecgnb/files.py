@@ -1,0 +1,144 @@
+"""Files that are whole or not there at all, and locks that do not outlive their program."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import joblib
+from filelock import FileLock, Timeout
+from joblib.externals.loky import get_reusable_executor
+
+from ecgnb.errors import UserError
+
+
+def put(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under another name, and put it in place in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The temporary name has no suffix that any reader looks for.
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    os.close(handle)
+    try:
+        write(Path(name))
+        with open(name, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # a temporary file is its owner's alone; results are for all
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def writable(folder: Path, advice: str) -> Iterator[None]:
+    """Say in one sentence that a folder cannot be written, as on a full disk, and what helps.
+
+    Raises
+    ------
+    UserError
+        In the place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot write to {folder} ({reason}); {advice}") from error
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Keep other programs out; say whether that worked, which it always does for who waits.
+
+    A program that dies lets go of its locks. The file at `path` is there only while it is locked,
+    or where its program was killed.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    lock = FileLock(path)
+    with suppress(Timeout):
+        lock.acquire(timeout=-1 if wait else 0)
+    try:
+        yield lock.is_locked
+    finally:
+        if lock.is_locked:
+            path.unlink(missing_ok=True)
+            lock.release()
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Read a TOML file that a user wrote.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read; `what` says what it is.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read the {what} {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"The {what} {path} is not valid TOML: {error}.") from error
+
+
+_WATCH_S = 0.2
+
+
+def in_processes(
+    work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], most: int
+) -> Iterator[Any]:
+    """Do jobs side by side, and hand out their results in order.
+
+    Parameters
+    ----------
+    work : callable
+        A function of a module, called with the values of each job.
+    jobs : sequence of tuple
+    most : int
+        Processes that are worth their start; there are never more than cores. With one, the work
+        is done here.
+    """
+    workers = max(1, min(joblib.cpu_count(), most))
+    begun = work if workers == 1 else functools.partial(_beside, os.getpid(), work)
+    calls = (joblib.delayed(begun)(*job) for job in jobs)
+    try:
+        yield from joblib.Parallel(workers, return_as="generator")(calls)
+    finally:
+        if workers > 1:  # joblib would keep the processes, and a program's end wait for them
+            get_reusable_executor().shutdown(wait=True)
+
+
+def _beside(parent: int, work: Callable[..., Any], *job: Any) -> Any:
+    end_with(parent)
+    return work(*job)
+
+
+@functools.cache
+def end_with(parent: int) -> None:
+    """Let this process end with the one that started it, also where that is killed.
+
+    It would else wait for work for ever, or go on writing files that the next start removes. A
+    process whose parent is gone gets another one; only Windows does not tell.
+
+    Parameters
+    ----------
+    parent : int
+        The number of that process. It may be gone already.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,379 @@
+"""Figures of results: gains, learning curves, and how soon networks converge.
+
+Every function returns a `Figure` that pyplot does not know of: nothing is shown by itself.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+
+from ecgnb.analysis.convergence import median_time
+from ecgnb.analysis.curves import Worth
+from ecgnb.analysis.statistics import MARGIN
+from ecgnb.models import MODELS
+from ecgnb.report.ecg_paper import COLOURS, GREY, STYLES, WIDTH
+from ecgnb.training.arms import ARMS
+
+
+def draw_gain(comparison: pd.DataFrame) -> Figure:
+    """Draw differences between two arms, with intervals, over the number of training records.
+
+    Parameters
+    ----------
+    comparison : DataFrame
+        From `ecgnb.analysis.compare.compare_arms`, one head.
+    """
+    models = list(dict.fromkeys(comparison["model"]))
+    figure = Figure(figsize=(WIDTH, 3.6 + 0.25 * (len(models) > 3)), layout="constrained")
+    axes = figure.subplots()
+    _margin_band(axes)
+    for place, (model, style) in enumerate(zip(models, STYLES, strict=False)):
+        rows = comparison[comparison["model"] == model]
+        bars = _errorbars(axes, rows, style, _beside(place, len(models)))
+        bars.set_label(MODELS[model].title)
+    axes.set_ylabel("gain in macro AUROC\n(fine-tuned less from scratch)")
+    _size_axis(axes, comparison["records"])
+    _legend(figure, *axes.get_legend_handles_labels())
+    return figure
+
+
+def draw_size_curves(metrics: pd.DataFrame) -> Figure:
+    """Draw the macro AUROC of every arm over the number of training records, a panel a model.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        One row a run, with columns ``model``, ``arm``, ``records``, ``seed`` and ``auroc``.
+        Lines are means over seeds, dots single runs.
+    """
+    models = list(dict.fromkeys(metrics["model"]))
+    figure, panels = _panels(len(models), 2.8)
+    arms = [arm for arm in ARMS if arm in set(metrics["arm"])]
+    palette = {ARMS[arm].title: colour for arm, colour in zip(arms, COLOURS, strict=False)}
+    named = metrics.assign(arm=metrics["arm"].map(lambda arm: ARMS[arm].title))
+    for axes, model in zip(panels, models, strict=True):
+        shown = {
+            "data": named[named["model"] == model],
+            "x": "records",
+            "y": "auroc",
+            "hue": "arm",
+            "palette": palette,
+            "hue_order": list(palette),
+            "ax": axes,
+        }
+        styles = {"style": "arm", "style_order": list(palette), "markers": True}
+        seaborn.lineplot(**shown, **styles, errorbar=None)
+        handles, labels = axes.get_legend_handles_labels()
+        seaborn.scatterplot(**shown, s=9, alpha=0.5, legend=False)
+        axes.legend().remove()  # one for all panels stands above them
+        axes.set_title(MODELS[model].title, loc="left", fontsize=11)
+        axes.set_ylabel("macro AUROC")
+        _size_axis(axes, metrics["records"])
+    _label_outer(panels)
+    figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+def draw_levels(table: pd.DataFrame, value: str) -> Figure:
+    """Draw scores with intervals over the number of training records, a line a beginning.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With columns ``beginning``, ``arm``, ``records``, ``mean``, ``low`` and ``high``. What was
+        not trained on any records is a level line.
+    value : str
+        What is drawn, for the axis.
+    """
+    figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
+    axes = figure.subplots()
+    asked = table["arm"].map(lambda arm: not ARMS[arm].trained)
+    for (name, mean), line in zip(
+        table[asked].groupby("beginning")["mean"].first().items(), (":", "--", "-."), strict=False
+    ):
+        axes.axhline(mean, color="0.45", linestyle=line, linewidth=1.2, label=str(name))
+    table = table[~asked]
+    names = list(dict.fromkeys(table["beginning"]))
+    for place, (name, style) in enumerate(zip(names, STYLES, strict=False)):
+        rows = table[table["beginning"] == name]
+        _errorbars(axes, rows, style, _beside(place, len(names)), "mean").set_label(name)
+    axes.set_ylabel(value)
+    _size_axis(axes, table["records"])
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+def _size_axis(axes: Axes, records: pd.Series) -> None:
+    sizes = sorted(set(records))
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("training records of the target")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_worth(found: Sequence[Worth]) -> Figure:
+    """Draw how many times as many records training from scratch needs, with intervals.
+
+    Parameters
+    ----------
+    found : sequence of Worth
+        From `ecgnb.analysis.curves.worth`, one target. What takes more records than there are is
+        drawn at the line of the largest training set, under an arrow.
+    """
+    figure = Figure(figsize=(WIDTH, 3.2 + 0.08 * len(found)), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(1, color=GREY, linewidth=1, zorder=1)
+    for place, (one, (colour, line, mark)) in enumerate(zip(found, STYLES, strict=False)):
+        records = one.records * _beside(place, len(found))
+        value, low, high = np.minimum(one.multiples, one.most)
+        (drawn,) = axes.plot(records, value, color=colour, linestyle=line, marker=mark)
+        drawn.set_label(_title(one.model, one.head))
+        axes.vlines(records, low, high, color=colour)
+        over = one.multiples[2] > one.most
+        axes.plot(records[over], 1.15 * one.most[over], "^", color=colour)
+    axes.plot(found[0].records, found[0].most, ":", color=GREY, zorder=1, label="all records")
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    ticks = [tick for tick in 2.0 ** np.arange(-3, 8) if low <= tick <= high]
+    axes.set_yticks(ticks, [f"{tick:g}×" for tick in ticks])
+    axes.set_ylabel("records that training from scratch\nneeds for the same error")
+    _size_axis(axes, pd.Series(found[0].records.round().astype(int)))
+    axes.minorticks_off()
+    _legend(figure, *axes.get_legend_handles_labels())
+    return figure
+
+
+def draw_times(times: pd.DataFrame, arm: str = "finetune") -> Figure:
+    """Draw when each run reaches the level of training from scratch, a panel a network.
+
+    Parameters
+    ----------
+    times : DataFrame
+        From `ecgnb.analysis.convergence.times_to_target`, one source and target. Lines and bars are
+        medians, none where over half of the runs never reach the level; such runs are open marks
+        at their last update.
+    """
+    networks = list(dict.fromkeys(zip(times["model"], times["head"], strict=True)))
+    figure, panels = _panels(len(networks), 2.3)
+    # Fifths differ by a record or two: one place on the axis a size.
+    places = times.groupby("size")["records"].transform("mean").round().astype(int)
+    for axes, (model, head) in zip(panels, networks, strict=True):
+        chosen = (times["model"] == model) & (times["head"] == head)
+        for side, one in enumerate(("scratch", arm)):
+            colour, line, mark = STYLES[side]
+            rows = times[chosen & (times["arm"] == one)]
+            records = places[rows.index] * _beside(side, 2)
+            medians = {place: median_time(runs) for place, runs in rows.groupby(records)}
+            (drawn,) = axes.plot([*medians], [*medians.values()], line, label=ARMS[one].title)
+            drawn.set(color=colour, marker="_", markersize=14)
+            for reached, fill in ((True, colour), (False, "none")):
+                which = rows["reached"] == reached
+                axes.scatter(
+                    records[which],
+                    rows["updates"][which],
+                    s=18,
+                    marker=mark,
+                    edgecolors=colour,
+                    facecolors=fill,
+                    linewidths=1.0,
+                )
+        axes.set_title(_title(model, head), loc="left", fontsize=11)
+        axes.set_ylabel("updates")
+        axes.set_ylim(bottom=0)
+        _size_axis(axes, places)
+    _label_outer(panels)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+def draw_heads(comparison: pd.DataFrame) -> Figure:
+    """Draw the gains of all networks, a panel a head, so that only the head differs.
+
+    Parameters
+    ----------
+    comparison : DataFrame
+        From `ecgnb.analysis.compare.compare_arms`, one source and target.
+    """
+    heads = list(dict.fromkeys(comparison["head"]))
+    figure, panels = _panels(len(heads), 2.9)
+    models = list(dict.fromkeys(comparison["model"]))
+    for axes, head in zip(panels, heads, strict=True):
+        _margin_band(axes)
+        for place, (model, style) in enumerate(zip(models, STYLES, strict=False)):
+            rows = comparison[(comparison["model"] == model) & (comparison["head"] == head)]
+            if len(rows):
+                bars = _errorbars(axes, rows, style, _beside(place, len(models)))
+                bars.set_label(MODELS[model].title)
+        axes.set_title(f"{head} head", loc="left", fontsize=11)
+        axes.set_ylabel("gain in macro AUROC")
+        _size_axis(axes, comparison["records"])
+    _label_outer(panels)
+    shown = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    _legend(figure, [*shown.values()], [*shown])
+    return figure
+
+
+def _legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """Put a legend over the panels, its rows about as long as one another."""
+    columns = int(np.ceil(len(labels) / np.ceil(len(labels) / 3)))
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, frameon=False)
+
+
+def _beside(place: int, count: int) -> float:
+    """Return a factor on a logarithmic axis that puts things side by side around their place."""
+    step = min(0.04, 0.16 / max(count - 1, 1))  # no wider than a third of the way to twice as many
+    return float(np.exp(step * (2 * place - count + 1)))
+
+
+def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Make panels with axes in common: one under another, and more than three in two columns."""
+    columns = 1 if count <= 3 else 2
+    rows = int(np.ceil(count / columns))
+    figure = Figure(figsize=(WIDTH, height * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes in panels[count:]:
+        axes.remove()
+    return figure, list(panels[:count])
+
+
+def _label_outer(panels: Sequence[Axes]) -> None:
+    """Keep the labels of an axis at the left, and where there is no panel below."""
+    label = panels[0].get_xlabel()
+    for axes in panels:
+        axes.label_outer()
+    for axes in panels[-2:] if len(panels) > 3 else panels[-1:]:
+        axes.xaxis.set_tick_params(labelbottom=True)
+        axes.set_xlabel(label)
+
+
+def _errorbars(
+    axes: Axes,
+    rows: pd.DataFrame,
+    style: tuple[str, str, str],
+    spread: float,
+    value: str = "difference",
+) -> ErrorbarContainer:
+    colour, line, mark = style
+    rows = rows.sort_values("records").replace([-np.inf, np.inf], np.nan)  # one seed: no interval
+    return axes.errorbar(
+        rows["records"] * spread,  # side by side, so that no interval hides another
+        rows[value],
+        yerr=[rows[value] - rows["low"], rows["high"] - rows[value]],
+        color=colour,
+        linestyle=line,
+        marker=mark,
+        capsize=3,
+    )
+
+
+def _title(model: str, head: str) -> str:
+    title = MODELS[model].title
+    return title if head == "pooled" else f"{title}, {head} head"
+
+
+def _margin_band(axes: Axes) -> None:
+    axes.axhspan(-MARGIN, MARGIN, color="0.92", zorder=0)
+    axes.axhline(0, color=GREY, linewidth=1, zorder=1)
+
+
+def draw_matrix(table: pd.DataFrame) -> Figure:
+    """Draw differences as a matrix, a row a source, a column a target.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With columns ``source``, ``target`` (as they shall be written), ``difference``, ``low`` and
+        ``high``.
+    """
+    names = list(dict.fromkeys([*table["source"], *table["target"]]))
+    wide = table.pivot_table(index="source", columns="target", values="difference")
+    wide = wide.reindex(index=names, columns=names)
+    marks = table.assign(mark=np.where((table["low"] > 0) | (table["high"] < 0), "*", ""))
+    stars = marks.pivot_table(index="source", columns="target", values="mark", aggfunc="first")
+    stars = stars.reindex(index=names, columns=names).fillna("")
+    side = 0.72 * len(names)
+    figure = Figure(figsize=(max(WIDTH, side + 1.6), side + 1.3), layout="constrained")
+    axes = figure.subplots()
+    reach = max(float(np.nanmax(np.abs(wide.to_numpy()))), MARGIN)
+    shown = wide.map("{:+.2f}".format).where(wide.notna(), "") + stars
+    seaborn.heatmap(
+        wide,
+        ax=axes,
+        cmap="RdBu",
+        vmin=-reach,
+        vmax=reach,
+        annot=shown.to_numpy(),
+        fmt="",
+        linewidths=1,
+        square=True,
+        cbar=False,
+    )
+    axes.set_xlabel("tested at")
+    axes.set_ylabel("trained at")
+    axes.set_xticklabels([textwrap.fill(name, 12) for name in names], rotation=40, ha="right")
+    axes.set_yticklabels([textwrap.fill(name, 12) for name in names], rotation=0)
+    axes.tick_params(length=0)
+    return figure
+
+
+def draw_diagnoses(table: pd.DataFrame, first: str, second: str) -> Figure:
+    """Draw differences with intervals, a row a diagnosis.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With columns ``name``, ``difference``, ``low`` and ``high``.
+    first, second : str
+        What is compared, for the axis.
+    """
+    rows = table.sort_values("difference")
+    figure = Figure(figsize=(WIDTH, 0.32 * len(rows) + 1.0), layout="constrained")
+    axes = figure.subplots()
+    axes.axvspan(-MARGIN, MARGIN, color="0.92", zorder=0)
+    axes.axvline(0, color=GREY, linewidth=1, zorder=1)
+    reach = [rows["difference"] - rows["low"], rows["high"] - rows["difference"]]
+    places = np.arange(len(rows))
+    axes.errorbar(rows["difference"], places, xerr=reach, fmt="o", color=COLOURS[0], capsize=3)
+    axes.set_yticks(places, [textwrap.fill(str(name), 28) for name in rows["name"]])
+    axes.set_xlabel(f"difference of AUROC\n({first} less {second})")
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw how often findings are there by the probability that is said.
+
+    Parameters
+    ----------
+    curves : mapping of str to DataFrame
+        From `ecgnb.analysis.hospitals.reliability`, by what the legend shall say.
+    """
+    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, zorder=1)
+    for (name, rows), (colour, line, mark) in zip(curves.items(), STYLES, strict=False):
+        axes.plot(rows["said"], rows["true"], color=colour, linestyle=line, linewidth=1)
+        sizes = 12 + 70 * rows["count"] / rows["count"].max()
+        axes.scatter(rows["said"], rows["true"], s=sizes, color=colour, marker=mark, label=name)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set_xlabel("probability that is said")
+    axes.set_ylabel("share that is true")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper left", frameon=False)
+    return figure

@@ -1,0 +1,384 @@
+"""Two simulated hospitals: who comes, what they have, how the ECG is recorded and how it is coded.
+
+The two differ in all four, as real hospitals do, so that a model can be moved from one to the other
+and can fail.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgnb.errors import UserError
+from ecgnb.files import in_processes
+from ecgnb.simulate import ecg
+from ecgnb.simulate.ecg import DOWER, FINDINGS, LEADS, Array, Patient, Plan
+
+# fmt: off
+SNOMED = {
+    "NSR": "426783006", "SB": "426177001", "STach": "427084000", "SA": "427393009",
+    "AF": "164889003", "AFL": "164890007", "PAC": "284470004", "PVC": "427172004",
+    "IAVB": "270492004", "LBBB": "164909002", "RBBB": "59118001", "LAnFB": "445118002",
+    "LVH": "164873001", "LQRSV": "251146004", "STD": "429622005", "STE": "164931005",
+    "TInv": "59931005", "MI": "164865005",
+}
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """The facts of a simulated hospital.
+
+    Attributes
+    ----------
+    prefix : str
+        First letter of its record names.
+    age, age_spread, women : float
+        Mean and standard deviation in years, and the share of women.
+    repeat_every : int
+        Every so many records, the patient of the record before comes back.
+    prevalence : dict
+        Probability of each finding at the age of 60; the rest of the rhythms is NSR.
+    rate, seconds : int
+        Samples a second, and the length of a record.
+    gain : int
+        ADC units per mV.
+    leads : tuple of str
+        The order in which the leads are written.
+    upper_case : bool
+        Whether they are spelled AVR or aVR.
+    mains_hz, mains, muscle, motion, wander : float
+        Hz; then typical amplitudes at an electrode, mV: mains hum, muscle noise, electrode motion
+        (up to 10 Hz) and baseline wander (below 1 Hz).
+    misplaced, rotation, swapped : float
+        Spread of the precordial electrodes' displacement (1 = to the next electrode) and of the
+        torso's rotation (degrees); probability that the arm electrodes are swapped.
+    codes : dict
+        Codes that differ from `SNOMED`.
+    coded, coded_else : dict, float
+        Probability that a present finding is coded: by name, and for all others.
+    sinus_beside_others, mistaken : float
+        Probability that NSR is coded beside other findings, and that a coded finding is taken for
+        one that looks like it.
+    """
+
+    name: str
+    prefix: str
+    age: float
+    age_spread: float
+    women: float
+    repeat_every: int
+    prevalence: dict[str, float]
+    rate: int
+    seconds: int
+    gain: int
+    leads: tuple[str, ...]
+    upper_case: bool
+    mains_hz: float
+    mains: float
+    muscle: float
+    motion: float
+    wander: float
+    misplaced: float
+    rotation: float
+    swapped: float
+    codes: dict[str, str]
+    coded: dict[str, float]
+    coded_else: float
+    sinus_beside_others: float
+    mistaken: float
+
+
+# fmt: off
+HOSPITALS = {
+    "sim-north": Hospital(  # old patients, quiet recordings, diligent coding
+        name="sim-north", prefix="N", age=64, age_spread=16, women=0.47, repeat_every=5,
+        prevalence={
+            "SB": 0.11, "STach": 0.08, "SA": 0.05, "AF": 0.11, "AFL": 0.03, "PAC": 0.06,
+            "PVC": 0.08, "IAVB": 0.09, "LBBB": 0.06, "RBBB": 0.06, "LAnFB": 0.07, "LVH": 0.09,
+            "LQRSV": 0.05, "MI": 0.12, "STE": 0.03, "STD": 0.07, "TInv": 0.08,
+        },
+        rate=500, seconds=10, gain=1000, leads=LEADS, upper_case=False,
+        mains_hz=50, mains=0.002, muscle=0.006, motion=0.006, wander=0.03,
+        misplaced=0.25, rotation=8, swapped=0.004,
+        codes={"RBBB": "713427006"},
+        coded={"LQRSV": 0.85, "TInv": 0.9, "STD": 0.9}, coded_else=0.97,
+        sinus_beside_others=0.9, mistaken=0.01,
+    ),
+    "sim-south": Hospital(  # younger patients, restless recordings, hurried coding
+        name="sim-south", prefix="S", age=55, age_spread=19, women=0.56, repeat_every=8,
+        prevalence={
+            "SB": 0.18, "STach": 0.16, "SA": 0.07, "AF": 0.08, "AFL": 0.05, "PAC": 0.05,
+            "PVC": 0.07, "IAVB": 0.06, "LBBB": 0.04, "RBBB": 0.07, "LAnFB": 0.04, "LVH": 0.06,
+            "LQRSV": 0.07, "MI": 0.06, "STE": 0.04, "STD": 0.08, "TInv": 0.13,
+        },
+        rate=250, seconds=12, gain=200, leads=("I", "II", *LEADS[6:], *LEADS[2:6]), upper_case=True,
+        mains_hz=60, mains=0.005, muscle=0.008, motion=0.010, wander=0.05,
+        misplaced=0.45, rotation=14, swapped=0.01,
+        codes={"PVC": "17338001", "LBBB": "733534002"},
+        coded={"LQRSV": 0.35, "LAnFB": 0.6, "MI": 0.7, "IAVB": 0.9, "PAC": 0.9}, coded_else=0.95,
+        sinus_beside_others=0.15, mistaken=0.02,
+    ),
+}
+# fmt: on
+
+
+Noise = NDArray[np.float32]
+# Against PTB-XL's NORM records Dower's torso shows V1 too large and V2-V4 too small.
+CHEST_GAIN: Array = np.array((0.82, 1.25, 1.25, 1.15, 1.05, 0.95))
+
+
+def stream(hospital: Hospital, seed: int, kind: str, number: int) -> np.random.Generator:
+    """Give every patient and record a generator of its own, whatever else is made."""
+    return np.random.default_rng([seed, crc32(f"{hospital.name} {kind}".encode()), number])
+
+
+def _wobble(
+    rng: np.random.Generator, knots_hz: float, size: Noise | float, rows: int, hospital: Hospital
+) -> Noise:
+    """Smooth noise, (rows, samples): random values `knots_hz` times a second, eased between."""
+    samples = hospital.rate * hospital.seconds
+    hop = round(hospital.rate / knots_hz)
+    knots = rng.standard_normal((rows, -(-samples // hop) + 1), dtype=np.float32) * size
+    u = np.arange(hop, dtype=np.float32) / np.float32(hop)
+    eased = (knots[:, 1:] - knots[:, :-1])[:, :, None] * (u * u * (3 - 2 * u))
+    eased += knots[:, :-1, None]
+    return np.asarray(eased.reshape(rows, -1)[:, :samples])
+
+
+def _electrode_noise(rng: np.random.Generator, hospital: Hospital) -> Noise:
+    """Noise of the electrodes RA, LA, LL and V1-V6 in mV, (9, samples)."""
+    h, samples = hospital, hospital.rate * hospital.seconds
+    time = np.arange(samples) / h.rate
+    # A record is restless as a whole; skin and cable are each electrode's own.
+    level = np.exp(rng.normal(0, 0.7, 3) + rng.normal(0, 0.5, (9, 3))).astype(np.float32)
+    level *= np.array((h.wander, h.motion, h.muscle), np.float32)
+    wander, motion, muscle = np.hsplit(level, 3)
+    muscle[:3] *= 2  # arms and legs tremble, the chest hardly
+    noise = rng.random((9, samples), dtype=np.float32)
+    noise -= np.float32(0.5)
+    noise *= muscle * np.float32(np.sqrt(12))
+    noise += _wobble(rng, 12, motion, 9, h)
+    noise *= 0.3 + np.abs(_wobble(rng, 0.8, 1.0, 1, h))  # a patient stirs now and then
+    noise += _wobble(rng, 0.8, wander, 9, h)
+    hertz = np.array((rng.uniform(0.17, 0.32), h.mains_hz))  # breathing and the mains
+    waves = np.sin(2 * np.pi * (hertz[:, None] * time + rng.uniform(0, 1, (2, 1))))
+    size = np.hstack([0.6 * wander, np.full((9, 1), h.mains)]) * rng.standard_normal((9, 2))
+    noise += size.astype(np.float32) @ waves.astype(np.float32)
+    return noise
+
+
+def _placement(rng: np.random.Generator, hospital: Hospital) -> NDArray[np.float32]:
+    """Dower's matrix of this record: a turned torso, precordial electrodes out of place."""
+    angle = np.radians(rng.normal(0, hospital.rotation))
+    cos, sin = np.cos(angle), np.sin(angle)
+    matrix = DOWER @ np.array([(cos, 0, -sin), (0, 1, 0), (sin, 0, cos)])
+    # A technician who starts too far left stays too far left.
+    shift = hospital.misplaced * (0.7 * rng.standard_normal() + 0.7 * rng.standard_normal(6))
+    site = np.clip(np.arange(6) + shift, 0, 5)
+    low = np.minimum(site.astype(int), 4)
+    part = (site - low)[:, None]
+    chest = matrix[2:]
+    matrix[2:] = (1 - part) * chest[low] + part * chest[low + 1]
+    near = np.exp(0.12 * rng.standard_normal() + 0.14 * rng.standard_normal(6))
+    matrix[2:] *= (CHEST_GAIN * near)[:, None]
+    if rng.random() < hospital.swapped:  # the arms: I turns over, II and III change places
+        matrix[:2] = -matrix[0], matrix[1] - matrix[0]
+    return np.asarray(matrix, np.float32)
+
+
+def draw_records(hospital: Hospital, plans: dict[int, Plan], seed: int) -> NDArray[np.int16]:
+    """Record planned ECGs: placement of the electrodes, noise, rounding.
+
+    Parameters
+    ----------
+    hospital : Hospital
+        Where they are recorded.
+    plans : dict
+        Plans by record number.
+    seed : int
+        With the record's number it decides placement and noise.
+
+    Returns
+    -------
+    ndarray of int16 (n_plans, 12, samples)
+        ADC units, leads in the order of `ecgnb.simulate.ecg.LEADS`.
+    """
+    dipoles = ecg.draw(list(plans.values()), hospital.rate, hospital.seconds)
+    out = np.empty((len(plans), 12, dipoles.shape[2]), np.int16)
+    for i, record in enumerate(plans):
+        rng = stream(hospital, seed, "signal", record)
+        signal = _placement(rng, hospital) @ dipoles[i]
+        noise = _electrode_noise(rng, hospital)
+        signal[:2] += noise[1:3] - noise[0]
+        signal[2:] += noise[3:] - noise[:3].mean(axis=0)
+        # The amplifier saturates at 10 mV, so that III and aVR fit into 16 bits as well.
+        digital = np.rint(np.clip(signal, -10, 10) * hospital.gain).astype(np.int32)
+        out[i] = ecg.twelve_leads(digital)
+    return out
+
+
+CHRONIC = ("LBBB", "RBBB", "LAnFB", "IAVB", "LVH", "LQRSV", "MI")
+PASSING = ("PAC", "PVC", "STE", "STD", "TInv")
+# Log-odds a decade of age: how much commoner a finding is in the old.
+AGE_SLOPE = {"AF": 0.6, "AFL": 0.4, "LBBB": 0.5, "RBBB": 0.4, "LAnFB": 0.4, "IAVB": 0.4, "PVC": 0.3}
+AGE_SLOPE |= {"SA": -0.3, "MI": 0.4, "LVH": 0.3, "PAC": 0.2, "STach": -0.1}
+# Findings that a hurried reader takes for one another.
+LOOKALIKE = {"PAC": "PVC", "PVC": "PAC", "AF": "AFL", "AFL": "AF", "STD": "TInv", "TInv": "STD"}
+LOOKALIKE |= {"SA": "PAC", "LBBB": "RBBB", "LAnFB": "MI", "NSR": "SA"}
+
+_TOGETHER = 4  # records that are drawn at once
+_JOB = 100  # records; a multiple of the above
+_WORTH_A_PROCESS = 300  # records: a process begins in about the time it takes to write so many
+
+
+def patient_of(hospital: Hospital, record: int) -> int:
+    """Patient number of a record: every `repeat_every`-th is the second of the patient before."""
+    return record - (record % hospital.repeat_every == hospital.repeat_every - 1)
+
+
+def _at_age(hospital: Hospital, finding: str, age: float) -> float:
+    """Prevalence of a finding at an age: the hospital's at 60, moved along `AGE_SLOPE`."""
+    p = hospital.prevalence.get(finding, 0.0)
+    odds = p / (1 - p) * np.exp(AGE_SLOPE.get(finding, 0.0) * (age - 60) / 10)
+    return float(odds / (1 + odds))
+
+
+def _conflict(findings: set[str], finding: str) -> bool:
+    both = findings | {finding}
+    return any(both & one and both & other for one, other in ecg.CONFLICTS)
+
+
+def draw_hospital_patient(hospital: Hospital, seed: int, number: int) -> Patient:
+    """Draw the patient with this number: age, sex, heart, body and chronic findings."""
+    rng = stream(hospital, seed, "patient", number)
+    age = float(np.clip(rng.normal(hospital.age, hospital.age_spread), 18, 94).round())
+    female = bool(rng.random() < hospital.women)
+    chronic: set[str] = set()
+    for finding in CHRONIC:
+        chance = _at_age(hospital, finding, age)
+        if finding == "LAnFB" and "RBBB" in chronic:  # the two share a blood supply
+            chance = min(5 * chance, 0.5)
+        if rng.random() < chance and not _conflict(chronic, finding):
+            chronic.add(finding)
+    return ecg.draw_patient(rng, age, female, frozenset(chronic))
+
+
+def plan_hospital_record(hospital: Hospital, seed: int, record: int) -> tuple[Patient, Plan]:
+    """Plan one record; the truth depends on the hospital, the seed and its number alone."""
+    patient = draw_hospital_patient(hospital, seed, patient_of(hospital, record))
+    rng = stream(hospital, seed, "plan", record)
+    rhythms = list(ecg.RHYTHMS)
+    share = np.array([_at_age(hospital, r, patient.age) for r in rhythms])
+    share *= [not _conflict(set(patient.chronic), r) for r in rhythms]
+    share[0] = 0.5
+    findings = {str(rng.choice(rhythms, p=share / share.sum()))} | patient.chronic
+    for finding in PASSING:
+        chance = _at_age(hospital, finding, patient.age)
+        if rng.random() < chance and not _conflict(findings, finding):
+            findings.add(finding)
+    return patient, ecg.plan_record(rng, patient, frozenset(findings), hospital.seconds)
+
+
+def coded_findings(
+    hospital: Hospital, findings: frozenset[str], rng: np.random.Generator
+) -> list[str]:
+    """List what this hospital's readers write down of the findings present."""
+    found = []
+    for finding in (f for f in FINDINGS if f in findings):
+        chance = hospital.coded.get(finding, hospital.coded_else)
+        if finding == "NSR" and len(findings) > 1:
+            chance = hospital.sinus_beside_others
+        if rng.random() < chance:
+            mistaken = rng.random() < hospital.mistaken
+            found.append(LOOKALIKE.get(finding, finding) if mistaken else finding)
+    return list(dict.fromkeys(found)) or ["NSR"]
+
+
+def _header(
+    hospital: Hospital,
+    name: str,
+    signal: NDArray[np.int16],
+    patient: Patient,
+    number: int,
+    dx: list[str],
+) -> str:
+    lines = [f"{name} 12 {hospital.rate} {signal.shape[1]}"]
+    sums = signal.sum(axis=1, dtype=np.int64).astype(np.int16)
+    for lead in hospital.leads:
+        k = LEADS.index(lead)
+        label = lead.upper() if hospital.upper_case else lead
+        fields = f"16 {hospital.gain}/mV 16 0 {signal[k, 0]} {sums[k]} 0 {label}"
+        lines.append(f"{name}.dat {fields}")
+    codes = SNOMED | hospital.codes
+    lines += [
+        f"#Age: {patient.age:.0f}",
+        f"#Sex: {'Female' if patient.female else 'Male'}",
+        f"#Dx: {','.join(codes[f] for f in dx)}",
+        f"#Patient: p{number:05d}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _write_records(part: Path, hospital: Hospital, seed: int, first: int, last: int) -> None:
+    order = [LEADS.index(lead) for lead in hospital.leads]
+    for start in range(first, last, _TOGETHER):
+        numbers = range(start, min(start + _TOGETHER, last))
+        planned = {i: plan_hospital_record(hospital, seed, i) for i in numbers}
+        signals = draw_records(hospital, {i: p for i, (_, p) in planned.items()}, seed)
+        for (i, (patient, plan)), signal in zip(planned.items(), signals, strict=True):
+            name = f"{hospital.prefix}{i:05d}"
+            dx = coded_findings(hospital, plan.findings, stream(hospital, seed, "codes", i))
+            number = patient_of(hospital, i)
+            header = _header(hospital, name, signal, patient, number, dx)
+            (part / f"{name}.hea").write_bytes(header.encode())
+            (part / f"{name}.dat").write_bytes(signal[order].T.astype("<i2").tobytes())
+
+
+def write_hospital(folder: Path, hospital: Hospital | str, n: int, seed: int) -> None:
+    """Write `n` records of a hospital as WFDB files, or nothing.
+
+    Parameters
+    ----------
+    folder : Path
+        Made by this call; its parent is made if need be. It holds RECORDS and two files a record.
+    hospital : Hospital or str
+        A hospital, or its name in `HOSPITALS`.
+    n : int
+        Number of records. Record `i` is the same bytes whatever `n`.
+    seed : int
+        Another seed, other patients. The same seed gives the same bytes on the same machine; numpy
+        may round an exponential otherwise on another processor, which moves a sample by one unit.
+
+    Raises
+    ------
+    UserError
+        If there is no such hospital, or `folder` exists and is not empty.
+    """
+    if isinstance(hospital, str):
+        if hospital not in HOSPITALS:
+            raise UserError(f"no hospital {hospital!r}; there are {', '.join(HOSPITALS)}")
+        hospital = HOSPITALS[hospital]
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty: remove it or choose another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        jobs = [(part, hospital, seed, start, min(start + _JOB, n)) for start in range(0, n, _JOB)]
+        deque(in_processes(_write_records, jobs, n // _WORTH_A_PROCESS), maxlen=0)
+        names = (f"{hospital.prefix}{i:05d}\n" for i in range(n))
+        (part / "RECORDS").write_bytes("".join(names).encode())
+        part.chmod(0o755)
+        os.replace(part, folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise

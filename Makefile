@@ -45,7 +45,7 @@ help:
 	@echo "make test    ruff, mypy and the tests"
 	@echo "make lint    ruff and mypy only"
 	@echo "make colab   rehearse the notebooks as they run in Google Colab"
-	@echo "make address write the address of this repository into the notebooks, for Colab"
+	@echo "make address write the address of this repository into notebooks and book"
 	@echo "make bench   measure speed on two cores: a quarter of an hour, with nothing else running"
 	@echo "make clean   remove what was built; keeps .venv and the cache of trained runs"
 	@echo "PYTHON=python3.12 make ... chooses the interpreter (3.11 or newer)"
@@ -81,7 +81,7 @@ colab: $(STAMP)
 	@$(BIN)/python tests/colab.py
 
 address: $(STAMP)
-	@$(BIN)/python -m ecgnb.repository
+	@$(BIN)/python book/address.py
 
 bench: $(STAMP)
 	@$(BIN)/python benchmarks/bench.py
@@ -130,9 +130,8 @@ book/generated/speed.md: $(wildcard benchmarks/results/*.json) benchmarks/tables
 	@$(BIN)/python benchmarks/bench.py --page $(@D)
 
 # Built from nothing each time: a partial build would not repeat the warnings of the one before.
-# The remote in .git/config is the repository that the book links to.
 HTML  := _build/html/index.html
-PAGES := $(wildcard book/*.md book/*.bib book/_static/* .git/config) _config.yml _toc.yml
+PAGES := $(wildcard book/*.md book/*.bib book/_static/*) _config.yml _toc.yml
 
 $(HTML): $(EXECUTED) $(GENERATED) $(PAGES)
 	@rm -rf _build/html _build/.doctrees

@@ -17,9 +17,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 THERE = (
-    "torch==2.13.0",
-    "numpy==2.0.2",
-    "pandas==2.2.2",
+    "torch==2.11.0",
+    "numpy==2.1.3",
+    "pandas==2.2.3",
+    "ipython==7.34.0",
     "scikit-learn==1.6.*",
     *("matplotlib", "scipy", "seaborn", "statsmodels", "pyarrow", "h5py", "safetensors"),
     *("tqdm", "requests", "psutil", "joblib", "ipykernel", "nbclient", "nbconvert"),
@@ -45,12 +46,16 @@ def rehearse(folder: Path) -> None:
     stub.mkdir(parents=True)
     (stub / "__init__.py").touch()
     (stub / "drive.py").write_text(DRIVE)
+    startup = folder / "ipython" / "profile_default" / "startup"  # as a kernel of Colab begins
+    startup.mkdir(parents=True)
+    (startup / "colab.py").write_text("import google.colab\n")
     before = versions(python)
     environment = {
         **os.environ,
         "PATH": f"{python.parent}:{os.environ['PATH']}",
         "ECGNB_CACHE": os.environ.get("ECGNB_CACHE", str(folder / "cache")),
         "ECGNB_DATA": str(folder / "ecg"),
+        "IPYTHONDIR": str(folder / "ipython"),
     }
     environment.pop("PYTHONPATH", None)
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
@@ -63,7 +68,7 @@ def rehearse(folder: Path) -> None:
         subprocess.run(command, cwd=empty, env=environment, check=True)
         print(path.name)
         for cell in json.loads(copy.read_text())["cells"]:
-            if "hosted.set_up" in "".join(cell["source"]):
+            if "open_study(" in "".join(cell["source"]):
                 for output in cell["outputs"]:
                     print("   ", "".join(output.get("text", [])).strip().replace("\n", "\n    "))
     after = versions(python)
@@ -80,7 +85,7 @@ def with_source(notebook: str, address: str) -> str:
     parts = json.loads(notebook)
     for cell in parts["cells"]:
         lines = [
-            f'_source = "{address}"\n' if line.startswith("_source = ") else line
+            f"{line}{address}\n" if line.startswith("_address = ") else line
             for line in cell["source"]
         ]
         cell["source"] = lines

@@ -7,20 +7,16 @@ import sys
 import time
 from pathlib import Path
 
-import nbformat
-import papermill
 import psutil
 import pytest
 from typer.testing import CliRunner
 
 from ecgnb import __version__, cli
 from ecgnb.errors import UserError
-from ecgnb.report import notebook, pages
+from ecgnb.report import pages
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study
 from ecgnb.study.plan import open_progress
-
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 recorded = pytest.mark.skipif(
     not recorded_runs(load_study("clinical")).exists(), reason="no recorded runs"
@@ -149,30 +145,3 @@ def test_generated_pages(tmp_path):
     pages.write_answer(tmp_path)
     assert (tmp_path / "answer.md").read_text().startswith("**Choose the network first.** Res")
     assert (tmp_path / "answer.png").stat().st_size > 10_000
-
-
-def test_unknown_parameter_is_an_error():
-    study = notebook.open_study({"study": "demo", "In": [], "_": 1, "pages": pages})
-    assert study.name == "demo"
-    with pytest.raises(UserError, match="'stdy'; a notebook takes study and drive"):
-        notebook.open_study({"study": "demo", "stdy": "clinical"})
-
-
-def test_papermill_refuses_an_unknown_parameter(tmp_path):
-    with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter 'seed'"):
-        papermill.execute_notebook(
-            NOTEBOOKS[0],
-            tmp_path / "out.ipynb",
-            {"seed": 3},
-            progress_bar=False,
-            kernel_name="python3",
-        )
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_notebook_refuses_an_unknown_parameter(path):
-    """Its cells one after another, with what papermill would have added to the first."""
-    cells = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-    assert cells[-1].splitlines()[-1].startswith("notebook.footer(")
-    with pytest.raises(UserError, match="unknown parameter 'seed'"):
-        exec("\n".join([cells[0], "seed = 3", *cells[1:]]), {"__name__": "__main__"})

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import ast
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from IPython import get_ipython
 from IPython.display import Markdown, display
 
 from ecgnb.analysis.statistics import DETECTABLE, LEVEL, POWER
 from ecgnb.chapters.common import by_target, in_order
-from ecgnb.data.catalog import card
+from ecgnb.data.catalog import card, parts
+from ecgnb.data.fetch import fetch
 from ecgnb.errors import UserError
+from ecgnb.files import put
 from ecgnb.models import MODELS
 from ecgnb.report.wording import (
     interval_texts,
@@ -25,64 +34,179 @@ from ecgnb.report.wording import (
     p_texts,
     signed,
 )
-from ecgnb.study.data import fingerprints, recorded_runs, with_what_is_here
-from ecgnb.study.declare import chapter_study, load_study
-from ecgnb.study.plan import open_progress, size_label
-from ecgnb.study.run import run_study
+from ecgnb.study.cost import groups
+from ecgnb.study.data import fingerprints, missing_datasets, recorded_runs, with_what_is_here
+from ecgnb.study.declare import load_study
+from ecgnb.study.plan import duration, open_progress, size_label
+from ecgnb.study.run import default_workers, run_study
 from ecgnb.study.spec import Study
 from ecgnb.study.store import Result, provenance
 from ecgnb.training.arms import ARMS
+from ecgnb.training.device import choose_device, describe_device
+
+# What each parameter of a notebook takes; of several, a list or one alone.
+_TAKES: dict[str, tuple[type, str]] = {
+    "study": (str, "the name of a study, or of its file"),
+    "target": (str, "the name of a dataset"),
+    "source": (str, "the name of a dataset"),
+    "models": (str, 'a list of networks, such as ["resnet1d18"]'),
+    "sizes": (int, "a list of numbers of training records, such as [50, 0]"),
+    "seeds": (int, "a number of seeds, or a list of them"),
+    "workers": (int, "a number of processes, at least 1"),
+    "drive": (bool, "True or False"),
+}
+_SEVERAL = ("models", "sizes", "seeds")
 
 
-def open_study(namespace: Mapping[str, Any], chapter: str = "") -> Study:
-    """Check a notebook's parameters, load its study, and say so if its ECGs are simulated.
+def open_study(study: str, chapter: str = "", **parameters: Any) -> Study:
+    """Load the study of a notebook from its parameters; where hosted, fetch what it needs.
+
+    It says so if the ECGs are simulated.
 
     Parameters
     ----------
-    namespace : mapping
-        The notebook's ``globals()``, right after its parameters. Papermill only warns of a
-        parameter that a notebook does not know; here it is an error.
+    study : str
+        See `ecgnb.study.declare.load_study`.
     chapter : str
         Where the chapter may have a study of its own, its name; see
         `ecgnb.study.declare.chapter_study`.
+    **parameters
+        The notebook's others: ``target``, ``source``, ``models``, ``sizes``, ``seeds``, which
+        replace what the study says unless they are None; ``workers``, for `runs`; and ``drive``,
+        whether a notebook in Google Colab keeps its runs on the user's Google Drive.
 
     Raises
     ------
     UserError
-        If a parameter is unknown, or the study is.
+        If papermill has set a parameter that notebooks do not have, a value is of the wrong type,
+        or the study cannot be done.
     """
-    plain = (str, int, float, bool, list, tuple, dict, type(None))
-    given = [
-        name
-        for name, value in namespace.items()
-        if isinstance(value, plain) and not name.startswith("_") and name not in _IPYTHON
-    ]
-    unknown = [name for name in given if name not in _PARAMETERS]
+    given = {"study": study, **parameters}
+    unknown = [name for name in [*given, *_injected()] if name not in _TAKES]
     if unknown:
-        raise UserError(
-            f"unknown parameter {', '.join(map(repr, unknown))}; a notebook takes "
-            f"{' and '.join(_PARAMETERS)}"
-        )
-    study = chapter_study(load_study(namespace["study"]), chapter)
-    if card(study.pairs[0].target.dataset).simulated:
+        raise UserError(f"unknown parameter {unknown[0]!r}; a notebook takes {', '.join(_TAKES)}")
+    read = {name: _read(name, value) for name, value in given.items()}
+    changes = {
+        name: read[name]
+        for name in ("target", "source", "models", "sizes", "seeds")
+        if read.get(name) is not None
+    }
+    own = dict(load_study(read["study"]).chapters).get(chapter, read["study"])
+    if hosted():
+        _prepare_machine(drive=read.get("drive", False))
+    plan = load_study(own, **changes)
+    if hosted():
+        _fetch_missing(plan)
+    if card(plan.pairs[0].target.dataset).simulated:
         display(Markdown("*The ECGs of this page are simulated: it says nothing about patients.*"))
-    return study
+    return plan
 
 
-_PARAMETERS = ("study", "drive")
-_IPYTHON = ("In", "Out")
+def _injected() -> list[str]:
+    """Name what papermill has set in this kernel, in a cell that begins with "# Parameters"."""
+    shell = get_ipython()
+    cells = shell.history_manager.input_hist_raw if shell else []
+    last = [cell for cell in cells if cell.startswith("# Parameters\n")][-1:]
+    lines = [line for cell in last for line in ast.parse(cell).body if isinstance(line, ast.Assign)]
+    names = [ast.unparse(target) for line in lines for target in line.targets]
+    return [name for name in names if not name.startswith("PAPERMILL_")]  # of --inject-paths
 
 
-def runs(study: Study) -> list[Result]:
+def _read(name: str, value: Any) -> Any:
+    """Return a parameter's value as `load_study` takes it; papermill hands lists over as text."""
+    kind, words = _TAKES[name]
+    if value is None and name not in ("study", "drive"):
+        return None
+    entries = value if isinstance(value, list | tuple) and name in _SEVERAL else [value]
+    if isinstance(value, str) and name in _SEVERAL:
+        entries = [piece.strip(" '\"") for piece in value.strip("[] ").split(",")]
+    if kind is int:
+        entries = [int(one) if str(one).isdecimal() else one for one in entries]
+    if not entries or any(type(one) is not kind for one in entries) or entries == [""]:
+        raise UserError(f"the parameter {name!r} is {words}, not {value!r}")
+    if name == "workers" and entries[0] < 1:
+        raise UserError(f"the parameter {name!r} is {words}, not {value!r}")
+    alone = name not in _SEVERAL or (name == "seeds" and isinstance(value, int))
+    return entries[0] if alone else list(entries)
+
+
+def runs(study: Study, *, workers: int | None = None) -> list[Result]:
     """Return the final runs of a study.
 
     Those of a recorded study are read, as far as they have been recorded (`ecgnb run` does the
-    others); those of any other study are trained where they are missing.
+    others); those of any other study are trained where they are missing, `workers` at a time.
     """
     if study.recorded and recorded_runs(study).exists():
         return open_progress(study).finished()
+    count = _read("workers", workers)
+    if hosted():
+        _say_how_long(study, count)
     # Where output is kept, as in the book, the environment switches progress bars off.
-    return run_study(study, progress="TQDM_DISABLE" not in os.environ)
+    return run_study(study, workers=count, progress="TQDM_DISABLE" not in os.environ)
+
+
+_MACHINE = Path("/content")  # of Google Colab; what is written here is gone with the machine
+_DRIVE = _MACHINE / "drive"
+_KEPT = _DRIVE / "MyDrive" / "ecgnb" / "runs"
+
+
+def hosted() -> bool:
+    """Tell whether this notebook runs in Google Colab, whose kernels begin with its package."""
+    return "google.colab" in sys.modules
+
+
+def _prepare_machine(*, drive: bool) -> None:
+    """Say what the machine has; let runs be kept on Drive, and datasets where reading is fast."""
+    os.environ.setdefault("ECGNB_DATA", str(_MACHINE / "ecg"))
+    os.environ.setdefault("ECGNB_CACHE", str(_MACHINE / "ecgnb"))
+    Path(os.environ["ECGNB_DATA"]).mkdir(parents=True, exist_ok=True)
+    kept = Path(os.environ["ECGNB_CACHE"]) / "runs"
+    if drive:
+        import_module("google.colab.drive").mount(str(_DRIVE))
+        _KEPT.mkdir(parents=True, exist_ok=True)
+        if not kept.is_symlink():
+            _move(kept)
+            kept.symlink_to(_KEPT, target_is_directory=True)
+    if kept.is_symlink():
+        print(f"Finished runs are kept in {_KEPT}.")
+    else:
+        print("Runs are lost with this machine. To keep them on your Drive, set drive = True.")
+    device = choose_device()
+    print(f"Computing on {describe_device(device)}.")
+    if device.type == "cpu":
+        print("For a GPU: Runtime, Change runtime type, T4 GPU; then run all cells again.")
+
+
+def _move(folder: Path) -> None:
+    """Move what was trained before to Drive; a file is gone here only when all are there, whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.rglob("*")):
+        kept = _KEPT / path.relative_to(folder)
+        if path.is_file() and not kept.exists():
+            put(kept, partial(shutil.copyfile, path))
+    shutil.rmtree(folder)
+
+
+def _fetch_missing(study: Study) -> None:
+    if study.recorded and recorded_runs(study).exists():
+        print("This study is recorded: its runs are read, and none is trained.")
+        return
+    needed = [part for name in missing_datasets(study) for part in parts(card(name))]
+    for part in dict.fromkeys(needed):
+        if part.homes:  # and if it is here already, `fetch` says so
+            fetch(part.name)
+
+
+def _say_how_long(study: Study, workers: int | None) -> None:
+    rows = groups(study, open_progress(study).score)
+    left = sum(group.runs - group.done for group in rows)
+    seconds = sum(group.seconds_left for group in rows) / (workers or default_workers(study))
+    print(
+        f"{left} runs are to be trained, about {duration(seconds)} here. Finished runs are not "
+        "repeated: run the notebook again to go on."
+        if left
+        else "All runs are here: they are read, and none is trained."
+    )
 
 
 def settings(study: Study, results: Sequence[Result] = ()) -> pd.DataFrame:

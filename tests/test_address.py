@@ -1,0 +1,94 @@
+"""`make address`: right for every form of a remote and every length of a name, or it fails."""
+
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOKEN = "not-a-real-token"
+LONG = f"{'o' * 39}/{'n' * 100}"
+
+_spec = spec_from_file_location("address", ROOT / "book" / "address.py")
+address = module_from_spec(_spec)
+_spec.loader.exec_module(address)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    for name in ("_config.yml", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "remote",
+    [
+        "https://github.com/o-1/ecg.nb",
+        "https://github.com/o-1/ecg.nb/\n",
+        f"https://{TOKEN}@GitHub.com/o-1/ecg.nb.git",
+        f"https://someone:{TOKEN}@github.com/o-1/ecg.nb",
+        "git@github.com:o-1/ecg.nb.git",
+        "ssh://git@ssh.github.com:443/o-1/ecg.nb.git",
+        "git://github.com/o-1/ecg.nb.git",
+    ],
+)
+def test_remote_on_github(remote, tmp_path):
+    (tmp_path / "_config.yml").write_text((ROOT / "_config.yml").read_text())
+    assert address.write_address(tmp_path, remote) == "o-1/ecg.nb"
+    written = (tmp_path / "_config.yml").read_text()
+    assert re.findall(r"\bhttps://.*", written)[0].split()[0] == "https://github.com/o-1/ecg.nb"
+
+
+@pytest.mark.parametrize(
+    "remote",
+    [
+        "",
+        f"https://{TOKEN}@gitlab.com/o-1/ecg.nb.git",
+        "https://gitlab.com/github.com/o-1.git",
+        "https://github.com.example.org/o-1/ecg.nb.git",
+        "https://notgithub.com/o-1/ecg.nb.git",
+        "https://github.com/o-1",
+        "https://github.com/o-1/ecg.nb/tree/main",
+        "file:///srv/github.com/o-1/ecg.nb.git",
+    ],
+)
+def test_remote_elsewhere(remote, checkout):
+    with pytest.raises(SystemExit, match="not on GitHub"):
+        address.write_address(checkout, remote)
+
+
+def test_no_name_is_too_long_and_a_fork_writes_its_own(checkout):
+    before = {path: nbformat.read(path, 4) for path in checkout.glob("notebooks/*.ipynb")}
+    for name in ("o-1/ecg.nb", LONG, LONG, "o-2/other"):
+        address.write_address(checkout, f"https://github.com/{name}")
+        for path in before:
+            text = path.read_text()
+            assert text.count(f"git+https://github.com/{name}\\n") == 1
+            assert text.count(f"{name}/blob/main/notebooks/{path.name})") == 1
+            assert text.count("github") == 2
+            nbformat.validate(nbformat.read(path, 4))
+        for check in (["format", "--check"], ["check"]):
+            command = [sys.executable, "-m", "ruff", *check, "-q", "notebooks"]
+            subprocess.run(command, cwd=checkout, check=True)
+    for path, old in before.items():
+        new = nbformat.read(path, 4)
+        assert new.cells[3:] == old.cells[3:]
+        assert [cell.source for cell in new.cells[1:2]] == [cell.source for cell in old.cells[1:2]]
+
+
+@pytest.mark.parametrize(("old", "new"), [("_address = ", "_from = "), ("# ", "## ")])
+def test_it_fails_where_nothing_was_replaced(old, new, checkout):
+    path = sorted(checkout.glob("notebooks/*.ipynb"))[0]
+    notebook = nbformat.read(path, 4)
+    for cell in (notebook.cells[0], notebook.cells[2]):
+        cell.source = cell.source.replace(old, new, 1)
+    nbformat.write(notebook, path)
+    with pytest.raises(SystemExit, match=f"{path.name} has no place for the address"):
+        address.write_address(checkout, "https://github.com/o/n")

@@ -1,0 +1,175 @@
+"""What the notebooks share: their parameters, and a machine that is lent, with stand-ins for it."""
+
+import ast
+import sys
+import types
+from pathlib import Path
+
+import nbformat
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from ecgnb.data.catalog import card
+from ecgnb.errors import UserError
+from ecgnb.report import notebook
+from ecgnb.study.declare import load_study
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("0*.ipynb"))
+NAMES = ("study", "target", "source", "models", "sizes", "seeds", "workers", "drive")
+
+
+def code(path: Path) -> list[str]:
+    return [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch) -> InteractiveShell:
+    """A kernel without its own process, that an earlier user has left something in."""
+    own = InteractiveShell()
+    monkeypatch.setattr(notebook, "get_ipython", lambda: own)
+    own.run_cell("every, metric, results = 1, 'auroc', []", store_history=True)
+    return own
+
+
+def run(shell: InteractiveShell, *cells: str) -> None:
+    for cell in cells:
+        shell.run_cell(cell, store_history=True).raise_error()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_begins_alike_and_keeps_its_parameters(path):
+    parameters, set_up, opened, *others = map(ast.parse, code(path))
+    assert [ast.unparse(line.targets[0]) for line in parameters.body] == list(NAMES)
+    assert ast.dump(set_up) == ast.dump(ast.parse(code(NOTEBOOKS[0])[1]))
+    assert "plan = notebook.open_study(" in ast.unparse(opened)
+    for cell in (opened, *others):  # else a second run in one kernel begins with another value
+        for node in ast.walk(cell):
+            assert not (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)) or (
+                node.id not in NAMES
+            ), f"{node.id} is a parameter"
+
+
+def test_a_notebook_is_run_twice_in_one_kernel(shell):
+    parameters, set_up, opened, *_ = code(NOTEBOOKS[0])
+    opened = opened[opened.index("from ecgnb.report import") :].partition("source_side")[0]
+    for name in ("demo", "demo-paper"):
+        run(shell, parameters, f"# Parameters\nstudy = '{name}'\nPAPERMILL_INPUT_PATH = 'a'")
+        run(shell, set_up, opened)
+        assert shell.user_ns["plan"].name == name
+    run(shell, parameters, "# Parameters\nseed = 3")
+    with pytest.raises(UserError, match="unknown parameter 'seed'; a notebook takes study, targ"):
+        run(shell, opened)
+
+
+def test_parameters_replace_what_the_study_says():
+    given = {"models": '["gru"]', "sizes": "[50, 0]", "seeds": 2, "workers": "2"}
+    plan = notebook.open_study("demo", **given, target=None, drive=False)
+    assert {(pair.models, pair.sizes, pair.seeds) for pair in plan.pairs} == {
+        (("gru",), (50, 0), (0, 1))
+    }
+    assert notebook.open_study("demo", models="gru", sizes=50, seeds=[3]).models == ("gru",)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"study": 5}, "'study' is the name of a study, or of its file, not 5"),
+        ({"study": None}, "'study' is the name of a study, or of its file, not None"),
+        ({"study": ["demo"]}, "'study' is the name of a study"),
+        ({"drive": "yes"}, "'drive' is True or False, not 'yes'"),
+        ({"target": 3}, "'target' is the name of a dataset, not 3"),
+        ({"models": 18}, "'models' is a list of networks"),
+        ({"models": ""}, "'models' is a list of networks"),
+        ({"sizes": "[50, all]"}, "'sizes' is a list of numbers of training records"),
+        ({"sizes": []}, "'sizes' is a list of numbers of training records"),
+        ({"seeds": True}, "'seeds' is a number of seeds, or a list of them, not True"),
+        ({"workers": 0}, "'workers' is a number of processes, at least 1, not 0"),
+        ({"stdy": "clinical"}, "unknown parameter 'stdy'; a notebook takes study, target"),
+        ({"study": "demon"}, "unknown study 'demon'"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_in_one_sentence(given, sentence):
+    with pytest.raises(UserError, match=sentence):
+        notebook.open_study(**{"study": "demo", **given})
+
+
+def test_a_kernel_without_the_package_is_told_which_to_choose(shell, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"choose the kernel of \.venv"):
+        run(shell, code(NOTEBOOKS[0])[1])
+    assert not list(tmp_path.glob("*.txt"))
+
+
+@pytest.fixture
+def colab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list:
+    """A stand-in for Google Colab; what was mounted or fetched."""
+    happened: list = []
+    drive = types.ModuleType("google.colab.drive")
+    drive.mount = happened.append
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    monkeypatch.setitem(sys.modules, "google.colab.drive", drive)
+    monkeypatch.setattr(notebook, "_KEPT", tmp_path / "drive" / "runs")
+    monkeypatch.setattr(notebook, "fetch", happened.append)
+    monkeypatch.setenv("ECGNB_DATA", str(tmp_path / "ecg"))
+    return happened
+
+
+def test_a_hosted_kernel_installs_by_its_own_interpreter(colab, shell, monkeypatch):
+    commands = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("subprocess.run", lambda command, **_: commands.append(command))
+    run(shell, code(NOTEBOOKS[0])[1].replace('"""\n', '"""\ngit+https://github.com/o/n\n', 1))
+    assert [command[:3] for command in commands] == [[sys.executable, "-m", "pip"]] * 2
+    assert commands[1][-1] == "git+https://github.com/o/n"
+
+
+def test_nothing_happens_elsewhere(capsys, monkeypatch):
+    monkeypatch.delenv("ECGNB_DATA", raising=False)
+    notebook.open_study("clinical", drive=True)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [(4, "4 runs are to be trained, about 60 min here"), (0, "All runs are here")],
+)
+def test_it_says_how_long_a_study_takes(left, said, colab, capsys, monkeypatch):
+    group = types.SimpleNamespace(runs=4, done=4 - left, seconds_left=1800 * left)
+    monkeypatch.setattr(notebook, "open_progress", lambda study: types.SimpleNamespace(score=None))
+    monkeypatch.setattr(notebook, "groups", lambda study, score: [group])
+    monkeypatch.setattr(notebook, "run_study", lambda study, **_: [])
+    notebook.runs(notebook.open_study("demo"), workers=2)
+    printed = capsys.readouterr().out
+    assert "Computing on " in printed
+    assert "set drive = True" in printed
+    assert said in printed
+    assert colab == []
+
+
+def test_a_recorded_study_is_read(colab, capsys):
+    notebook.open_study("clinical")
+    assert "its runs are read" in capsys.readouterr().out
+    assert colab == []
+
+
+def test_what_is_missing_is_fetched(colab):
+    notebook.open_study("nguyen2025")
+    assert colab == [name for name in load_study("nguyen2025").datasets if card(name).homes]
+
+
+def test_runs_are_kept_on_drive_also_those_of_before(colab, cache, tmp_path, capsys):
+    drive = tmp_path / "drive" / "runs"
+    for folder, name in ((cache / "runs" / "ab", "new"), (drive / "cd", "old")):
+        folder.mkdir(parents=True)
+        (folder / f"{name}.npz").write_text(name)
+    notebook.open_study("demo")
+    assert "Runs are lost" in capsys.readouterr().out
+    for _ in range(2):  # a notebook may be run again
+        notebook.open_study("demo", drive=True)
+        assert "Finished runs are kept in" in capsys.readouterr().out
+    assert colab == [str(notebook._DRIVE)] * 2
+    assert (cache / "runs").resolve() == drive
+    assert {path.read_text() for path in drive.rglob("*.npz")} == {"new", "old"}
+    notebook.open_study("demo")  # the link is still there
+    assert "Finished runs are kept in" in capsys.readouterr().out

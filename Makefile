@@ -87,13 +87,13 @@ bench: $(STAMP)
 	@$(BIN)/python benchmarks/bench.py
 
 # A notebook that fails leaves its half-executed copy in _build/notebooks, never in the book.
-# It runs in an empty folder: a notebook may not depend on where it lies.
+# It runs where the executed ones lie, not where it lies: beside them is the folder of its tables.
 define execute
 book/editions/$(1)/%.ipynb: notebooks/%.ipynb $$(SOURCES) $$(STAMP)
 	@echo "executing $$* with the study $(1)"
-	@mkdir -p $$(@D) _build/notebooks/$(1) _build/cwd
+	@mkdir -p $$(@D) _build/notebooks/$(1)
 	@$$(BIN)/papermill $$< _build/notebooks/$(1)/$$(@F) -p study $(1) -k python3 \
-	  --cwd _build/cwd --no-progress-bar --log-level WARNING
+	  --cwd $$(@D) --no-progress-bar --log-level WARNING
 	@mv _build/notebooks/$(1)/$$(@F) $$@
 endef
 $(foreach e,$(EDITIONS),$(eval $(call execute,$(e))))

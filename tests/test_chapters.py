@@ -27,7 +27,6 @@ from ecgnb.chapters import (
     diminishing,
     filtered,
     published,
-    simulated,
 )
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
@@ -572,27 +571,6 @@ def test_a_larger_source_is_compared_with_what_it_extends():
     assert text.count("**Does a larger source teach more?**") == 1
     assert text.count("fine-tuning **helps**") == 2  # to Chapman-Shaoxing, from either source
     assert "no other records" in filtered.filtered_answer(study, []).data
-
-
-def test_a_simulated_source_is_compared_with_the_real_one_of_its_target():
-    study = load_study("clinical")
-    level = {"": 0.7, "ptb-xl": 0.75, "chapman-shaoxing": 0.8, "sim-north": 0.78}
-    runs = [run for run in made(study, lambda cell: level[cell.source]) if run.spec.seed < 5]
-    found = simulated.against_real(study, runs)
-    assert set(zip(found["source"], found["other"], found["target"], strict=True)) == {
-        ("sim-north", "ptb-xl", "chapman-shaoxing"),
-        ("sim-north", "chapman-shaoxing", "ptb-xl"),
-        ("sim-north", "ptb-xl", "cpsc2018"),
-        ("sim-north", "ptb-xl", "brugada-huca"),
-    }
-    better = found["other"] == "ptb-xl"
-    assert found.loc[better, "difference"].to_numpy() == pytest.approx(0.03, abs=0.004)
-    assert found.loc[~better, "difference"].to_numpy() == pytest.approx(-0.02, abs=0.004)
-    text = simulated.simulated_answer(study, found).data
-    assert "- ResNet1d18 to CPSC2018, against PTB-XL (1,987 records): +0.0" in text
-    assert text.count("*better*") == better.sum()
-    assert text.count("*worse*") == (~better).sum()
-    assert "no simulated source" in simulated.simulated_answer(study, found.iloc[:0]).data
 
 
 def test_a_companion_is_found_by_its_name(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from ecgnb.data import records
 from ecgnb.data.catalog import CATALOG, card
 from ecgnb.data.labels import LABEL_SETS, encode, full_name
 from ecgnb.errors import UserError
-from ecgnb.report import ecg_paper, pages, tables
+from ecgnb.report import charts, ecg_paper, pages, tables
 from ecgnb.study.declare import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,6 +120,52 @@ def test_show_attaches_caption_and_alternative_text(monkeypatch):
     assert 'alt="a &quot;flat&quot; line"' in page
     assert page.count("data:image/svg+xml;base64,") == 2
     assert page == again
+
+
+def test_tables_and_figures_leave_their_numbers_in_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = []
+    monkeypatch.setattr(tables, "display", lambda data, **more: shown.append((data, more)))
+    frame = pd.DataFrame({"hospital": ["<b>A & B</b>"], "verdict": [tables.MARKS["helps"]]})
+    tables.show_table(frame, "t", "Which <one>", whole=frame.assign(p=0.123456789, run=None))
+    page = shown[-1][0]["text/html"]
+    assert "&lt;b&gt;A &amp; B&lt;/b&gt;" in page
+    assert "<caption>Which &lt;one&gt;</caption>" in page
+    assert 'role="region" aria-label="Which &lt;one&gt;" tabindex="0"' in page
+    assert list(pd.read_csv("files/t.csv")) == ["hospital", "verdict", "p"]
+    figure, axes = charts.panel()
+    axes.plot([1, 2], [3, 4], **charts.arm_style("finetune"))
+    for _ in range(2):
+        tables.show_figure(figure, "f", pd.DataFrame({"x": [1, 2]}))
+    assert shown[-1] == shown[-2]  # the same figure, the same page
+    assert shown[-1][0]["image/svg+xml"] == (tmp_path / "files" / "f.svg").read_text()
+    assert pd.read_csv("files/f.csv")["x"].tolist() == [1, 2]
+    tables.say("It **helps**.", "answer")
+    glued, more = shown[-1]
+    assert glued == {"application/papermill.record/text/plain": "'It helps.'"}
+    assert more["metadata"]["scrapbook"]["name"] == "answer"
+
+
+def test_labels_of_lines_stand_apart():
+    _, axes = charts.panel()
+    axes.set_ylim(0, 1)
+    charts.label_ends(axes, [("a", 1, 0.5, "red"), ("b, of two lines it is", 1, 0.5, "blue")])
+    low, high = (text.xy[1] for text in axes.texts)
+    assert low == 0.5
+    assert high >= 0.5 + 0.07
+
+
+def test_verdicts_are_marks_in_a_grid():
+    table = pd.DataFrame(
+        [("A to B", "GRU", size, 0.02, "helps") for size in ("800", "all", "50")]
+        + [("B to A", "GRU", "50", -0.01, "undecided")],
+        columns=["group", "row", "column", "mean", "verdict"],
+    )
+    axes = charts.draw_verdicts(table).axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["50", "800", "all"]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts.count("▲+.02") == 3
+    assert {"?-.01", "A to B", "B to A"} <= set(texts)
 
 
 def test_texts_come_from_the_numbers(clinical):

@@ -1,15 +1,101 @@
-"""Figures and tables on a page."""
+"""Figures and tables on a page, each with its numbers in a file beside it.
+
+The files stand in the folder `FILES` of where the notebook runs, under the name that the notebook
+gives, and its last cell links to them.
+"""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
+from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
 from IPython.display import HTML, display
 from matplotlib.figure import Figure
+
+from ecgnb.files import put
+
+FILES = Path("files")
+
+MARKS = {
+    "helps": "▲ helps",
+    "harms": "▼ harms",
+    "equivalent": "= equivalent",
+    "undecided": "? undecided",
+}
+"""Verdicts for reading: a mark and the word."""
+
+
+def show_figure(figure: Figure, name: str, data: pd.DataFrame | None = None) -> None:
+    """Show a figure, and write it and what it draws as ``NAME.svg`` and ``NAME.csv``.
+
+    Its alternative text is one sentence in the cell's metadata: ``mystnb``, ``image``, ``alt``.
+    """
+    svg = _svg(figure)
+    put(_file(f"{name}.svg"), lambda path: path.write_bytes(svg))
+    if data is not None:
+        write_csv(data, name)
+    display({"image/svg+xml": svg.decode(), "text/plain": f"Figure: {name}"}, raw=True)
+
+
+def show_table(
+    frame: pd.DataFrame, name: str, caption: str, *, whole: pd.DataFrame | None = None
+) -> None:
+    """Show a table for reading, its columns as they come, and write it as ``NAME.csv``.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        At most five columns, or it does not fit. What stands in it is text, never HTML.
+    name, caption : str
+    whole : DataFrame, optional
+        What the file has instead: all rows and columns, at full precision.
+    """
+    write_csv(frame if whole is None else whole, name)
+    body = frame.to_html(index=False, border=0, justify="left")
+    title = html.escape(caption)
+    body = body.replace("<thead>", f"<caption>{title}</caption>\n  <thead>", 1)
+    page = f'<div class="reading" role="region" aria-label="{title}" tabindex="0">{body}</div>'
+    plain = f"{caption}\n{frame.to_string(index=False)}"
+    display({"text/html": page, "text/plain": plain}, raw=True)
+
+
+def write_csv(data: pd.DataFrame, name: str) -> None:
+    """Write a table as ``NAME.csv``, without the columns that hold arrays or runs."""
+    columns = [
+        column for column in data if column not in ("boot", "run", "boot_other", "run_other")
+    ]
+    text = data[columns].to_csv(index=False, lineterminator="\n")
+    put(_file(f"{name}.csv"), lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _file(name: str) -> Path:
+    FILES.mkdir(exist_ok=True)
+    return FILES / name
+
+
+def say(text: str, name: str = "") -> None:
+    """Show a computed sentence, as Markdown.
+
+    Under its name, other pages can have it, plain: ``{glue:text}`PAGE.ipynb::NAME```.
+    """
+    display({"text/markdown": text, "text/plain": text}, raw=True)
+    if name:
+        prefix = "application/papermill.record/"  # where myst-nb looks for what is glued
+        plain = {f"{prefix}text/plain": repr(text.replace("*", ""))}
+        display(plain, raw=True, metadata={"scrapbook": {"name": name, "mime_prefix": prefix}})
+
+
+def _svg(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # Neither the date nor random ids: the same figure gives the same page.
+    with mpl.rc_context({"svg.hashsalt": "ecgnb"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
 
 _PHONE = "(max-width: 600px)"
 _CAPTION = "text-align:left;color:inherit;font-size:0.9em;font-weight:normal;letter-spacing:normal"
@@ -36,11 +122,7 @@ def show(figure: Figure, caption: str, alt: str, *, narrow: Figure | None = None
 
 
 def _uri(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    # Neither the date nor random ids: the same figure gives the same page.
-    with mpl.rc_context({"svg.hashsalt": "ecgnb"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f"data:image/svg+xml;base64,{base64.b64encode(_svg(figure)).decode()}"
 
 
 def as_table(frame: pd.DataFrame, *, wrap: bool = False) -> HTML:

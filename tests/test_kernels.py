@@ -1,0 +1,55 @@
+"""Random convolution kernels: the transform of another library, and a ridge that ranks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ecgnb.models.kernels import Kernels, draw_kernels, ridge
+from ecgnb.training.metrics import macro_auroc
+
+
+def test_the_transform_is_that_of_aeon():
+    """Kernels drawn, and features found, by aeon 1.6.0 (`MiniRocket`, several channels)."""
+    with np.load(Path(__file__).parent / "minirocket.npz", allow_pickle=False) as made:
+        known = dict(made)
+    ends = np.cumsum(84 * known["features_per_dilation"])
+    biases = [part.reshape(84, -1) for part in np.split(known["biases"], ends[:-1])]
+    kernels = Kernels(tuple(map(int, known["dilations"])), known["leads"], tuple(biases))
+    found = kernels.transform(torch.from_numpy(known["records"].astype(np.float32)))
+    np.testing.assert_allclose(found, known["features"], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def records() -> tuple[torch.Tensor, np.ndarray]:
+    """Noise, to which every third record adds a wave in one lead, and every second in another."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(90, 12, 250)).astype(np.float32)
+    wave = 3 * np.sin(np.arange(50) / 4).astype(np.float32)
+    labels = np.stack([np.arange(90) % 3 == 0, np.arange(90) % 2 == 0, np.zeros(90, bool)], axis=1)
+    values[labels[:, 0], 1, 100:150] += wave
+    values[labels[:, 1], 7, 20:70] += wave
+    return torch.from_numpy(values), labels
+
+
+def test_kernels_are_drawn_by_seed_and_as_many_as_fit(records):
+    values, _ = records
+    first, again, other = (draw_kernels(values[:40], seed, 1000) for seed in (1, 1, 2))
+    assert sum(bias.size for bias in first.biases) == 11 * 84
+    np.testing.assert_array_equal(first.transform(values[:3]), again.transform(values[:3]))
+    assert not np.array_equal(first.leads, other.leads)
+    found = first.transform(values)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert 0.3 < found.mean() < 0.7  # biases are quantiles of responses
+    with pytest.raises(ValueError, match="shorter than a kernel"):
+        draw_kernels(values[:, :, :8], 1)
+
+
+def test_ridge_ranks_what_it_has_not_seen(records):
+    values, labels = records
+    found = draw_kernels(values[:60], 0, 2000).transform(values)
+    (scores,) = ridge(found[:60], labels[:60], found[60:])
+    assert macro_auroc(labels[60:], scores, 3) > 0.9
+    assert (scores[:, 2] == 0.5).all()  # a class without positives

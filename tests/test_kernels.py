@@ -1,13 +1,16 @@
 """Random convolution kernels: the transform of another library, and a ridge that ranks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from test_study import tiny
 
 from ecgnb.models.kernels import Kernels, draw_kernels, ridge
-from ecgnb.training.metrics import macro_auroc
+from ecgnb.study.run import run_study
+from ecgnb.training.metrics import alarm_thresholds, macro_auroc
 
 
 def test_the_transform_is_that_of_aeon():
@@ -53,3 +56,35 @@ def test_ridge_ranks_what_it_has_not_seen(records):
     (scores,) = ridge(found[:60], labels[:60], found[60:])
     assert macro_auroc(labels[60:], scores, 3) > 0.9
     assert (scores[:, 2] == 0.5).all()  # a class without positives
+
+
+def test_no_network_is_one_run_beside_all_networks():
+    """Its test scores come from kernels; a network beside it is trained by the recipe named."""
+    arms = ["scratch", "no-network"]
+    study = tiny(
+        arms=arms, seeds=[0], sizes=[30], models=["gru", "resnet1d18"], recipe={"RNN": "one-cycle"}
+    )
+    study = replace(study, learning_rates=(("", (0.01,)),))
+    runs = run_study(study, workers=1, progress=False)
+    assert [(run.spec.model, run.spec.arm, run.spec.recipe) for run in runs] == [
+        ("gru", "scratch", "one-cycle"),
+        ("kernels", "no-network", ""),
+        ("resnet1d18", "scratch", ""),
+    ]
+    for run in runs:
+        assert run.predictions.shape == (len(run.records), len(run.classes))
+        assert len(run.facts["alarm_thresholds"]) == len(run.classes)
+    assert runs[1].spec.learning_rate == 0
+    assert runs[1].facts["training_seconds"] > 0
+    assert not runs[1].history
+
+
+def test_a_threshold_lets_so_many_false_alarms_through():
+    rng = np.random.default_rng(0)
+    truth, scores = rng.random((400, 3)) < 0.3, rng.random((400, 3))
+    truth[:, 2] = True
+    thresholds = alarm_thresholds(truth, scores, 0.05)
+    alarms = ((scores > thresholds) & ~truth).sum(axis=0) / np.maximum((~truth).sum(axis=0), 1)
+    assert (alarms <= 0.05).all()
+    assert (alarms[:2] > 0.04).all()
+    assert np.isinf(thresholds[2])

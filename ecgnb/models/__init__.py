@@ -9,11 +9,15 @@ from dataclasses import dataclass
 
 from ecgnb.errors import UserError
 
-HEADS = ("pooled", "flattened")
+READOUTS = ("pooled", "flattened")
+"""The heads of a recurrent network: one linear layer on the mean over time, or on all steps."""
+
 CUTS = ("pooled", "hidden", "linear")
 """The heads of a residual network: a linear layer behind the published hidden layer, which belongs
 to the encoder (``pooled``); the hidden layer and the linear one (``hidden``); a linear layer behind
 the pooling, without any hidden layer (``linear``)."""
+
+HEADS = tuple(dict.fromkeys((*READOUTS, *CUTS)))
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Entry:
     title : str
         Its name in print.
     family : str
-        ``CNN`` or ``RNN``.
+        ``CNN``, ``RNN``, or ``kernels`` where there is no network.
     build : str
         Where the function ``build(head, samples)`` is, which returns the encoder and the number
         of its features, as ``module:name``.
@@ -48,6 +52,9 @@ class Entry:
     load_imagenet: str | None = None
 
 
+NO_NETWORK = "kernels"
+"""Stands for a model in the arm that has none; see `ecgnb.models.kernels`."""
+
 _PACKAGE = "ecgnb.models."
 
 
@@ -59,9 +66,9 @@ MODELS: dict[str, Entry] = {
     "resnet1d18": _resnet(18),
     "resnet1d50": _resnet(50),
     "resnet1d101": _resnet(101),
-    "gru": Entry("GRU", "RNN", f"{_PACKAGE}recurrent:build_gru", HEADS, False),
-    "lstm": Entry("LSTM", "RNN", f"{_PACKAGE}recurrent:build_lstm", HEADS, True),
-    "bilstm": Entry("BiLSTM", "RNN", f"{_PACKAGE}recurrent:build_bilstm", HEADS, True),
+    "gru": Entry("GRU", "RNN", f"{_PACKAGE}recurrent:build_gru", READOUTS, False),
+    "lstm": Entry("LSTM", "RNN", f"{_PACKAGE}recurrent:build_lstm", READOUTS, True),
+    "bilstm": Entry("BiLSTM", "RNN", f"{_PACKAGE}recurrent:build_bilstm", READOUTS, True),
     "autoencoder": Entry(
         "Autoencoder",
         "CNN",
@@ -70,6 +77,7 @@ MODELS: dict[str, Entry] = {
         True,
         unlabelled=True,
     ),
+    NO_NETWORK: Entry("No network", "kernels", "", ("pooled",), False),
     "efficientnet-lite0": Entry(
         "EfficientNet-Lite0 on spectrograms",
         "CNN",

@@ -77,9 +77,7 @@ class Kernels:
         return torch.cat(found, dim=1)
 
 
-def _convolve(
-    records: torch.Tensor, leads: npt.NDArray[np.bool_], dilation: int
-) -> torch.Tensor:
+def _convolve(records: torch.Tensor, leads: npt.NDArray[np.bool_], dilation: int) -> torch.Tensor:
     """Convolve the sum of each kernel's leads, shape (records, 84, samples)."""
     weights = _WEIGHTS * torch.from_numpy(leads)[:, :, None]
     return F.conv1d(records, weights, padding=dilation * (_LENGTH // 2), dilation=dilation)
@@ -139,8 +137,8 @@ def draw_kernels(records: torch.Tensor, seed: int, features: int = FEATURES) -> 
         asked = quantiles[begin : begin + _KERNELS * number].reshape(_KERNELS, number)
         begin += _KERNELS * number
         examples = torch.from_numpy(rng.integers(count, size=_KERNELS))  # one for each kernel
-        response = _convolve(records[examples], chosen[place], int(dilation))
-        response = response.diagonal().T.numpy()
+        drawn = _convolve(records[examples], chosen[place], int(dilation))
+        response = drawn.diagonal().T.numpy()
         at = np.stack([np.quantile(r, q) for r, q in zip(response, asked, strict=True)])
         biases.append(at.astype(np.float32))
     return Kernels(tuple(map(int, dilations)), chosen, tuple(biases))

@@ -80,7 +80,7 @@ def _check_values(study: Study, part: object) -> None:
         value = getattr(part, name)
         if kind in _KINDS and not _fits(value, kind):
             raise UserError(f"study {study.name}: {name!r} must be {_KINDS[kind]}")
-        if get_origin(kind) is tuple and not value and name != "chapters":
+        if get_origin(kind) is tuple and not value and name not in ("chapters", "recipes"):
             raise UserError(f"study {study.name}: {name!r} is empty")
         several = value if isinstance(value, tuple) else (value,)
         if name in _LEAST and min(several) < _LEAST[name]:
@@ -268,11 +268,13 @@ def build_study(name: str, table: dict[str, Any], **changes: Any) -> Study:
         data = Options(**values.pop("data", {}))
         rates = values.pop("learning_rates")
         chapters = values.pop("chapters", {})
+        recipes = values.pop("recipe", {})
         grids = rates.items() if isinstance(rates, dict) else [("", rates)]
         study = Study(
             pairs=pairs,
             data=data,
             chapters=tuple(chapters.items()),
+            recipes=tuple(recipes.items() if isinstance(recipes, dict) else [("", recipes)]),
             learning_rates=tuple((name, _listed(grid)) for name, grid in grids),
             **values,
         )

@@ -14,7 +14,7 @@ from itertools import product
 
 from ecgnb.data.arrays import Options
 from ecgnb.errors import UserError
-from ecgnb.models import MODELS
+from ecgnb.models import MODELS, NO_NETWORK
 from ecgnb.training.arms import check_arm
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
 
@@ -50,7 +50,7 @@ class RunSpec:
         Whether it is measured how well the encoder's features tell the source from the target.
     protocol : str
         A name of `ecgnb.training.arms.PROTOCOLS`.
-    learning_rate, updates, batch_size, evaluations, epochs
+    learning_rate, updates, batch_size, evaluations, epochs, recipe
         See `ecgnb.training.fit.Schedule`.
     """
 
@@ -76,6 +76,7 @@ class RunSpec:
     min_test_positives: int = MIN_TEST_POSITIVES
     epochs: int = 0
     tells_hospitals: bool = False
+    recipe: str = ""
 
     def key(self, fingerprints: Mapping[str, str]) -> str:
         """Hash of the spec, of the data it reads and of `RESULTS_VERSION`.
@@ -111,6 +112,7 @@ class RunSpec:
             batch_size=self.batch_size,
             evaluations=self.evaluations,
             epochs=self.epochs,
+            recipe=self.recipe,
         )
 
 
@@ -251,6 +253,8 @@ class Study:
         The studies of those chapters that have one of their own, by the chapter's name.
     shard : tuple of int
         Which share of the final runs to do, such as (2, 5) for the second of five.
+    recipes : tuple of (str, str)
+        The recipe of a model, of a family of models, or of all (an empty name).
     """
 
     name: str
@@ -267,6 +271,7 @@ class Study:
     data: Options = field(default_factory=Options)
     shard: tuple[int, int] = (1, 1)
     chapters: tuple[tuple[str, str], ...] = ()
+    recipes: tuple[tuple[str, str], ...] = ()
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -282,6 +287,11 @@ class Study:
         """Return the grid of learning rates of a model."""
         known = dict(self.learning_rates)
         return known.get(model) or known.get(MODELS[model].family) or known[""]
+
+    def recipe(self, model: str) -> str:
+        """Return the name of the recipe of a model; "" for that of the protocol."""
+        known = dict(self.recipes)
+        return known.get(model) or known.get(MODELS[model].family) or known.get("", "")
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -314,6 +324,8 @@ class Study:
     def _cell(self, pair: Pair, model: str, head: str, arm: str, size: int, seed: int) -> RunSpec:
         kind = check_arm(arm)
         source = pair.source if kind.pretrained else Side("", "", 0, 0)
+        if not kind.network:
+            model, head = NO_NETWORK, "pooled"
         return RunSpec(
             stage="final",
             dataset=pair.target.dataset,
@@ -336,6 +348,7 @@ class Study:
             source_updates=source.updates,
             min_test_positives=pair.min_test_positives,
             tells_hospitals=pair.tells_hospitals and kind.pretrained,
+            recipe=self.recipe(model) if kind.network else "",
         )
 
     def candidates(self, cell: RunSpec) -> list[RunSpec]:
@@ -344,7 +357,8 @@ class Study:
         An arm that is not trained has one candidate, with no learning rate.
         """
         tuning = replace(cell, stage="tune", seed=self.tuning_seed, tells_hospitals=False)
-        if not check_arm(cell.arm).trained:
+        kind = check_arm(cell.arm)
+        if not kind.trained or not kind.network:
             return [tuning]
         return [replace(tuning, learning_rate=rate) for rate in self.rates(cell.model)]
 

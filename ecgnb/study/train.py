@@ -34,8 +34,20 @@ from ecgnb.training.device import (
 )
 from ecgnb.training.fit import Schedule, wanted_of
 from ecgnb.training.inputs import RECONSTRUCT, Data, Records, predict, reconstruction, task_of
-from ecgnb.training.metrics import UNLABELLED, best_thresholds, evaluate, tell_apart
-from ecgnb.training.transfer import encode, load_encoder, save_weights, train_arm
+from ecgnb.training.metrics import (
+    UNLABELLED,
+    alarm_thresholds,
+    best_thresholds,
+    evaluate,
+    tell_apart,
+)
+from ecgnb.training.transfer import (
+    encode,
+    load_encoder,
+    save_weights,
+    train_arm,
+    train_without_network,
+)
 
 _ORDER_SEED = 2_000_000  # keeps the order of records apart from the initial weights
 _DRAWN = 4  # reconstructions that are kept where there are no examples
@@ -146,38 +158,34 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
         wanted = torch.from_numpy(truth[part].astype(np.float32)).to(materials.device)
         return Data(materials.records(spec.dataset, part), wanted)
 
-    samples = materials.prepared(spec.dataset).signals.shape[2]
-    if task is RECONSTRUCT:  # it has an encoder and a head, as a model has
-        model = cast(Model, build_reconstructor(spec.model, spec.seed))
+    parts = data(rows), data(split.validation)
+    test = None if spec.stage == "tune" else materials.records(spec.dataset, split.test)
+    model: Model | None = None
+    if not ARMS[spec.arm].network:
+        trained = train_without_network(*parts, test, spec.seed)
     else:
-        model = build_model(spec.model, spec.head, truth.shape[1], samples, spec.seed)
-    if pretraining := spec.pretraining():
-        load_encoder(model, store.weights(pretraining.key(prints)), head=ARMS[spec.arm].keeps_head)
-    load_imagenet = MODELS[spec.model].load_imagenet
-    if ARMS[spec.arm].photographs and load_imagenet:  # which `load_study` has made sure of
-        resolve_name(load_imagenet)(model.encoder)
-    model.to(materials.device)
-    trained = train_arm(
-        model,
-        spec.arm,
-        data(rows),
-        data(split.validation),
-        None if spec.stage == "tune" else materials.records(spec.dataset, split.test),
-        Schedule(
-            spec.learning_rate,
-            spec.updates,
-            spec.batch_size,
-            spec.evaluations,
-            _ORDER_SEED + spec.seed,
-            spec.protocol,
-            spec.epochs,
-        ),
-        precision=setting.precision,
-        features=materials.features(spec, model, setting.precision),
-        chosen_on=data(split.test) if check_protocol(spec.protocol).chosen_on_test else None,
-        checkpoint=Checkpoint(store.checkpoint(key), json.dumps(_made_by(setting))),
-        task=task,
-    )
+        model = _build(materials, spec, truth.shape[1])
+        trained = train_arm(
+            model,
+            spec.arm,
+            *parts,
+            test,
+            Schedule(
+                spec.learning_rate,
+                spec.updates,
+                spec.batch_size,
+                spec.evaluations,
+                _ORDER_SEED + spec.seed,
+                spec.protocol,
+                spec.epochs,
+                spec.recipe,
+            ),
+            precision=setting.precision,
+            features=materials.features(spec, model, setting.precision),
+            chosen_on=data(split.test) if check_protocol(spec.protocol).chosen_on_test else None,
+            checkpoint=Checkpoint(store.checkpoint(key), json.dumps(_made_by(setting))),
+            task=task,
+        )
     facts: dict[str, object] = {
         "train_records": len(rows),
         "validation_records": len(split.validation),
@@ -187,7 +195,7 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
     }
     records: tuple[str, ...] = ()
     predictions = trained.test.astype(np.float16)
-    if spec.stage != "tune" and task is RECONSTRUCT:
+    if spec.stage != "tune" and task is RECONSTRUCT and model:
         facts.update(reconstruction(trained.test, wanted_of(task, data(split.test))))
         records, predictions = _drawn_again(materials, spec, model, setting.precision)
     elif spec.stage != "tune":
@@ -196,16 +204,37 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
         # Scores are taken from what is stored, so that anyone can compute them again.
         tested = truth[split.test], predictions.astype(np.float64)
         scores = asdict(evaluate(*tested, thresholds, spec.min_test_positives))
-        facts.update(scores, thresholds=[float(value) for value in thresholds])
-    if spec.tells_hospitals and spec.stage == "final":
+        alarming = alarm_thresholds(truth[split.validation], trained.fitted.validation)
+        facts.update(
+            scores,
+            thresholds=[float(value) for value in thresholds],
+            alarm_thresholds=[float(value) for value in alarming],
+        )
+    if spec.tells_hospitals and spec.stage == "final" and model:
         facts["hospital_auroc"] = _tell_hospitals(materials, spec, model, setting.precision)
     seconds = time.perf_counter() - started + trained.fitted.earlier_seconds
     facts.update(seconds=seconds, training_seconds=trained.seconds)
     classes = tuple(labels.columns)
     result = Result(key, spec, classes, records, predictions, trained.fitted.history, facts)
-    weights = partial(_write_weights, model, spec) if spec.stage == "pretrain" else None
+    weights = partial(_write_weights, model, spec) if spec.stage == "pretrain" and model else None
     store.save(result, weights)
     return key
+
+
+def _build(materials: Materials, spec: RunSpec, classes: int) -> Model:
+    """Build the network of a run as its arm begins."""
+    samples = materials.prepared(spec.dataset).signals.shape[2]
+    if task_of(spec.label_set) is RECONSTRUCT:  # it has an encoder and a head, as a model has
+        model = cast(Model, build_reconstructor(spec.model, spec.seed))
+    else:
+        model = build_model(spec.model, spec.head, classes, samples, spec.seed)
+    if pretraining := spec.pretraining():
+        path = materials.store.weights(pretraining.key(materials.fingerprints))
+        load_encoder(model, path, head=ARMS[spec.arm].keeps_head)
+    load_imagenet = MODELS[spec.model].load_imagenet
+    if ARMS[spec.arm].photographs and load_imagenet:  # which `load_study` has made sure of
+        resolve_name(load_imagenet)(model.encoder)
+    return model.to(materials.device)
 
 
 def _drawn_again(

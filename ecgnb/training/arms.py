@@ -1,4 +1,4 @@
-"""The arms: how the target's model starts, and which part of it is trained."""
+"""The arms: how the target's model starts, and what of it is trained; and the recipes for that."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Arm:
         Whether anything is trained; else the source's network names the target's classes as it is.
     keeps_head : bool
         Whether the head comes from the source as well, whose classes must be those of the target.
+    network : bool
+        Whether there is a network; else random convolution kernels and a ridge regression.
     """
 
     title: str
@@ -36,6 +38,7 @@ class Arm:
     trained: bool = True
     photographs: bool = False
     keeps_head: bool = False
+    network: bool = True
 
 
 ARMS = {
@@ -47,6 +50,7 @@ ARMS = {
     "probe-then-finetune": Arm(
         "probed, then fine-tuned", pretrained=True, frozen=False, probing=1 / 3
     ),
+    "no-network": Arm("no network", pretrained=False, frozen=True, network=False),
     "imagenet": Arm("from ImageNet", pretrained=False, frozen=False, photographs=True),
     "finetune-whole": Arm("fine-tuned, head kept", pretrained=True, frozen=False, keeps_head=True),
     "as-is": Arm("as it came", pretrained=True, frozen=True, trained=False, keeps_head=True),
@@ -62,8 +66,8 @@ def check_arm(name: str) -> Arm:
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """What two ways of training differ in.
+class Recipe:
+    """How a network is trained, besides its learning rate and the number of updates.
 
     Attributes
     ----------
@@ -71,26 +75,59 @@ class Protocol:
         Of AdamW; with 0 it is Adam.
     clipping : float
         Largest norm of a gradient; 0 leaves it as it is.
-    scheduled : bool
-        Whether the learning rate rises and falls; else it stays.
+    schedule : str
+        Of the learning rate: ``constant``; ``cosine``, which rises linearly over the first tenth
+        and falls along a cosine; ``one-cycle`` (Smith & Topin 2018, as in PyTorch), which rises
+        over the first three tenths and moves the momentum the other way.
+    keeps : str
+        Which weights are kept: the ``last``; their running ``average``; the ``best`` of all
+        evaluations on validation.
+    augmented : bool
+        Whether training records change a little in amplitude and time, and get some noise.
+    """
+
+    weight_decay: float = 0.01
+    clipping: float = 0.0
+    schedule: str = "one-cycle"
+    keeps: str = "last"
+    augmented: bool = False
+
+
+RECIPES = {
+    "one-cycle": Recipe(),
+    "one-cycle-average": Recipe(keeps="average"),
+    "one-cycle-augmented": Recipe(augmented=True),
+    "one-cycle-clipped": Recipe(clipping=1.0),
+    "cosine-best": Recipe(clipping=1.0, schedule="cosine", keeps="best"),
+    # Nguyen & Do (2025), as their public code has it.
+    "paper": Recipe(weight_decay=0.0, schedule="constant", keeps="best"),
+}
+"""The recipes by name."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What two ways of testing differ in.
+
+    Attributes
+    ----------
+    recipe : str
+        The name in `RECIPES` of how networks are trained where a study names no other.
     ranged : bool
         Whether each lead of each record is scaled to one range.
     chosen_on_test : bool
         Whether the checkpoint is the one with the best F1 on the test set, weighted by
-        prevalence; else the one with the best macro AUROC on validation.
+        prevalence; else no choice sees the test set.
     """
 
-    weight_decay: float
-    clipping: float
-    scheduled: bool
+    recipe: str
     ranged: bool
     chosen_on_test: bool
 
 
 PROTOCOLS = {
-    "clean": Protocol(0.01, 1.0, scheduled=True, ranged=False, chosen_on_test=False),
-    # Nguyen & Do (2025), as their public code has it.
-    "paper": Protocol(0.0, 0.0, scheduled=False, ranged=True, chosen_on_test=True),
+    "clean": Protocol("cosine-best", ranged=False, chosen_on_test=False),
+    "paper": Protocol("paper", ranged=True, chosen_on_test=True),
 }
 
 
@@ -99,3 +136,17 @@ def check_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise UserError(f"unknown protocol {name!r}; choose one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+def recipe_of(name: str, protocol: str) -> Recipe:
+    """Return a recipe by its name, or for "" that of a protocol.
+
+    Raises
+    ------
+    UserError
+        If there is no such recipe.
+    """
+    name = name or check_protocol(protocol).recipe
+    if name not in RECIPES:
+        raise UserError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]

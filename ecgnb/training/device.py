@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from ecgnb.errors import UserError
-from ecgnb.models import MODELS
+from ecgnb.models import MODELS, NO_NETWORK
 
 PRECISIONS = ("auto", "float32", "tf32", "bf16")
 
@@ -98,6 +98,8 @@ def choose_setting(model: str, wanted: str, device: torch.device) -> Setting:
     """
     check_precision(wanted)
     entry = MODELS[model]
+    if model == NO_NETWORK:
+        return Setting(device, "float32", "random convolution kernels")
     family, precision = entry.family, wanted
     if wanted == "auto":
         if device.type == "cuda":

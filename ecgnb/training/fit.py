@@ -1,4 +1,4 @@
-"""The training loop: a fixed number of updates, the best checkpoint chosen on validation."""
+"""The training loop: a fixed number of updates, by a recipe."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ import torch
 from torch import nn
 
 from ecgnb.errors import UserError
-from ecgnb.training.arms import Protocol, check_protocol
+from ecgnb.training.arms import check_protocol, recipe_of
 from ecgnb.training.checkpoint import Checkpoint, State
 from ecgnb.training.device import autocast
-from ecgnb.training.inputs import CLASSIFY, Data, Task, predict
+from ecgnb.training.inputs import CLASSIFY, Data, Task, augment, predict
 from ecgnb.training.metrics import weighted_f1
 
 _AT_ONCE = 128  # records
 _WARM_UP = 0.1  # share of the updates during which the learning rate rises
+_MOMENTUM = 0.9
+_AVERAGED = 0.99  # how much of a running average of weights an update leaves
 
 _HISTORY = ("update", "train_loss", "validation_loss")
 _SEEN_ON_TEST = ("validation_f1", "test_f1")
@@ -33,7 +35,7 @@ class Schedule:
     Attributes
     ----------
     learning_rate : float
-        Highest learning rate: it rises linearly over the first tenth and falls along a cosine.
+        The highest that the recipe's schedule reaches.
     updates, batch_size : int
         Gradient steps, and records in each (at most as many as there are).
     evaluations : int
@@ -45,6 +47,8 @@ class Schedule:
     epochs : int
         If not 0, so many passes over the records, each looked at, stand for `updates` and
         `evaluations`; the last batch of a pass is what is left.
+    recipe : str
+        A name of `ecgnb.training.arms.RECIPES`; "" for that of the protocol.
     """
 
     learning_rate: float
@@ -54,6 +58,7 @@ class Schedule:
     seed: int
     protocol: str = "clean"
     epochs: int = 0
+    recipe: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def fit(
     checkpoint: Checkpoint | None = None,
     task: Task = CLASSIFY,
 ) -> Fitted:
-    """Train a model, and leave it with the weights that did best.
+    """Train a model, and leave it with the weights that its recipe keeps.
 
     Parameters
     ----------
@@ -123,9 +128,10 @@ def fit(
     protocol = check_protocol(schedule.protocol)
     if protocol.chosen_on_test != (test is not None):
         raise ValueError("test records are for a protocol that chooses on them, and for no other")
+    recipe = recipe_of(schedule.recipe, schedule.protocol)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
-        trained, lr=schedule.learning_rate, weight_decay=protocol.weight_decay, fused=True
+        trained, lr=schedule.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
     # The order of all updates goes to the device at once, so that no update waits for it.
     order, stops = _order(train, schedule)
@@ -133,32 +139,42 @@ def fit(
     state = State({name: [] for name in names}, copy.deepcopy(model.state_dict()))
     if checkpoint:
         checkpoint.load(state, model, optimiser)
+    shadow = copy.deepcopy(model) if recipe.keeps == "average" else model
     earlier = state.seconds
     begun = time.perf_counter() - earlier
     model.train()
     for which in order[state.update :]:
+        factor, momentum = _factors(state.update, len(order), recipe.schedule)
         for group in optimiser.param_groups:
-            group["lr"] = schedule.learning_rate * _rate_factor(state.update, len(order), protocol)
+            group["lr"], group["betas"] = schedule.learning_rate * factor, (momentum, 0.999)
         batch = train.records[which]
+        if recipe.augmented:
+            batch = augment(batch, schedule.seed, state.update)
         with autocast(train.labels.device, precision):
             output = model(batch)
         loss = task.loss(output.float(), task.wanted(batch, train.labels[which]))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if protocol.clipping:
-            nn.utils.clip_grad_norm_(trained, protocol.clipping)
+        if recipe.clipping:
+            nn.utils.clip_grad_norm_(trained, recipe.clipping)
         optimiser.step()
+        if recipe.keeps == "average":
+            _average(state.best_weights, model)
         state.losses.append(loss.detach())
         state.update += 1
         if state.update in stops:
             looked = time.perf_counter()
-            _look(state, model, validation, test, precision, task)
+            if recipe.keeps == "average":
+                shadow.load_state_dict(state.best_weights)
+            _look(state, shadow, validation, test, precision, task, recipe.keeps == "best")
+            model.train()
             state.evaluation_seconds += time.perf_counter() - looked
             state.history["seconds"].append(time.perf_counter() - begun)
         if checkpoint and checkpoint.due():
             state.seconds = time.perf_counter() - begun
             checkpoint.save(state, model, optimiser)
-    model.load_state_dict(state.best_weights)
+    if recipe.keeps != "last":
+        model.load_state_dict(state.best_weights)
     if state.best_update == 0:
         raise UserError(
             "no class has enough positives in the validation set to choose a checkpoint; use more "
@@ -181,8 +197,9 @@ def _look(
     test: Data | None,
     precision: str,
     task: Task,
+    choose: bool,
 ) -> None:
-    """Look at validation, and keep the weights if they are the best so far."""
+    """Look at validation; of a recipe that chooses, keep the weights if they did best so far."""
     history, wanted = state.history, wanted_of(task, validation)
     history["train_loss"].append(float(torch.stack(state.losses).mean()))
     state.losses.clear()
@@ -195,12 +212,21 @@ def _look(
         seen = predict(model, test.records, precision)
         history["validation_f1"].append(weighted_f1(wanted.astype(bool), output))
         history["test_f1"].append(weighted_f1(wanted_of(task, test).astype(bool), seen))
-    model.train()
     value = reached if test is None else history["test_f1"][-1]
-    if value > state.best_value:
+    if value > state.best_value or not choose:
         state.best_value, state.best_update, state.best_score = value, state.update, reached
-        state.best_weights = copy.deepcopy(model.state_dict())
         state.best_scores = torch.from_numpy(output)
+        if choose:
+            state.best_weights = copy.deepcopy(model.state_dict())
+
+
+def _average(weights: dict[str, torch.Tensor], model: nn.Module) -> None:
+    """Move a running average of weights towards those that a model has now."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            weights[name].lerp_(value, 1 - _AVERAGED)
+        else:
+            weights[name].copy_(value)
 
 
 def wanted_of(task: Task, data: Data) -> npt.NDArray[np.float32]:
@@ -212,14 +238,23 @@ def wanted_of(task: Task, data: Data) -> npt.NDArray[np.float32]:
     return torch.cat(parts).float().cpu().numpy()
 
 
-def _rate_factor(update: int, updates: int, protocol: Protocol) -> float:
-    """Say by what the learning rate is multiplied in an update, counted from 0."""
-    if not protocol.scheduled:
-        return 1.0
+def _factors(update: int, updates: int, schedule: str) -> tuple[float, float]:
+    """Return the factor of the learning rate and the momentum of an update, counted from 0."""
+    if schedule == "constant":
+        return 1.0, _MOMENTUM
+    if schedule == "one-cycle":  # the numbers of PyTorch's OneCycleLR
+        top = 0.3 * updates - 1
+        rising = update <= top
+        along = update / top if rising else (update - top) / (updates - 1 - top)
+        start, end = (1 / 25, 1.0) if rising else (1.0, 1 / 25e4)
+        low, high = (0.95, 0.85) if rising else (0.85, 0.95)
+        fall = 0.5 * (1 + math.cos(math.pi * along))
+        return end + (start - end) * fall, high + (low - high) * fall
     warm_up = max(1, round(_WARM_UP * updates))
     if update < warm_up:
-        return (update + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (update - warm_up) / max(1, updates - warm_up)))
+        return (update + 1) / warm_up, _MOMENTUM
+    along = (update - warm_up) / max(1, updates - warm_up)
+    return 0.5 * (1 + math.cos(math.pi * along)), _MOMENTUM
 
 
 def _order(train: Data, schedule: Schedule) -> tuple[list[torch.Tensor], set[int]]:

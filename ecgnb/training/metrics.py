@@ -12,6 +12,9 @@ MIN_TEST_POSITIVES = 10
 
 CALIBRATION_BINS = 10
 
+FALSE_ALARMS = 0.05
+"""Share of the records without a diagnosis that may be taken to have it."""
+
 SCORES = AUROC, EXPLAINED = "validation_auroc", "validation_explained"
 """What the score on validation is called, by which a checkpoint is chosen: where findings are
 named, and where records are reconstructed."""
@@ -77,6 +80,31 @@ def best_thresholds(truth: Truth, scores: Scores) -> npt.NDArray[np.float64]:
         below = ranked[best + 1] if best + 1 < len(ranked) else ranked[best]
         thresholds[index] = (ranked[best] + below) / 2
     return thresholds
+
+
+def alarm_thresholds(
+    truth: Truth, scores: Scores, false_alarms: float = FALSE_ALARMS
+) -> npt.NDArray[np.float64]:
+    """Choose for each class the threshold that so many records without it exceed.
+
+    Parameters
+    ----------
+    truth : ndarray of bool, shape (records, classes)
+    scores : ndarray of float, shape (records, classes)
+        Of validation data.
+    false_alarms : float
+        Share of the records without the class.
+
+    Returns
+    -------
+    ndarray of float64, shape (classes,)
+        A score over the threshold is an alarm. Infinity where every record has the class.
+    """
+    without = np.where(truth, np.nan, scores.astype(np.float64))
+    found = np.full(truth.shape[1], np.inf)
+    use = ~truth.all(axis=0)
+    found[use] = np.nanquantile(without[:, use], 1 - false_alarms, axis=0, method="higher")
+    return found
 
 
 def f1(truth: Truth, predicted: Truth) -> npt.NDArray[np.float64]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from ecgnb.errors import UserError
 from ecgnb.models.build import Model
+from ecgnb.models.kernels import draw_kernels, ridge
 from ecgnb.training.arms import check_arm
 from ecgnb.training.checkpoint import Checkpoint
 from ecgnb.training.device import autocast
@@ -129,6 +130,32 @@ def train_arm(
     if len(parts) == 3:
         predicted = predict(trainable, parts[2], precision, task.probabilities)
     return Trained(fitted, predicted, seconds)
+
+
+def train_without_network(
+    train: Data, validation: Data, test: Records | None, seed: int
+) -> Trained:
+    """Fit random convolution kernels and a ridge regression; see `ecgnb.models.kernels`.
+
+    Parameters
+    ----------
+    train, validation : Data
+        Validation records are scored only: the penalty is chosen on training records.
+    test : Records or None
+    seed : int
+        Draws the kernels.
+    """
+    started = time.perf_counter()
+    kernels = draw_kernels(train.records[torch.arange(len(train))].cpu(), seed)
+    parts = [
+        np.concatenate([kernels.transform(batch.cpu()) for batch in records.batches()])
+        for records in (train.records, validation.records, test)
+        if records is not None
+    ]
+    said, *tested = ridge(parts[0], train.labels.cpu().numpy().astype(bool), *parts[1:])
+    seconds = time.perf_counter() - started
+    score = CLASSIFY.score(said, wanted_of(CLASSIFY, validation))
+    return Trained(Fitted({}, 0, score, said, 0.0), tested[0] if tested else _NOTHING, seconds)
 
 
 def _asked(

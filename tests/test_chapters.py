@@ -23,7 +23,6 @@ from ecgnb.analysis.curves import Curve, fit_curves, worth
 from ecgnb.chapters import (
     architecture,
     common,
-    convergence,
     diminishing,
     filtered,
     published,
@@ -32,7 +31,7 @@ from ecgnb.errors import UserError
 from ecgnb.models import MODELS
 from ecgnb.models.build import forward_gflop
 from ecgnb.report import prose
-from ecgnb.report.charts import draw_heads, draw_times, draw_worth
+from ecgnb.report.charts import draw_heads, draw_worth
 from ecgnb.study.declare import load_study
 from ecgnb.study.store import Result
 from ecgnb.training.arms import ARMS
@@ -255,28 +254,6 @@ def test_times_until_the_level_of_scratch(study, results):
     assert summary["saved"].to_numpy() == pytest.approx(saved / summary["scratch_mean"])
 
 
-def test_the_answer_says_for_which_networks_and_sizes(study, results):
-    times = times_to_target(study, results)
-    summary, costs = summarise_times(times), break_even(study, results, times)
-    summary["p_holm"] = np.where(summary["head"] == "pooled", 0.01, 0.2)
-    some = summary["size"] == 50
-    text = convergence.convergence_answer(summary.assign(p_holm=0.01), costs).data
-    assert text.startswith(
-        "**Yes** for ResNet1d18 at 50, 100, 200, 400 and 800, for GRU at 50, 100, 200, 400 and 800 "
-        "and for GRU (flattened head) at 50, 100, 200, 400 and 800 training records. The level"
-    )
-    mixed = summary.assign(
-        saved=summary["saved"].where(summary["model"] == "gru", -0.5),
-        p_holm=summary["p_holm"].where(some, 0.2),
-    )
-    text = convergence.convergence_answer(mixed, costs).data
-    assert text.startswith(
-        "**Yes** for GRU at 50 training records; **later** for ResNet1d18 at 50 training records; "
-        "**not shown** at the other sizes, nor for GRU (flattened head). The level"
-    )
-    assert "takes on average 50% more for ResNet1d18, " in text
-
-
 def two_arms(results, repetitions, speed, seeds=10):
     """Runs of two arms from one noisy learning curve, a cell a repetition; the second is faster."""
     rng = np.random.default_rng(1)
@@ -336,13 +313,7 @@ def test_a_run_that_never_gets_there_is_censored(study, results):
     assert (summary["other_never"] == len(SEEDS)).all()
     assert summary["other_median"].isna().all()
     assert (summary["other_mean"] == 100).all()
-    table = convergence.convergence_table(summary, costs)
-    assert table["targets, interval"].str.endswith("never").all()
-    assert set(table["median updates, fine-tuned"]) == {"over half never"}
-    assert "fine-tuned at 50: over half never" in convergence.times_text(study, times)[1]
-    text = convergence.convergence_answer(summary, costs).data
-    assert text.startswith("**Not shown** for ResNet1d18, GRU and GRU (flattened head).")
-    assert "so many targets: never for ResNet1d18; never for GRU; never" in text
+    assert np.isinf(costs[["targets", "most"]]).all(axis=None)
 
 
 def test_half_of_the_runs_are_enough_for_a_median():
@@ -356,30 +327,6 @@ def test_half_of_the_runs_are_enough_for_a_median():
 def test_seeds_of_one_fifth_are_too_few(study, results):
     with pytest.raises(UserError, match="at least 2 seeds"):
         times_to_target(study, [run for run in results if run.spec.seed % 5 == 0])
-
-
-def test_a_pretraining_pays_at_some_sizes_only():
-    """The number of targets is that of each size, not of the luckiest."""
-    targets = {"targets": [6.2, np.inf, 19.5], "most": [8, np.inf, np.inf]}
-    costs = pd.DataFrame({**targets, "records": [50, 100, 1716]})
-    assert convergence._paid("GRU", costs) == (
-        "7 to 20 for GRU (never with 100 and perhaps never with 1,716)"
-    )
-    assert convergence._paid("GRU", costs[:1]) == "7 for GRU"
-    assert convergence._paid("GRU", costs[1:2]) == "never for GRU"
-
-
-@pytest.mark.parametrize(
-    ("saved", "text"),
-    [
-        ([0.8, 0.1], "10% to 80% fewer"),
-        ([0.5], "50% fewer"),
-        ([-0.2, 0.1], "20% more to 10% fewer"),
-        ([-0.2, -0.1], "10% to 20% more"),
-    ],
-)
-def test_updates_saved_over_the_sizes(saved, text):
-    assert convergence._saved(pd.DataFrame({"saved": saved})) == text
 
 
 def test_break_even_counts_the_pretraining(study, results):
@@ -583,21 +530,17 @@ def test_a_companion_is_found_by_its_name(tmp_path, monkeypatch):
 
 def test_figures_and_texts_of_the_chapters(study, results):
     gain, found = compare_arms(study, results), worth(study, results)
-    times = times_to_target(study, results)
     assert len(draw_worth(found).axes) == 1
-    assert len(draw_times(times).axes) == 3
     heads = draw_heads(gain)
     assert [axes.get_title(loc="left") for axes in heads.axes] == ["pooled head", "flattened head"]
     for caption, alt in (
         diminishing.worth_text(study, found),
-        convergence.times_text(study, times),
         common.gains_text(study, gain),
     ):
         assert "sim-north" not in caption
         assert "GRU" in alt
     lists = [
         diminishing.limits(study, results, found),
-        convergence.limits(study, results),
         architecture.limits(study, results),
     ]
     assert all("simulated" in text.data for text in lists)

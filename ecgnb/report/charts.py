@@ -18,7 +18,6 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from ecgnb.analysis.convergence import median_time
 from ecgnb.analysis.curves import Worth
 from ecgnb.analysis.statistics import MARGIN
 from ecgnb.models import MODELS
@@ -281,50 +280,6 @@ def draw_worth(found: Sequence[Worth]) -> Figure:
     _size_axis(axes, pd.Series(found[0].records.round().astype(int)))
     axes.minorticks_off()
     _legend(figure, *axes.get_legend_handles_labels())
-    return figure
-
-
-def draw_times(times: pd.DataFrame, arm: str = "finetune") -> Figure:
-    """Draw when each run reaches the level of training from scratch, a panel a network.
-
-    Parameters
-    ----------
-    times : DataFrame
-        From `ecgnb.analysis.convergence.times_to_target`, one source and target. Lines and bars are
-        medians, none where over half of the runs never reach the level; such runs are open marks
-        at their last update.
-    """
-    networks = list(dict.fromkeys(zip(times["model"], times["head"], strict=True)))
-    figure, panels = _panels(len(networks), 2.3)
-    # Fifths differ by a record or two: one place on the axis a size.
-    places = times.groupby("size")["records"].transform("mean").round().astype(int)
-    for axes, (model, head) in zip(panels, networks, strict=True):
-        chosen = (times["model"] == model) & (times["head"] == head)
-        for side, one in enumerate(("scratch", arm)):
-            colour, line, mark = STYLES[side]
-            rows = times[chosen & (times["arm"] == one)]
-            records = places[rows.index] * _beside(side, 2)
-            medians = {place: median_time(runs) for place, runs in rows.groupby(records)}
-            (drawn,) = axes.plot([*medians], [*medians.values()], line, label=ARMS[one].title)
-            drawn.set(color=colour, marker="_", markersize=14)
-            for reached, fill in ((True, colour), (False, "none")):
-                which = rows["reached"] == reached
-                axes.scatter(
-                    records[which],
-                    rows["updates"][which],
-                    s=18,
-                    marker=mark,
-                    edgecolors=colour,
-                    facecolors=fill,
-                    linewidths=1.0,
-                )
-        axes.set_title(_title(model, head), loc="left", fontsize=11)
-        axes.set_ylabel("updates")
-        axes.set_ylim(bottom=0)
-        _size_axis(axes, places)
-    _label_outer(panels)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False)
     return figure
 
 

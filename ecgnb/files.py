@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import tempfile
@@ -15,7 +16,7 @@ from typing import Any
 
 import joblib
 from filelock import FileLock, Timeout
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import BrokenProcessPool, get_reusable_executor
 
 from ecgnb.errors import UserError
 
@@ -28,12 +29,27 @@ def put(path: Path, write: Callable[[Path], object]) -> None:
     os.close(handle)
     try:
         write(Path(name))
-        with open(name, "rb") as file:
+        with open(name, "r+b") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
         os.chmod(name, 0o644)  # a temporary file is its owner's alone; results are for all
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+_HELP = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space")
+_HELP |= dict.fromkeys(
+    (errno.EACCES, errno.EPERM), "let its owner share it, as the page on clusters says"
+)
+
+
+def reason(error: OSError, folder: Path) -> str:
+    """Say of which file or folder the system complains, why, and what helps."""
+    # What a temporary file is called tells nobody anything.
+    named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else folder
+    place = named.parent if named.name.startswith(".") else named
+    help_ = _HELP.get(error.errno or 0, "")
+    return f"{place} ({error.strerror or error})" + (f": {help_}" if help_ else "")
 
 
 @contextmanager
@@ -48,8 +64,7 @@ def writable(folder: Path, advice: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"cannot write to {folder} ({reason}); {advice}") from error
+        raise UserError(f"cannot write to {reason(error, folder)}; {advice}") from error
 
 
 @contextmanager
@@ -64,14 +79,15 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     OSError
         If the file cannot be written.
     """
-    lock = FileLock(path)
+    lock = FileLock(path, mode=0o666)  # what one user's killed program left, another may lock
     with suppress(Timeout):
         lock.acquire(timeout=-1 if wait else 0)
     try:
         yield lock.is_locked
     finally:
         if lock.is_locked:
-            path.unlink(missing_ok=True)
+            with suppress(PermissionError):  # Windows keeps what is open
+                path.unlink(missing_ok=True)
             lock.release()
 
 
@@ -84,10 +100,12 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         If it cannot be read; `what` says what it is.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise UserError(f"Cannot read the {what} {path}: it is no regular file.")
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows begins with a mark
     except OSError as error:
         raise UserError(f"Cannot read the {what} {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of the format, the encoding, a number's length
         raise UserError(f"The {what} {path} is not valid TOML: {error}.") from error
 
 
@@ -107,12 +125,22 @@ def in_processes(
     most : int
         Processes that are worth their start; there are never more than cores. With one, the work
         is done here.
+
+    Raises
+    ------
+    UserError
+        If a process was killed.
     """
     workers = max(1, min(joblib.cpu_count(), most))
     begun = work if workers == 1 else functools.partial(_beside, os.getpid(), work)
     calls = (joblib.delayed(begun)(*job) for job in jobs)
     try:
         yield from joblib.Parallel(workers, return_as="generator")(calls)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process was killed, as the system does where memory runs out: close other programs, "
+            "or do with one process (export LOKY_MAX_CPU_COUNT=1), and run again"
+        ) from error
     finally:
         if workers > 1:  # joblib would keep the processes, and a program's end wait for them
             get_reusable_executor().shutdown(wait=True)

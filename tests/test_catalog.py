@@ -1,11 +1,12 @@
 """The catalog: every card is complete, a user's card is checked, folders are found."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
-from ecgnb.data.catalog import CATALOG, cache_root, card, data_root, find, load_card
+from ecgnb.data.catalog import CATALOG, cache_root, card, data_root, find, load_card, own_cards
 from ecgnb.data.homes import kind
 from ecgnb.data.labels import VOCABULARIES
 from ecgnb.errors import UserError
@@ -101,6 +102,10 @@ def test_own_card_is_read(own_card):
     [
         ("records = 3", "record = 3", r"'record' is not a key of a card: write 'records'"),
         ('layout = "challenge"', "", "'layout' is missing: add text in quotes"),
+        ("records = 3", "records = -1", "'records' must be a whole number, 0 or more"),
+        ("My hospital", "My\\u001b[2J", "'title' must be text without control characters"),
+        ("[500]", "[true]", "'sampling_rates' must be a list of numbers"),
+        ('["mine"]', '["COM1"]', "'folders' must be plain names of folders"),
         ("records = 3", 'records = "3"', "'records' must be a whole number"),
         ("records = 3", "records = true", "'records' must be a whole number"),
         ("patients_known = true", "patients_known = 1", "'patients_known' must be true or false"),
@@ -121,12 +126,35 @@ def test_own_card_is_read(own_card):
         ("my-hospital", "ptb-xl", "taken by the catalog"),
         ("[my-hospital]", "", r"must hold one table"),
         ("[my-hospital]", "[my-hospital", "not valid TOML"),
+        ("records = 3", f"records = {'9' * 5000}", "not valid TOML"),
+        ("records = 3", f"records = {'[' * 5000}", "not valid TOML"),
     ],
 )
 def test_wrong_card_is_refused_with_the_fix(own_card, old, new, message):
     assert old in OWN_CARD
     with pytest.raises(UserError, match=message):
         load_card(own_card(OWN_CARD.replace(old, new)))
+
+
+def test_rates_are_numbers_and_the_file_may_begin_with_a_mark(own_card):
+    path = own_card("\ufeff" + OWN_CARD.replace("[500]", "[100.0, 62.5]"))
+    assert str(load_card(path).sampling_rates) == "(100, 62.5)"
+
+
+def test_what_is_no_card_lies_beside_cards_unread(monkeypatch, tmp_path):
+    monkeypatch.setenv("ECGNB_DATA", str(tmp_path))
+    (tmp_path / "mine.toml").write_text(OWN_CARD)
+    for hidden in (".#mine.toml", "._mine.toml"):
+        (tmp_path / hidden).write_bytes(b"\0\xff")
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n[tool.ruff]\nselect = []')
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "folder.toml").mkdir()
+    assert list(own_cards()) == ["my-hospital"]
+    (tmp_path / "other.toml").write_text("[other]\ntitle = 'Other'")
+    with pytest.raises(UserError, match=r"'other' in .* 'layout' is missing: add text in quotes"):
+        card("other")
+    with pytest.raises(UserError, match=r"pipe\.toml: it is no regular file"):
+        load_card(tmp_path / "pipe.toml")
 
 
 def test_two_cards_of_one_name_are_refused(monkeypatch, tmp_path):
@@ -151,6 +179,29 @@ def test_data_root(monkeypatch, tmp_path):
     monkeypatch.delenv("ECGNB_DATA")
     with pytest.raises(UserError, match="ECGNB_DATA is not set"):
         data_root()
+
+
+def test_folders_of_another_user_or_of_nobody(monkeypatch, tmp_path):
+    monkeypatch.setenv("ECGNB_DATA", str(tmp_path))
+    monkeypatch.setattr(os, "listdir", raising(PermissionError(13, "Permission denied")))
+    with pytest.raises(UserError, match=r"may not read: ask its owner for `chmod a\+rX"):
+        data_root()
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", raising(KeyError()))
+    monkeypatch.setenv("ECGNB_DATA", "~/ecg")
+    with pytest.raises(UserError, match="'~/ecg', and there is no such home"):
+        data_root()
+    monkeypatch.delenv("ECGNB_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(UserError, match="no home folder here: set ECGNB_CACHE"):
+        cache_root()
+
+
+def raising(error):
+    def fail(*_):
+        raise error
+
+    return fail
 
 
 def test_cache_root(monkeypatch, tmp_path):

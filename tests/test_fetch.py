@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ecgnb import cli
-from ecgnb.data import download, fetch
+from ecgnb.data import download, fetch, homes
 from ecgnb.data.catalog import CATALOG, card
 from ecgnb.data.download import Entry, HomeError, is_whole, read_sums, safe_path
 from ecgnb.data.prepare import prepare
@@ -379,7 +380,7 @@ def test_archive(server, root):
 
 def test_half_unpacked_archive_goes_on(server, root):
     server.files["/x.zip"] = a_zip(RECORDS)
-    tree = root / ".ecgnb-fetch" / "made-1" / "tree" / "1"
+    tree = root / ".ecgnb-fetch" / "made%2F1" / "tree" / "1"
     (tree / "g0").mkdir(parents=True)
     (tree / "g0" / "R0000.mat").write_bytes(RECORDS["g0/R0000.mat"][:500])
     (tree / "g0" / "R0003.mat").write_bytes(RECORDS["g0/R0003.mat"])
@@ -404,7 +405,7 @@ def _bad_sum(name):
         (a_zip({"/etc/out": b"2"}, top=""), "does not stay below"),
         (a_zip({"C:/out": b"2"}, top=""), "does not stay below"),
         (a_zip({"..\\out": b"2"}, top=""), "does not stay below"),
-        (a_zip({".ecgnb-whole.json": b"{}"}), "does not stay below"),
+        (a_zip({".ecgnb-whole.json": b"{}"}), "holds no file of the dataset"),
         (a_zip({"a.hea": b"/etc/passwd"}, change=_as_link), "is a link or a device"),
         (a_zip({"a.hea": bytes(3_000_000)}), "would unpack to 3 MB"),
         (a_zip({"a": b"1", "a/b": b"2"}), "two files of one name"),
@@ -421,7 +422,7 @@ def test_bad_archives_are_refused(server, root, content, message):
     assert "x.zip is refused" in said[-1]
     assert message in said[-1]
     assert nothing_but_work(root)
-    assert list(root.rglob("x.zip")) == []  # nor is it tried again
+    assert list(root.rglob("*.zip")) == []  # nor is it tried again
 
 
 def test_names_in_a_list_stay_below_the_folder(server, root):
@@ -446,6 +447,75 @@ def test_a_list_of_checksums(server, root):
     folder, said = get(a_card(home))
     assert folder is None
     assert "its checksum or its size is wrong" in said[-1]
+
+
+def _without_one(content):
+    """An archive whose directory holds one file less than the record at its end says."""
+    first, second = (m.start() for m in re.finditer(rb"PK\x01\x02", content))
+    end = content.rindex(b"PK\x05\x06")
+    size = struct.pack("<L", end - second)
+    return (
+        content[:first]
+        + content[second : end + 12]
+        + size
+        + content[end + 16 : end + 16]
+        + (struct.pack("<L", first) + content[end + 20 :])
+    )
+
+
+def test_an_archive_that_has_lost_files_is_refused(server, root):
+    two = a_zip({"a.hea": noise(900), "b.hea": noise(800)})
+    sums = f"{hashlib.sha256(noise(900)).hexdigest()} a.hea\n{'0' * 64} c.hea\n".encode()
+    for content, message in (
+        (_without_one(two), "its directory has lost files"),
+        (a_zip({"a.hea": noise(900), "SHA256SUMS.txt": sums}), "lacks 1 of the files .* 'c.hea'"),
+    ):
+        server.files["/x.zip"] = content
+        folder, said = get(a_card(f"{server.url}/x.zip"))
+        assert folder is None
+        assert re.search(message, said[-1])
+
+
+def test_an_archive_of_many_files_announces_them_elsewhere(tmp_path):
+    packed = tmp_path / "x.zip"
+    with zipfile.ZipFile(packed, "w") as opened:
+        for number in range(1 << 16):
+            opened.writestr(f"{number}.hea", b"")
+    assert len(homes.list_members(packed)) == 1 << 16
+
+
+def test_an_archive_that_was_damaged_here_is_asked_for_again(server, root):
+    server.files["/x.zip"] = packed = a_zip(RECORDS)
+    facts = a_card(f"{server.url}/x.zip")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fetch, "unpack", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        assert "(full): free some space" in get(facts)[1][-1]
+    (archive,) = root.rglob("*.zip")
+    at = packed.rindex(b"PK\x05\x06") + 16  # where the directory is said to begin
+    archive.write_bytes(packed[:at] + b"\xff" * 4 + packed[at + 4 :])
+    folder, _ = get(facts)
+    assert contents(folder) == RECORDS
+    assert len(server.got("/x.zip")) == 2
+
+
+@pytest.mark.parametrize("kind", ["pages", "page", "sums", "sizes"])
+def test_lists_without_end_or_sense(server, root, monkeypatch, kind):
+    put(server, RECORDS)
+    home = server.bucket("made/1/")
+    if kind == "pages":
+        monkeypatch.setattr(homes, "MOST_FILES", 10)
+        monkeypatch.setattr(sys.modules[__name__], "PAGE", 1)
+    elif kind == "sizes":
+        server._list = lambda _: b"<a><Contents><Key>made/1/a</Key><Size>-</Size></Contents></a>"
+        monkeypatch.setattr(Handler, "_list", lambda *_: server._list(None))
+    else:
+        monkeypatch.setattr(download, "MOST_LISTED", 100)
+    if kind == "sums":
+        server.files["/made/1/SHA256SUMS.txt"] = bytes(200)
+        home = f"{server.url}/made/1/SHA256SUMS.txt"
+    folder, said = get(a_card(home))
+    assert folder is None
+    assert re.search("is a list without end|is longer than any list|is no list of files", said[-1])
 
 
 @pytest.mark.parametrize("between", [" ", "  ", " *", " ./", "  ./"])
@@ -476,7 +546,7 @@ def test_a_home_that_answers_with_a_page(server, root, address):
     server._list = None
     folder, said = get(a_card(server.url + address))
     assert folder is None
-    assert re.search("lists no file|no record of Zenodo", said[-1])
+    assert re.search("lists no file|no list of files", said[-1])
 
 
 def test_at_most_eight_connections(server, root):
@@ -528,17 +598,45 @@ def test_what_is_there_is_completed(server, root):
     (folder / broken).write_bytes(RECORDS[broken][:-1] + b"?")
     (folder / "g0" / "R0006.hea").unlink()
     (folder / "notes.txt").write_text("mine")
-    there = {name for name in RECORDS if name.startswith("g0/")} - {broken, "g0/R0006.hea"}
+    there = {name for name in RECORDS if name.startswith("g0/")} - {"g0/R0006.hea"}
+    corrected = {**RECORDS, "notes.txt": b"mine", broken: (folder / broken).read_bytes()}
     server.files["/x.zip"] = a_zip(RECORDS)
     found, said = get(a_card(f"{server.url}/x.zip", server.bucket("made/1/")))
     assert found == folder
-    assert contents(folder) == {**RECORDS, "notes.txt": b"mine"}
-    assert "14 of 20 files" in said[-1]
+    assert contents(folder) == corrected
+    assert "13 of 20 files" in said[-1]
+    kept = f"not as published but kept: {broken} (remove a file to fetch it)"
+    assert kept in said[-1]
     assert not any(server.got(f"/made/1/{name}") for name in there)
     assert server.got("/x.zip") == []
-    assert get(a_card(server.bucket("made/1/")))[1] == [f"Made is here, whole: {folder}"]
+    facts = a_card(server.bucket("made/1/"))
+    assert get(facts)[1] == [f"Made is here, whole: {folder}; {kept}"]
     (folder / broken).unlink()
-    assert "1 of 20 files" in get(a_card(server.bucket("made/1/")))[1][-1]
+    assert "1 of 20 files" in get(facts)[1][-1]
+    assert get(facts)[1] == [f"Made is here, whole: {folder}"]
+
+
+@pytest.mark.parametrize("home", ["list", "zip"])
+def test_what_was_corrected_by_hand_is_kept_and_what_broke_is_not(server, root, home):
+    put(server, RECORDS)
+    server.files["/x.zip"] = a_zip(RECORDS)
+    facts = a_card(f"{server.url}/x.zip" if home == "zip" else server.bucket("made/1/"))
+    folder, _ = get(facts)
+    decayed, corrected, emptied, link = (f"g0/R000{i}.hea" for i in (0, 3, 6, 9))
+    (folder / decayed).write_bytes(b"of a bad disk")
+    time.sleep(0.02)
+    os.utime(folder / ".ecgnb-whole.json")  # as if it had not been written to since
+    time.sleep(0.02)
+    (folder / corrected).write_bytes(b"corrected")
+    (folder / emptied).write_bytes(b"")
+    (folder / link).unlink()
+    (folder / link).symlink_to(root / "none")
+    for _ in range(2):
+        _, said = get(facts)
+        assert f"kept: {corrected}, {link} (remove" in said[-1]
+        assert contents(folder) == {k: v for k, v in RECORDS.items() if k != link} | {
+            corrected: b"corrected"
+        }
 
 
 def test_whole_folder_from_elsewhere_is_recognised(server, root):
@@ -622,7 +720,7 @@ def test_killed_and_resumed(server, root):
     command = [sys.executable, "-m", "ecgnb", "fetch", "made"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        parts = root / ".ecgnb-fetch" / "made-1" / "parts"
+        parts = root / ".ecgnb-fetch" / "made%2F1" / "parts"
         wait_for(lambda: parts.is_dir() and sum(p.stat().st_size for p in parts.iterdir()), 60)
     finally:
         process.send_signal(signal.SIGKILL)
@@ -774,20 +872,57 @@ def test_is_whole(tmp_path):
     assert not is_whole(Entry("a"), tmp_path)
 
 
+def _unharmed(server, root, folders, message):
+    put(server, {**RECORDS, "authorized_keys": b"key"})
+    before = contents(root.parent)
+    found, said = get(a_card(server.bucket("made/1/"), folders=folders))
+    assert found is None
+    assert message in said[-1]
+    assert contents(root.parent) == before
+    assert not (root / ".ecgnb-fetch").exists()
+
+
 @pytest.mark.parametrize(
-    "folder", ["..", ".", "", "../data", "made/..", "/etc/made", "~/.ssh", "a//b"]
+    "folder",
+    ["..", ".", "", "../data", "made/..", "/etc/made", "~/.ssh", "a//b", "nul", "a/Com1.x"],
 )
 def test_nothing_is_written_or_removed_outside_the_data_root(server, root, folder, monkeypatch):
     """A card made in another way than by reading a file is held to the same rule."""
-    put(server, {**RECORDS, "authorized_keys": b"key"})
     monkeypatch.setenv("HOME", str(root.parent / "home"))
     (root / "precious.txt").write_text("mine")
     (root.parent / "above.txt").write_text("mine")
-    before = contents(root.parent)
-    home = f"{server.url}/?list-type=2&prefix=made/1/"
     for folders in ((folder,), ("made", folder)):
-        found, said = get(a_card(home, folders=folders))
-        assert found is None
-        assert "is not a plain name under the data root" in said[-1]
-    assert contents(root.parent) == before
-    assert not (root / ".ecgnb-fetch").exists()
+        _unharmed(server, root, folders, "is not a plain name under the data root")
+
+
+def test_a_card_gets_no_folder_of_another_dataset(server, root):
+    card_file(root / "own.toml", replace(a_card(), name="own", folders=("mine",)))
+    (root / "mine").mkdir()
+    for folder in ("ptb-xl", "PTB-XL", "ptb-xl/1.0.3/new", "challenge-2021", "mine", "mine/new"):
+        _unharmed(server, root, ("made", folder), "is that of ")
+    (root.parent / "elsewhere").mkdir()
+    (root / "way").symlink_to(root.parent / "elsewhere")
+    _unharmed(server, root, ("way/made",), "leads out of the data root by a link")
+
+
+def test_two_cards_have_no_work_in_common(server, root):
+    works = {
+        fetch.place_of(a_card("x", folders=(folder,)), root, everything=False).work
+        for folder in ("a/b", "a-b", "a%2Fb", "a")
+    }
+    assert len(works) == 4
+    assert not any(one in other.parents for one in works for other in works)
+
+
+def test_hidden_files_of_a_download_are_left_out(server, root):
+    put(server, {**RECORDS, ".git/config": b"[core]", ".ecgnb-whole.json": b"{}"})
+    folder, _ = get(a_card(server.bucket("made/1/")))
+    assert [p.name for p in folder.rglob(".*")] == [".ecgnb-whole.json"]
+    assert contents(folder) == RECORDS
+
+
+def test_certificates_that_are_not_there(server, root, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(root / "none.pem"))
+    home = server.bucket("made/1/").replace("http:", "https:")
+    _, said = get(a_card(home))
+    assert "none.pem: correct or unset REQUESTS_CA_BUNDLE" in said[-1]

@@ -302,7 +302,7 @@ def test_a_full_disk_is_one_sentence_and_costs_a_checkpoint_at_most(cache, tmp_p
     first, second = ended.stdout.splitlines()
     assert first.startswith("True ['cannot write to ")
     assert first.count("a training that is stopped now begins again") == 1
-    assert "(File too large); no finished run is lost: free some space" in second
+    assert "(File too large): free some space; no finished run is lost" in second
     assert len(list(cache.glob("runs/??/*"))) == 1  # the result
 
 

@@ -6,20 +6,21 @@ A dataset is data, not code: ``catalog.toml`` holds one table a dataset, read he
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import functools
+import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import platformdirs
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ecgnb.errors import UserError
 from ecgnb.files import read_toml
@@ -29,166 +30,133 @@ LAYOUTS = (
     *("ptb-xl", "challenge", "brugada-huca", "ptb", "incart", "ludb", "code-test"),
     *OWN_LAYOUTS,
 )
+_VOCABULARIES = ("scp", "snomed", "cpsc", "code-test", "ptb", "brugada", "text", "own")
+_TABLES = tomllib.loads(files(__package__).joinpath("catalog.toml").read_text(encoding="utf-8"))
 
-_CHOICES = {
-    "layout": LAYOUTS,
-    "vocabulary": ("scp", "snomed", "cpsc", "code-test", "ptb", "brugada", "text", "own"),
-    "amplitude": ("mV", "z-score"),
-}
-
-# What a value in TOML must be, by the annotation of its field.
-_KINDS: Mapping[str, tuple[type | tuple[type, ...], type | tuple[type, ...], str]] = {
-    "str": (str, object, "text in quotes"),
-    "int": (int, object, "a whole number"),
-    "bool": (bool, object, "true or false"),
-    "tuple[str, ...]": (list, str, "a list of texts"),
-    "tuple[int, ...]": (list, int, "a list of whole numbers"),
-    "tuple[float, ...]": (list, (int, float), "a list of numbers"),
-}
+# What Windows keeps for devices, whatever suffix follows.
+_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
 
 
-def is_plain(folder: str) -> bool:
-    """Tell whether a folder lies below the data root on every system, and hides nothing there."""
-    parts = folder.split("/")
-    return folder.isprintable() and not any(
-        part.strip(" .") != part or not part or set(part) & set('\\:*?"<>|') for part in parts
+def is_plain(path: str, *, hidden: bool = False) -> bool:
+    """Tell whether a path stays below its folder on every system, and hides nothing there."""
+    return path.isprintable() and all(
+        part == part.lstrip(" ").rstrip(" .")
+        and part
+        and (hidden or part[0] != ".")
+        and not set(part) & set('\\:*?"<>|')
+        and not _DEVICES.fullmatch(part)
+        for part in path.split("/")
     )
 
 
-# What must hold of a value of the right kind.
-_RULES: Mapping[str, tuple[Callable[[Any], object], str]] = {
-    "name": (
-        re.compile(r"[a-z0-9]+(-[a-z0-9]+)*").fullmatch,
-        "small letters and digits joined by hyphens",
-    ),
-    "folders": (
-        lambda folders: folders and all(map(is_plain, folders)),
-        "plain names of folders under the data root, or left out",
-    ),
-    "sampling_rates": (lambda rates: all(rate > 0 for rate in rates), "above 0, in Hz"),
-    "seconds": (lambda pair: len(pair) == 2, "two numbers: the shortest and the longest record"),
-    "record_range": (
-        lambda pair: len(pair) in (0, 2),
-        "two record names, the first and the last, or left out",
-    ),
-}
+Value = TypeVar("Value")
 
 
-def problems(
-    fields: Iterable[dataclasses.Field], values: Mapping[str, Any], known: Collection[str]
-) -> Iterator[str]:
-    """Say in a sentence each what is wrong with a card.
+def _must(holds: Callable[[Any], object], wanted: str) -> AfterValidator:
+    """Refuse a value of the right kind for which something does not hold."""
 
-    Parameters
-    ----------
-    fields : iterable of Field
-        Of `ecgnb.data.catalog.DatasetCard`.
-    values : mapping
-        What the card says.
-    known : collection of str
-        The names in the catalog, which ``also`` chooses from.
-    """
-    by_name = {field.name: field for field in fields}
-    for key in values:
-        if key not in by_name:
-            near = difflib.get_close_matches(key, by_name, n=1)
-            yield f"'{key}' is not a key of a card" + (f": write '{near[0]}'." if near else ".")
-    for key, field in by_name.items():
-        if key not in values:
-            if field.default is dataclasses.MISSING:
-                yield f"'{key}' is missing: add {_KINDS[str(field.type)][2]}."
-        elif wrong := _wrong(field, values[key], known):
-            yield wrong
+    def check(value: Value) -> Value:
+        if not holds(value):
+            raise ValueError(f"must be {wanted}")
+        return value
+
+    return AfterValidator(check)
 
 
-def _wrong(field: dataclasses.Field, value: Any, known: Collection[str]) -> str:
-    """Say what is wrong with the value of a field; "" if nothing is."""
-    kind, item, wanted = _KINDS[str(field.type)]
-    # bool is an int to Python, not to a reader of the file.
-    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    if fits and isinstance(value, list):
-        fits = all(isinstance(one, item) and not isinstance(one, bool) for one in value)
-    if not fits:
-        return f"'{field.name}' must be {wanted}."
-    choices = known if field.name == "also" else _CHOICES.get(field.name)
-    named = value if isinstance(value, list) else [value]
-    if choices and (strange := [one for one in named if one not in choices]):
-        return f"'{field.name}' is '{strange[0]}': choose one of {', '.join(choices)}."
-    holds, wanted = _RULES.get(field.name, (bool, ""))
-    return f"'{field.name}' must be {wanted}." if wanted and not holds(value) else ""
+def _of(choices: Mapping[str, object] | tuple[str, ...]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"is '{value}': choose one of {', '.join(choices)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _whole(numbers: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(int(one) if one.is_integer() else one for one in numbers)
+
+
+# What a user writes for each kind of value stands beside the kind.
+Text = Annotated[str, _must(str.isprintable, "text without control characters"), "text in quotes"]
+Texts = Annotated[tuple[Text, ...], "a list of texts"]
+Numbers = Annotated[tuple[float, ...], AfterValidator(_whole), "a list of numbers"]
+Count = Annotated[int, Field(ge=0), "a whole number, 0 or more"]
+Flag = Annotated[bool, "true or false"]
 
 
 @dataclass(frozen=True)
 class DatasetCard:
-    """What is known of one dataset; 0, "" and () mean unknown.
+    """What is known of one dataset; 0, "" and () mean unknown."""
 
-    Attributes
-    ----------
-    name, title : str
-        Its key (small letters, digits and hyphens) and its name in print.
-    version, url : str
-        The release described here and its landing page.
-    licence, citation : str
-        The licence of the data and the key of its reference in ``book/references.bib``.
-    description : str
-        One sentence: country, hospital, years, who.
-    records, patients : int
-        As published, before any record is dropped.
-    sampling_rates : tuple of int
-        In Hz; the rates a release offers.
-    seconds : tuple of float
-        Length of the shortest and of the longest record.
-    layout : str
-        How records and their metadata are laid out on disk, one of `ecgnb.data.catalog.LAYOUTS`.
-    vocabulary : str
-        What the native codes are, see `ecgnb.data.labels`; ``text`` is read by no label set.
-    folders : tuple of str
-        Where it usually lies under the data root, tried in this order: a folder of the version
-        (``ptb-xl/1.0.3``) before the folder that holds it. A card of one's own need not say it if
-        the folder has the dataset's name.
-    record_range : tuple of str
-        First and last record name, where one download holds two datasets; () for all.
-    patients_known : bool
-        Whether records of one patient can be told: a patient id, or one record a patient.
-    amplitude : str
-        ``mV`` if amplitude was kept, ``z-score`` if each lead was standardised.
-    homes : tuple of str
-        Where it can be fetched, tried in this order; see `ecgnb.data.homes`.
-    unread : tuple of str
-        Folders of a download that ecgnb does not read; fetched only if all is asked for.
-    patients_of : str
-        The dataset some of whose patients it has, or may have, if there is one.
-    also : tuple of str
-        Other datasets of the catalog whose records are added; it is here only if they are.
-    simulated : bool
-        Whether the ECGs come from `ecgnb.simulate.ecg`.
-    notes : str
-        What is awkward about it.
-    """
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
-    name: str
-    title: str
-    layout: str
-    vocabulary: str
-    folders: tuple[str, ...]
-    version: str = ""
-    url: str = ""
-    licence: str = ""
-    citation: str = ""
-    description: str = ""
-    records: int = 0
-    patients: int = 0
-    sampling_rates: tuple[int, ...] = ()
-    seconds: tuple[float, ...] = (0, 0)
-    patients_known: bool = False
-    amplitude: str = "mV"
-    notes: str = ""
-    record_range: tuple[str, ...] = ()
-    homes: tuple[str, ...] = ()
-    unread: tuple[str, ...] = ()
-    patients_of: str = ""
-    also: tuple[str, ...] = ()
-    simulated: bool = False
+    # Its key.
+    name: Annotated[
+        Text,
+        _must(
+            re.compile(r"[a-z0-9]+(-[a-z0-9]+)*").fullmatch,
+            "small letters and digits joined by hyphens",
+        ),
+    ]
+    # Its name in print.
+    title: Text
+    # How records and their metadata are laid out on disk.
+    layout: Annotated[Text, _of(LAYOUTS)]
+    # What the native codes are, see `ecgnb.data.labels`; ``text`` is read by no label set.
+    vocabulary: Annotated[Text, _of(_VOCABULARIES)]
+    # Where it usually lies under the data root, tried in this order: a folder of the version
+    # (``ptb-xl/1.0.3``) before the folder that holds it. By default the dataset's name.
+    folders: Annotated[
+        Texts,
+        _must(
+            lambda folders: folders and all(map(is_plain, folders)),
+            "plain names of folders under the data root, or left out",
+        ),
+    ]
+    # The release described here and its landing page.
+    version: Text = ""
+    url: Text = ""
+    # The licence of the data and the key of its reference in ``book/references.bib``.
+    licence: Text = ""
+    citation: Text = ""
+    # One sentence: country, hospital, years, who.
+    description: Text = ""
+    # As published, before any record is dropped.
+    records: Count = 0
+    patients: Count = 0
+    # In Hz; the rates a release offers.
+    sampling_rates: Annotated[
+        Numbers, _must(lambda rates: all(0 < rate < 1e9 for rate in rates), "above 0, in Hz")
+    ] = ()
+    # Length of the shortest and of the longest record.
+    seconds: Annotated[
+        Numbers,
+        _must(lambda pair: len(pair) == 2, "two numbers: the shortest and the longest record"),
+    ] = (0, 0)
+    # Whether records of one patient can be told: a patient id, or one record a patient.
+    patients_known: Flag = False
+    # ``mV`` if amplitude was kept, ``z-score`` if each lead was standardised.
+    amplitude: Annotated[Text, _of(("mV", "z-score"))] = "mV"
+    # What is awkward about it.
+    notes: Text = ""
+    # First and last record name, where one download holds two datasets; () for all.
+    record_range: Annotated[
+        Texts,
+        _must(
+            lambda pair: len(pair) in (0, 2),
+            "two record names, the first and the last, or left out",
+        ),
+    ] = ()
+    # Where it can be fetched, tried in this order; see `ecgnb.data.homes`.
+    homes: Texts = ()
+    # Folders of a download that ecgnb does not read; fetched only if all is asked for.
+    unread: Texts = ()
+    # The dataset some of whose patients it has, or may have, if there is one.
+    patients_of: Text = ""
+    # Other datasets of the catalog whose records are added; it is here only if they are.
+    also: Annotated[tuple[Annotated[Text, _of(_TABLES)], ...], "a list of texts"] = ()
+    # Whether the ECGs come from `ecgnb.simulate.ecg`.
+    simulated: Flag = False
 
     @property
     def short_title(self) -> str:
@@ -198,16 +166,37 @@ class DatasetCard:
 
 JOINT = "+"  # between the names of datasets that are taken as one
 
-_TABLES = tomllib.loads(files(__package__).joinpath("catalog.toml").read_text(encoding="utf-8"))
+_CARD = TypeAdapter(DatasetCard)
+_KEYS = tuple(field.name for field in fields(DatasetCard))
 
 
 def _card(name: str, table: Mapping[str, object], where: str) -> DatasetCard:
     """Build a card, or raise UserError with one sentence for every wrong key."""
-    values = {"name": name, "folders": [name], **table}
-    if wrong := [*problems(dataclasses.fields(DatasetCard), values, _TABLES)]:
-        raise UserError(f"The dataset card '{name}' in {where} is wrong. {' '.join(wrong)}")
-    plain = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-    return DatasetCard(**plain)  # type: ignore[arg-type]  # checked field by field above
+    try:
+        # As JSON, in which a list may stand for a tuple and nothing else for anything else.
+        values = {"name": name, "folders": [name], **table}
+        return _CARD.validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        wrong = {str(one["loc"][0]): _wrong(one) for one in reversed(error.errors())}
+    said = " ".join(reversed(wrong.values()))
+    raise UserError(f"The dataset card '{name}' in {where} is wrong. {said}")
+
+
+def _wrong(error: Any) -> str:
+    """Say in a sentence what is wrong with a key, and what to write."""
+    key = str(error["loc"][0])
+    if error["type"] == "unexpected_keyword_argument":
+        near = difflib.get_close_matches(key, _KEYS, n=1)
+        return f"'{key}' is not a key of a card" + (f": write '{near[0]}'." if near else ".")
+    if error["type"] == "value_error":
+        return f"'{key}' {error['ctx']['error']}."
+    metadata = get_type_hints(DatasetCard, include_extras=True)[key].__metadata__
+    wanted = next(one for one in metadata if isinstance(one, str))
+    return (
+        f"'{key}' is missing: add {wanted}."
+        if error["type"] == "missing"
+        else (f"'{key}' must be {wanted}.")
+    )
 
 
 CATALOG: Mapping[str, DatasetCard] = MappingProxyType(
@@ -219,6 +208,8 @@ CATALOG: Mapping[str, DatasetCard] = MappingProxyType(
 def own_cards() -> dict[str, DatasetCard]:
     """Read the cards of one's own: the TOML files that lie where ``ECGNB_DATA`` points.
 
+    Files that hold no card, hidden ones and what is no regular file are passed over.
+
     Raises
     ------
     UserError
@@ -226,7 +217,7 @@ def own_cards() -> dict[str, DatasetCard]:
     """
     if not os.environ.get("ECGNB_DATA"):
         return {}
-    paths = sorted(data_root().glob("*.toml"))
+    paths = sorted(path for path in data_root().glob("[!.]*.toml") if path.is_file())
     return _own_cards(tuple((path, path.stat().st_mtime_ns) for path in paths))
 
 
@@ -234,10 +225,20 @@ def own_cards() -> dict[str, DatasetCard]:
 def _own_cards(paths: tuple[tuple[Path, int], ...]) -> dict[str, DatasetCard]:
     cards: dict[str, DatasetCard] = {}
     for path, _ in paths:
+        whole = read_toml(path, "dataset card")
+        tables = [whole, *(table for table in whole.values() if isinstance(table, dict))]
+        if not any({"layout", "vocabulary"} & table.keys() for table in tables):
+            continue
         one = load_card(path)
         if cards.setdefault(one.name, one) is not one:
             raise UserError(f"The name '{one.name}' in {path} is taken: another card there has it.")
     return cards
+
+
+def _file_of(name: str) -> Path | None:
+    """Return the file in which a card of this name would be, if there is one."""
+    path = data_root() / f"{name}.toml" if os.environ.get("ECGNB_DATA") else None
+    return path if path and is_plain(name) and path.is_file() else None
 
 
 def card(name: str) -> DatasetCard:
@@ -255,6 +256,8 @@ def card(name: str) -> DatasetCard:
     own = own_cards()
     if name in own:
         return own[name]
+    if own_file := _file_of(name):
+        load_card(own_file)  # which says what it lacks to be a card
     known = [*CATALOG, *own]
     near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
@@ -310,30 +313,59 @@ def load_card(path: str | os.PathLike[str]) -> DatasetCard:
     return _card(name, table, str(path))
 
 
+def _from_environment(variable: str) -> Path | None:
+    """Read a folder from a variable; None if it is not set."""
+    value = os.environ.get(variable, "")
+    path = Path(os.path.expanduser(value))
+    if str(path).startswith("~"):
+        raise UserError(f"{variable} is '{value}', and there is no such home: give the whole path.")
+    return path if value else None
+
+
 def data_root() -> Path:
     """Return the folder of raw datasets, from the environment variable ``ECGNB_DATA``.
 
     Raises
     ------
     UserError
-        If the variable is not set or does not name a folder.
+        If the variable is not set or does not name a folder that may be read.
     """
-    value = os.environ.get("ECGNB_DATA", "")
-    if not value:
+    root = _from_environment("ECGNB_DATA")
+    if root is None:
         raise UserError(
             "ECGNB_DATA is not set: set it to the folder that holds your datasets, for example "
             "export ECGNB_DATA=$HOME/ecg, or use a simulated dataset, which needs none."
         )
-    root = Path(value).expanduser()
-    if not root.is_dir():
-        raise UserError(f"ECGNB_DATA is '{value}', which is not a folder: create or correct it.")
+    try:
+        os.listdir(root)
+        os.stat(root / ".")
+    except PermissionError as error:
+        raise UserError(
+            f"ECGNB_DATA is '{root}', which you may not read: ask its owner for "
+            f"`chmod a+rX {root}`, or name another folder."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"ECGNB_DATA is '{root}', which is not a folder: create or correct it."
+        ) from error
     return root
 
 
 def cache_root() -> Path:
-    """Return the folder of prepared data and runs: ``ECGNB_CACHE``, or the user's cache folder."""
-    value = os.environ.get("ECGNB_CACHE", "")
-    return Path(value).expanduser() if value else platformdirs.user_cache_path("ecgnb")
+    """Return the folder of prepared data and runs: ``ECGNB_CACHE``, or the user's cache folder.
+
+    Raises
+    ------
+    UserError
+        If neither is known.
+    """
+    try:
+        root = _from_environment("ECGNB_CACHE") or platformdirs.user_cache_path("ecgnb")
+    except RuntimeError:  # of platformdirs; older ones leave the sign as it is
+        root = Path("~")
+    if str(root).startswith("~"):
+        raise UserError("there is no home folder here: set ECGNB_CACHE to a folder you can write.")
+    return root
 
 
 def find(facts: DatasetCard, root: Path) -> Path | None:
@@ -341,4 +373,4 @@ def find(facts: DatasetCard, root: Path) -> Path | None:
     if not all(find(card(name), root) for name in facts.also):
         return None
     folders = (root / folder for folder in facts.folders)
-    return next((folder for folder in folders if folder.is_dir()), None)
+    return next((folder for folder in folders if os.path.isdir(folder)), None)

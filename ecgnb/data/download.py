@@ -11,53 +11,67 @@ import os
 import re
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
-from urllib3.exceptions import InvalidHeader
+from urllib3.exceptions import InvalidHeader, MaxRetryError, ProtocolError
 from urllib3.util import Retry
 
 from ecgnb import __version__
+from ecgnb.data.catalog import is_plain
+from ecgnb.errors import UserError
 
-_CHUNK = 1 << 18
+CONNECTIONS = 8  # PhysioNet throttles each connection; with many more of them it refuses
+TRIES = 5  # in a row that brought nothing new
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
+MOST_LISTED = 100_000_000  # bytes of a list of files: five times the longest known
+_TIMEOUT_S = (10, 60)  # to connect, and between two pieces
+_PIECE = 1 << 15  # what a break in the connection can lose
+_PASSING = (429, 500, 502, 503, 504)
 
 
 class HomeError(Exception):
     """One home of a dataset does not serve it; the text says why, the next home may."""
 
 
+class _BreakError(Exception):
+    """A server breaks off, or asks for too much patience; the text goes on after its address."""
+
+
+_ERRORS = (_BreakError, requests.RequestException)
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One file of a download.
+    """One file of a download."""
 
-    Attributes
-    ----------
-    path : str
-        Where it belongs in the folder of the dataset; checked by `safe_path`.
-    size : int or None
-        In bytes; None if it is not announced.
-    checksum : str
-        ``sha256:``, ``md5:`` or ``crc32:`` and the hexadecimal digest; "" if none is published.
-    url : str
-        Its address; "" for a member of an archive.
-    validator : str
-        The ETag or the date by which a server tells that the file is still the same; "" if none.
-    """
-
+    # Where it belongs in the folder of the dataset; checked by `safe_path`.
     path: str
+    # In bytes; None if it is not announced.
     size: int | None = None
+    # ``sha256:``, ``md5:`` or ``crc32:`` and the hexadecimal digest; "" if none is published.
     checksum: str = ""
+    # Its address; "" for a member of an archive.
     url: str = ""
+    # The ETag or the date by which a server tells that the file is still the same; "" if none.
     validator: str = ""
 
+    @property
+    def key(self) -> str:
+        """A name that no other version of the file has."""
+        known = f"{self.url} {self.validator} {self.size} {self.checksum}"
+        return hashlib.sha256(known.encode()).hexdigest()[:24]
 
-def total(entries: tuple[Entry, ...]) -> int | None:
+
+def total(entries: Iterable[Entry]) -> int | None:
     """Return the size of all of them in bytes; None if one does not announce its size."""
     sizes = [entry.size for entry in entries]
     known = [size for size in sizes if size is not None]
@@ -65,51 +79,10 @@ def total(entries: tuple[Entry, ...]) -> int | None:
 
 
 def safe_path(name: str) -> str:
-    """Return a name from an archive or a list as it is, if it stays below its folder.
-
-    Raises
-    ------
-    HomeError
-        If it is absolute, leads upwards, or means something else on another system.
-    """
-    parts = name.split("/")
-    # A colon begins a drive or a stream on Windows; a dot-name could hide or replace our own files.
-    if (
-        any(part in ("", ".", "..") or part.startswith(".ecgnb") for part in parts)
-        or any(sign in name for sign in "\\:")
-        or not name.isprintable()
-    ):
+    """Return a name from an archive or a list as it is, or raise a HomeError if it is not plain."""
+    if not is_plain(name, hidden=True):
         raise HomeError(f"it names a file {name!r}, which does not stay below its folder")
     return name
-
-
-class Digest:
-    """A checksum that is computed piece by piece."""
-
-    def __init__(self, algorithm: str) -> None:
-        self._algorithm = algorithm
-        self._crc = 0
-        known = algorithm in ("md5", "sha256")
-        # Not for security: a computer on which MD5 is forbidden must still see a broken download.
-        self._hash = hashlib.new(algorithm, usedforsecurity=False) if known else None
-
-    def update(self, chunk: bytes) -> None:
-        """Add a piece."""
-        if self._hash is None:
-            self._crc = zlib.crc32(chunk, self._crc)
-        else:
-            self._hash.update(chunk)
-
-    def text(self) -> str:
-        """Return the checksum as `Entry` writes it."""
-        digest = f"{self._crc:08x}" if self._hash is None else self._hash.hexdigest()
-        return f"{self._algorithm}:{digest}"
-
-
-def chunks(file: IO[bytes]) -> Iterator[bytes]:
-    """Read a file piece by piece."""
-    while chunk := file.read(_CHUNK):
-        yield chunk
 
 
 def read_sums(text: str) -> dict[str, str]:
@@ -119,101 +92,130 @@ def read_sums(text: str) -> dict[str, str]:
     return {name: f"sha256:{digest.lower()}" for digest, name in lines}
 
 
+class _Crc32:
+    value = 0
+
+    def update(self, chunk: bytes) -> None:
+        self.value = zlib.crc32(chunk, self.value)
+
+    def hexdigest(self) -> str:
+        return f"{self.value:08x}"
+
+
+def _hash(algorithm: str) -> Any:
+    # Not for security: a computer on which MD5 is forbidden must still see a broken download.
+    return _Crc32() if algorithm == "crc32" else hashlib.new(algorithm, usedforsecurity=False)
+
+
 def is_whole(entry: Entry, path: Path) -> bool:
-    """Return whether a file is there with the size and the checksum that were announced."""
-    try:
-        if entry.size is not None and path.stat().st_size != entry.size:
-            return False
-        if not entry.checksum:
-            return path.is_file()
-        digest = Digest(entry.checksum.partition(":")[0])
-        with open(path, "rb") as file:
-            for chunk in chunks(file):
-                digest.update(chunk)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    """Return whether a regular file is there with the size and the checksum that were announced."""
+    if not path.is_file() or entry.size not in (None, path.stat().st_size):
         return False
-    return digest.text() == entry.checksum
-
-
-CONNECTIONS = 8  # PhysioNet throttles each connection; with many more of them it refuses
-TRIES = 5  # in a row that brought nothing new
-FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
-_TIMEOUT_S = (10, 60)  # to connect, and between two pieces
-_PIECE = 1 << 15  # what a break in the connection can lose
-_PASSING = (429, 500, 502, 503, 504)
-
-Answer = TypeVar("Answer")
-
-
-class _PassingError(Exception):
-    """What may be over when one asks again, and how long the server asks to wait."""
-
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
-
-
-def _open_session() -> requests.Session:
-    """Open a session with no more connections to a server than it bears."""
-    session = requests.Session()
-    adapter = HTTPAdapter(pool_maxsize=CONNECTIONS, pool_block=True)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    # Compressed on the way, a file would have another size than announced, and no ranges.
-    session.headers.update({"Accept-Encoding": "identity", "User-Agent": f"ecgnb/{__version__}"})
-    return session
+    if not entry.checksum:
+        return True
+    algorithm, _, wanted = entry.checksum.partition(":")
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, partial(_hash, algorithm)).hexdigest() == wanted
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What the downloads of one call share.
+    """What the downloads of one call share."""
 
-    Attributes
-    ----------
-    parts : Path
-        A folder for unfinished files.
-    session : requests.Session
-        At most `CONNECTIONS` connections to a server, which are used again.
-    stop : threading.Event
-        Set when one download has failed for good, or when the user has had enough.
-    """
-
+    # A folder for unfinished files.
     parts: Path
-    session: requests.Session = field(default_factory=_open_session)
+    # Set when one download has failed for good, or when the user has had enough.
     stop: threading.Event = field(default_factory=threading.Event)
 
+    @cached_property
+    def patience(self) -> Retry:
+        """How often, and after which waits, a server is asked again."""
+        stop = self.stop
 
-def ask(transfer: Transfer, url: str, method: str = "GET") -> requests.Response:
-    """Return a server's whole answer to a request.
+        class Patience(Retry):
+            def sleep(self, response: Any = None) -> None:
+                wait = None
+                with suppress(InvalidHeader):
+                    wait = self.get_retry_after(response) if response else None
+                if wait and wait > LONGEST_WAIT_S:
+                    raise _BreakError(f"answers {response.status} and asks to wait {wait:.0f} s")
+                if stop.wait(self.get_backoff_time() if wait is None else wait):
+                    raise _BreakError("was stopped")
+
+        return Patience(
+            TRIES - 1,
+            backoff_factor=FIRST_WAIT_S,
+            backoff_max=LONGEST_WAIT_S,
+            status_forcelist=_PASSING,
+            raise_on_status=False,
+        )
+
+    @cached_property
+    def session(self) -> requests.Session:
+        """At most `CONNECTIONS` connections to a server, which are used again."""
+        session = requests.Session()
+        adapter = HTTPAdapter(pool_maxsize=CONNECTIONS, pool_block=True, max_retries=self.patience)
+        session.mount("https://", adapter)
+        session.mount("http://", adapter)
+        # Compressed on the way, a file would have another size than announced, and no ranges.
+        session.headers["Accept-Encoding"] = "identity"
+        session.headers["User-Agent"] = f"ecgnb/{__version__}"
+        return session
+
+
+def ask(transfer: Transfer, url: str, method: str = "GET", **headers: str) -> requests.Response:
+    """Return the answer of a server; its body is still to be read.
 
     Raises
     ------
     HomeError
         If there is none, or it is not the thing asked for.
+    UserError
+        If the certificates that the user names are not there.
     """
+    try:
+        answer = transfer.session.request(
+            method, url, headers=headers, stream=True, timeout=_TIMEOUT_S
+        )
+    except _ERRORS as error:
+        raise HomeError(f"{url} {_why(error)}") from error
+    except OSError as error:  # of requests, about REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE
+        raise UserError(f"{error}: correct or unset REQUESTS_CA_BUNDLE") from error
+    if not answer.ok and answer.status_code != 416:
+        answer.close()
+        raise HomeError(f"{url} answers {answer.status_code}")
+    return answer
 
-    def once() -> requests.Response:
-        answer = transfer.session.request(method, url, timeout=_TIMEOUT_S, allow_redirects=True)
-        _check(answer, url)
-        return answer
 
-    return _patiently(transfer, url, once)
+def _why(error: Exception) -> str:
+    if isinstance(error, _BreakError):
+        return str(error)
+    hint = ""
+    if isinstance(error, requests.exceptions.SSLError):
+        hint = "; REQUESTS_CA_BUNDLE may name the certificates that your network needs"
+    return f"cannot be reached or breaks off ({type(error).__name__}{hint})"
+
+
+def read(transfer: Transfer, url: str) -> bytes:
+    """Return a list of files, or raise a HomeError if it cannot be had or has no end."""
+    content = bytearray()
+    try:
+        with ask(transfer, url) as answer:
+            for chunk in answer.iter_content(_PIECE):
+                content += chunk
+                if len(content) > MOST_LISTED:
+                    raise HomeError(f"{url} is longer than any list of files")
+    except requests.RequestException as error:
+        raise HomeError(f"{url} {_why(error)}") from error
+    return bytes(content)
 
 
 def download(
-    transfer: Transfer, entry: Entry, path: Path, advance: Callable[[int], None] = lambda _: None
+    transfer: Transfer, entry: Entry, path: Path, advance: Callable[[int], object]
 ) -> None:
-    """Download a file, or the rest of it.
+    """Download a file, or the rest of it, and put it at `path` when it is whole and verified.
 
-    Parameters
-    ----------
-    transfer : Transfer
-    entry : Entry
-        With its address.
-    path : Path
-        Where it is put when it is whole and verified.
-    advance : callable
-        Told the number of bytes that were written, or, below zero, given up.
+    `advance` is told the number of bytes that were written, or, below zero, given up.
 
     Raises
     ------
@@ -222,36 +224,68 @@ def download(
     OSError
         If it cannot be written.
     """
-    known = f"{entry.url} {entry.validator} {entry.size} {entry.checksum}"
-    part = transfer.parts / hashlib.sha256(known.encode()).hexdigest()[:24]
+    part = transfer.parts / entry.key
     part.parent.mkdir(parents=True, exist_ok=True)
-    advance(_size(part))
-    for _ in range(2):  # what went wrong on the way once may go right the second time
-        _patiently(
-            transfer, entry.url, lambda: _rest(transfer, entry, part, advance), lambda: _size(part)
-        )
+    advance(most := _size(part))
+    patience, wrong = transfer.patience, 0
+    while wrong < 2:  # what went wrong on the way once may go right the second time
+        try:
+            _rest(transfer, entry, part, advance)
+        except _ERRORS as error:
+            if (size := _size(part)) > most:
+                patience, most = transfer.patience, size
+            try:
+                patience = patience.increment("GET", entry.url, error=ProtocolError(error))
+                patience.sleep()
+            except (MaxRetryError, _BreakError):
+                raise HomeError(f"{entry.url} {_why(error)}") from error
+            continue
         if is_whole(entry, part):
             path.parent.mkdir(parents=True, exist_ok=True)
             os.replace(part, path)
             return
         _give_up(part, advance)
+        wrong += 1
     raise HomeError(f"{entry.url} is not what was announced: its checksum or its size is wrong")
+
+
+def _rest(transfer: Transfer, entry: Entry, part: Path, advance: Callable[[int], object]) -> None:
+    """Ask once for what is missing of a file, and append what comes."""
+    have = _size(part)
+    if entry.size is not None and have > entry.size:
+        have = _give_up(part, advance)
+    if have and have == entry.size:
+        return
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    if have and entry.validator:
+        headers["If-Range"] = entry.validator
+    with ask(transfer, entry.url, **headers) as answer:
+        continued = answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if answer.status_code == 416 or (answer.status_code == 206 and not continued):
+            _give_up(part, advance)
+            raise _BreakError("does not have the rest of the file")
+        if entry.validator and validator(answer) != entry.validator:
+            raise HomeError(f"{entry.url} has changed since it was looked up: fetch again")
+        if have and answer.status_code != 206:
+            have = _give_up(part, advance)  # the server knows no ranges: from the start
+        with open(part, "ab") as out:
+            for chunk in answer.iter_content(_PIECE):
+                have += len(chunk)
+                if entry.size is not None and have > entry.size:
+                    _give_up(part, advance)
+                    raise HomeError(f"{entry.url} is longer than announced")
+                out.write(chunk)
+                advance(len(chunk))
+    if entry.size is not None and have < entry.size:
+        raise _BreakError("ended too early")
 
 
 def download_all(
     transfer: Transfer, entries: Iterable[Entry], folder: Path, bar: tqdm, *, bytes_known: bool
 ) -> None:
-    """Download files, `CONNECTIONS` at once.
+    """Download files into a folder, `CONNECTIONS` at once.
 
-    Parameters
-    ----------
-    transfer : Transfer
-    entries : iterable of Entry
-    folder : Path
-        Where they belong.
-    bar : tqdm
-        Told of bytes, or of files where their sizes are not known.
-    bytes_known : bool
+    `bar` is told of bytes, or of files where their sizes are not known.
 
     Raises
     ------
@@ -282,82 +316,6 @@ def download_all(
             raise
 
 
-def _rest(transfer: Transfer, entry: Entry, part: Path, advance: Callable[[int], None]) -> None:
-    """Ask once for what is missing of a file, and append what comes."""
-    have = _size(part)
-    if entry.size is not None and have > entry.size:
-        have = _give_up(part, advance)
-    if have and have == entry.size:
-        return
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    if have and entry.validator:
-        headers["If-Range"] = entry.validator
-    get = transfer.session.get(entry.url, headers=headers, stream=True, timeout=_TIMEOUT_S)
-    with get as answer:
-        continued = answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        if answer.status_code == 416 or (answer.status_code == 206 and not continued):
-            _give_up(part, advance)
-            raise _PassingError("does not have the rest of the file")
-        _check(answer, entry.url)
-        if entry.validator and validator(answer) != entry.validator:
-            raise HomeError(f"{entry.url} has changed since it was looked up: fetch again")
-        if have and answer.status_code != 206:
-            have = _give_up(part, advance)  # the server knows no ranges: from the start
-        with open(part, "ab") as out:
-            for chunk in answer.iter_content(_PIECE):
-                have += len(chunk)
-                if entry.size is not None and have > entry.size:
-                    _give_up(part, advance)
-                    raise HomeError(f"{entry.url} is longer than announced")
-                out.write(chunk)
-                advance(len(chunk))
-    if entry.size is not None and have < entry.size:
-        raise _PassingError("ended too early")
-
-
-def _patiently(
-    transfer: Transfer,
-    url: str,
-    once: Callable[[], Answer],
-    progress: Callable[[], int] = lambda: 0,
-) -> Answer:
-    """Do something until it goes right or `TRIES` in a row have brought nothing new."""
-    tries, most = 0, progress()
-    while True:
-        wait = None
-        try:
-            return once()
-        except _PassingError as passing:
-            reason, wait = str(passing), passing.wait
-        except requests.RequestException as error:
-            reason = f"cannot be reached or breaks off ({type(error).__name__})"
-        if progress() > most:
-            tries, most = 0, progress()
-        tries += 1
-        if wait is None:
-            wait = min(FIRST_WAIT_S * 2 ** (tries - 1), LONGEST_WAIT_S)
-        if tries >= TRIES or wait > LONGEST_WAIT_S:
-            asked = f" and asks to wait {wait:.0f} s" if wait > LONGEST_WAIT_S else ""
-            raise HomeError(f"{url} {reason}{asked}")
-        if transfer.stop.wait(wait):
-            raise HomeError("stopped")
-
-
-def _check(answer: requests.Response, url: str) -> None:
-    if answer.status_code in _PASSING:
-        raise _PassingError(f"answers {answer.status_code}", _wait_asked_for(answer))
-    if not answer.ok:
-        raise HomeError(f"{url} answers {answer.status_code} {answer.reason}")
-
-
-def _wait_asked_for(answer: requests.Response) -> float | None:
-    asked = answer.headers.get("Retry-After")
-    try:
-        return Retry().parse_retry_after(asked) if asked else None
-    except InvalidHeader:
-        return None
-
-
 def validator(answer: requests.Response) -> str:
     """Return what tells a file from a later one at the same address; "" if nothing does."""
     etag = answer.headers.get("ETag", "")
@@ -366,13 +324,10 @@ def validator(answer: requests.Response) -> str:
 
 
 def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+    return path.stat().st_size if path.exists() else 0
 
 
-def _give_up(part: Path, advance: Callable[[int], None]) -> int:
+def _give_up(part: Path, advance: Callable[[int], object]) -> int:
     """Remove what was downloaded of a file; return 0, what is left of it."""
     advance(-_size(part))
     part.unlink(missing_ok=True)

@@ -10,44 +10,49 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote
 
 from tqdm import tqdm
 
-from ecgnb.data.catalog import CATALOG, DatasetCard, card, data_root, find, is_plain, parts
+from ecgnb.data.catalog import (
+    CATALOG,
+    DatasetCard,
+    card,
+    data_root,
+    find,
+    is_plain,
+    own_cards,
+    parts,
+)
 from ecgnb.data.download import Entry, HomeError, Transfer, download, download_all, is_whole, total
-from ecgnb.data.homes import Offer, is_archive, list_members, look, unpack
+from ecgnb.data.homes import is_archive, list_members, look, unpack
 from ecgnb.errors import UserError
-from ecgnb.files import locked
+from ecgnb.files import locked, reason
 
 _MARK = ".ecgnb-whole.json"
 _SIGNALS = (".hea", ".mat", ".dat")
+_MB = 1e6
+_MARGIN_BYTES = 50_000_000  # a disk should not be filled to the last byte
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a dataset goes.
-
-    Attributes
-    ----------
-    card : DatasetCard
-    folder : Path
-        Where it lies, or will lie.
-    there : bool
-        Whether there is something already.
-    work : Path
-        Where unfinished things are.
-    left_out : tuple of str
-        Folders of the download that are not wanted.
-    """
+    """Where a dataset goes."""
 
     card: DatasetCard
+    # Where it lies, or will lie, and whether there is something already.
     folder: Path
     there: bool
+    # Where unfinished things are: the only folder in which anything is removed.
     work: Path
+    # Folders of the download that are not wanted.
     left_out: tuple[str, ...]
 
     @property
@@ -55,11 +60,21 @@ class Place:
         """Where the files of the folder are gathered."""
         return self.work / "tree" / self.folder.relative_to(_first_to_make(self.folder))
 
+    @cached_property
+    def mark(self) -> dict[str, Any]:
+        """What was written down when all was there."""
+        try:
+            mark = json.loads((self.folder / _MARK).read_text(encoding="utf-8"))
+            made = (self.folder / _MARK).stat().st_mtime_ns
+            return {"left_out": [], "kept": [], "files": "", **mark, "made": made}
+        except (OSError, ValueError, TypeError):
+            return {"left_out": [], "kept": [], "files": "", "made": 0}
+
     def wants(self, entry: Entry) -> bool:
-        """Return whether a file of a download belongs here."""
-        if entry.path.startswith(self.left_out):
-            return False
+        """Return whether a file of a download belongs here; hidden ones never do."""
         path = PurePosixPath(entry.path)
+        if entry.path.startswith(self.left_out) or any(part[0] == "." for part in path.parts):
+            return False
         if not self.card.record_range or path.suffix not in _SIGNALS or self._shared():
             return True
         first, last = self.card.record_range
@@ -79,60 +94,84 @@ class Place:
         records = [entry for entry in entries if entry.path.endswith(".hea")] or entries
         return not any((self.folder / entry.path).exists() for entry in records)
 
+    def is_whole(self) -> bool:
+        """Return whether all was found whole before, and no file came, went or changed its size."""
+        same = self.mark["files"] == _census(self.folder)
+        return same and set(self.mark["left_out"]) <= set(self.left_out)
 
-def place_of(card: DatasetCard, root: Path, *, everything: bool) -> Place:
+    def keeps(self, entry: Entry) -> bool:
+        """Return whether a file that is not as published may be the user's own work.
+
+        It is not if it is empty, or has not been touched since it was found whole.
+        """
+        try:
+            facts = (self.folder / entry.path).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        touched = max(facts.st_mtime_ns, facts.st_ctime_ns) > self.mark["made"]
+        mine = touched or entry.path in self.mark["kept"]
+        return not stat.S_ISREG(facts.st_mode) or (facts.st_size > 0 and mine)
+
+    def publish(self, wanted: Iterable[Entry], kept: list[str], home: str) -> None:
+        """Put the gathered files, all of them whole, where they belong, and forget the work."""
+        top, tree = self.work / "tree", self.tree
+        inside = PurePosixPath(tree.relative_to(top).as_posix())
+        gathered = {str(inside / entry.path) for entry in wanted if entry.path not in kept}
+        for path in _files(top).keys() - gathered:  # of a download that was given up for another
+            (top / path).unlink()
+        if self.there:
+            for path in _files(tree):
+                (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(tree / path, self.folder / path)
+        folder = self.folder if self.there else tree
+        mark = {"from": home, "left_out": self.left_out, "files": _census(folder), "kept": kept}
+        with suppress(OSError):  # a folder that may only be read can be whole all the same
+            (folder / _MARK).write_text(json.dumps(mark, indent=1) + "\n")
+        if not self.there:
+            os.replace(top, _first_to_make(self.folder))
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+def place_of(facts: DatasetCard, root: Path, *, everything: bool) -> Place:
     """Find or choose the folder of a dataset under the data root.
 
     Raises
     ------
     UserError
-        If a folder of the card does not lie below it: a card may come from somebody else, and what
-        is fetched is written, and what is unfinished removed, below the data root only.
+        If a folder of the card does not lie below it, or, for a card that is not the catalog's, is
+        another dataset's: a card may come from somebody else.
     """
-    if strange := [folder for folder in card.folders if not is_plain(folder)]:
+    for folder in facts.folders:
+        if not is_plain(folder):
+            wrong = "is not a plain name under the data root"
+        elif facts in CATALOG.values():
+            continue
+        elif others := [one for one in _others(facts) if _overlap(folder, one.folders)]:
+            wrong = f"is that of {others[0].name}"
+        elif not (root / folder).resolve().is_relative_to(root.resolve()):
+            wrong = "leads out of the data root by a link"
+        else:
+            continue
         raise UserError(
-            f"the folder {strange[0]!r} of the dataset card '{card.name}' is not a plain name "
-            "under the data root: correct 'folders' of the card"
+            f"the folder {folder!r} of the dataset card '{facts.name}' {wrong}: correct 'folders' "
+            "of the card"
         )
-    found = find(card, root)
-    work = root / ".ecgnb-fetch" / card.folders[0].replace("/", "-")
-    left_out = () if everything else card.unread
-    return Place(card, found or root / card.folders[0], found is not None, work, left_out)
+    found = find(facts, root)
+    work = root / ".ecgnb-fetch" / quote(facts.folders[0], safe="")
+    left_out = () if everything else facts.unread
+    return Place(facts, found or root / facts.folders[0], found is not None, work, left_out)
 
 
-def is_known_whole(place: Place) -> bool:
-    """Return whether all was found whole before, and no file came, went or changed its size."""
-    try:
-        mark = json.loads((place.folder / _MARK).read_text())
-        same = mark["files"] == _census(place.folder)
-        return same and set(mark["left_out"]) <= set(place.left_out)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+def _others(facts: DatasetCard) -> Iterator[DatasetCard]:
+    known = (*CATALOG.values(), *own_cards().values())
+    return (one for one in known if one.name != facts.name)
 
 
-def remember_whole(place: Place, folder: Path, home: str) -> None:
-    """Write down that a folder is whole."""
-    mark = {"from": home, "left_out": list(place.left_out), "files": _census(folder)}
-    (folder / _MARK).write_text(json.dumps(mark, indent=1) + "\n")
-
-
-def publish(place: Place, wanted: Iterable[Entry], home: str) -> None:
-    """Put the gathered files, all of them whole, where they belong, and forget the work."""
-    paths = {entry.path for entry in wanted}
-    tree = place.tree
-    for path in _files(tree):
-        if path not in paths:  # of a download that was given up for another
-            (tree / path).unlink()
-    if place.there:
-        for path in _files(tree):
-            (place.folder / path).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(tree / path, place.folder / path)
-        with suppress(OSError):  # a folder that may only be read can be whole all the same
-            remember_whole(place, place.folder, home)
-    else:
-        remember_whole(place, tree, home)
-        os.replace(place.work / "tree", _first_to_make(place.folder))
-    shutil.rmtree(place.work, ignore_errors=True)
+def _overlap(folder: str, others: Iterable[str]) -> bool:
+    """Return whether a folder is one of others, or around or in one, on any system."""
+    mine = f"{folder.casefold()}/"
+    theirs = [f"{other.casefold()}/" for other in others]
+    return any(mine.startswith(one) or one.startswith(mine) for one in theirs)
 
 
 def _first_to_make(folder: Path) -> Path:
@@ -143,23 +182,19 @@ def _first_to_make(folder: Path) -> Path:
 
 
 def _files(folder: Path) -> dict[str, int]:
-    """List the files below a folder, but for dot-names, with their sizes."""
+    """List the regular files below a folder, but for dot-names, with their sizes."""
     found = {}
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent, name)
-            if not name.startswith("."):
+            if not name.startswith(".") and path.is_file():
                 found[path.relative_to(folder).as_posix()] = path.stat().st_size
     return found
 
 
 def _census(folder: Path) -> str:
     lines = sorted(f"{path} {size}\n" for path, size in _files(folder).items())
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-_MB = 1e6
-_MARGIN_BYTES = 50_000_000  # a disk should not be filled to the last byte
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def fetch(
@@ -170,6 +205,8 @@ def fetch(
     say: Callable[[str], None] = print,
 ) -> Path:
     """Download a dataset, or what is missing of it, to where ``ECGNB_DATA`` points.
+
+    A file that is not as published and that fetch did not leave so is kept, and said.
 
     Parameters
     ----------
@@ -193,25 +230,41 @@ def fetch(
         If the dataset has no public home, ``ECGNB_DATA`` is not set or not writable, there is not
         enough room, or no home serves it whole.
     """
-    facts = card(dataset) if isinstance(dataset, str) else dataset
-    if reason := no_home(facts):
-        raise UserError(reason)
-    root = data_root()
-    if is_known_whole(place := place_of(facts, root, everything=everything)):
-        say(f"{facts.title} is here, whole: {place.folder}")
+    place = _place(dataset, everything)
+    if place.is_whole():
+        say(_is_whole(place))
         return place.folder
     try:
         with _alone(place, say):
-            # Another fetch may have brought it meanwhile.
-            place = place_of(facts, root, everything=everything)
-            if not is_known_whole(place):
+            place = _place(dataset, everything)  # another fetch may have brought it meanwhile
+            if not place.is_whole():
                 _fetch(place, progress and "TQDM_DISABLE" not in os.environ, say)
     except OSError as error:
         raise UserError(
-            f"cannot read or write in {root} ({error.strerror or error}); what has arrived is "
-            "kept: free some space or correct the folder, and fetch again"
+            f"cannot read or write in {reason(error, place.folder)}; what has arrived is kept: "
+            "correct that and fetch again"
         ) from error
     return place.folder
+
+
+def _place(dataset: str | DatasetCard, everything: bool) -> Place:
+    facts = card(dataset) if isinstance(dataset, str) else dataset
+    if why := no_home(facts):
+        raise UserError(why)
+    return place_of(facts, data_root(), everything=everything)
+
+
+def _is_whole(place: Place) -> str:
+    kept = _kept(place.mark["kept"])
+    return f"{place.card.title} is here, whole: {place.folder}{kept}"
+
+
+def _kept(names: list[str]) -> str:
+    """Name the files that were kept as they are; "" if there are none."""
+    if not names:
+        return ""
+    some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+    return f"; not as published but kept: {some} (remove a file to fetch it)"
 
 
 def no_home(facts: DatasetCard) -> str:
@@ -237,34 +290,27 @@ def describe(dataset: str | DatasetCard, *, everything: bool = False) -> str:
     UserError
         As `fetch` does.
     """
-    facts = card(dataset) if isinstance(dataset, str) else dataset
-    if reason := no_home(facts):
-        raise UserError(reason)
-    place = place_of(facts, data_root(), everything=everything)
-    if is_known_whole(place):
-        return f"{facts.title} is here, whole: {place.folder}"
-    failures = []
-    for home in _homes(place):
-        try:
-            with (transfer := Transfer(place.work)).session:
-                offer = look(transfer, home)
-        except HomeError as error:
-            failures.append(str(error))
-            continue
-        return "\n".join([*_terms(facts), f"  from: {home}", *_amount(place, offer)])
-    raise _no_home_left(facts, failures)
+    place = _place(dataset, everything)
+    if place.is_whole():
+        return _is_whole(place)
+
+    def way(home: str, transfer: Transfer) -> str:
+        return "\n".join([*_terms(place.card), f"  from: {home}", *_amount(place, home, transfer)])
+
+    return _first_that_serves(place, place.work, way, lambda _: None)
 
 
-def _amount(place: Place, offer: Offer) -> Iterator[str]:
-    entries = offer.entries
-    if not offer.archive:
+def _amount(place: Place, home: str, transfer: Transfer) -> Iterator[str]:
+    entries = look(transfer, home)
+    what = "one archive"
+    if not is_archive(home):
         entries = tuple(entry for entry in entries if place.wants(entry))
         if place.holds_another_copy(entries):
             yield f"  nothing: {_another_copy(place)}"
             return
-        entries = tuple(_missing(entries, place.folder))
+        entries, _ = _sort(place, entries, progress=False)
+        what = f"{len(entries):,} files"
     size = total(entries)
-    what = "one archive" if offer.archive else f"{len(entries):,} files"
     yield f"  what: {what}, {'size not announced' if size is None else _megabytes(size)}"
     if place.left_out:
         yield f"  kept: all but {', '.join(place.left_out)}, which ecgnb does not read"
@@ -279,15 +325,23 @@ def _terms(facts: DatasetCard) -> list[str]:
     return [*lines, f"  cite: {cited}{facts.url}"] if facts.url else lines
 
 
-def _homes(place: Place) -> list[str]:
-    """Order the homes: what is there in part is completed file by file, if that can be done."""
-    return sorted(place.card.homes, key=is_archive) if place.there else list(place.card.homes)
-
-
-def _no_home_left(facts: DatasetCard, failures: list[str]) -> UserError:
-    return UserError(
-        f"{facts.title} could not be fetched: {'; '.join(failures)}. What has arrived is kept: "
-        f"run it again later, or put the files from {facts.url} into {facts.folders[0]} yourself"
+def _first_that_serves(
+    place: Place, parts: Path, way: Callable[[str, Transfer], str], say: Callable[[str], None]
+) -> str:
+    """Ask the homes in turn; what is there in part is completed file by file, if it can be."""
+    failures: list[str] = []
+    for home in sorted(place.card.homes, key=is_archive) if place.there else place.card.homes:
+        if failures:
+            say(f"{failures[-1]}; going on with {home}")
+        try:
+            with (transfer := Transfer(parts)).session:
+                return way(home, transfer)
+        except HomeError as error:
+            failures.append(str(error))
+    raise UserError(
+        f"{place.card.title} could not be fetched: {'; '.join(failures)}. What has arrived is kept:"
+        f" run it again later, or put the files from {place.card.url} into {place.card.folders[0]} "
+        "yourself"
     )
 
 
@@ -295,7 +349,7 @@ def _no_home_left(facts: DatasetCard, failures: list[str]) -> UserError:
 def _alone(place: Place, say: Callable[[str], None]) -> Iterator[None]:
     """Let one process at a time fetch a dataset; a process that dies lets go of it."""
     place.work.mkdir(parents=True, exist_ok=True)
-    lock = place.work.with_name(f"{place.work.name}.lock")
+    lock = place.work.with_name(f".{place.work.name}.lock")  # no folder is called so
     with locked(lock, wait=False) as alone:
         if alone:
             yield
@@ -309,60 +363,65 @@ def _fetch(place: Place, progress: bool, say: Callable[[str], None]) -> None:
     """Fetch from the first home that serves all of it."""
     for line in _terms(place.card):
         say(line)
-    failures: list[str] = []
-    for home in _homes(place):
-        if failures:
-            say(f"{failures[-1]}; going on with {home}")
-        try:
-            with (transfer := Transfer(place.work / "parts")).session:
-                offer = look(transfer, home)
-                way = _from_archive if offer.archive else _from_files
-                say(f"  {way(place, transfer, offer, progress)}: {place.folder}")
-            return
-        except HomeError as error:
-            failures.append(str(error))
-    raise _no_home_left(place.card, failures)
+
+    def way(home: str, transfer: Transfer) -> str:
+        entries = look(transfer, home)
+        if is_archive(home):
+            return _from_archive(place, transfer, home, entries[0], progress)
+        return _from_files(place, transfer, home, entries, progress)
+
+    say(f"  {_first_that_serves(place, place.work / 'parts', way, say)}: {place.folder}")
 
 
-def _from_files(place: Place, transfer: Transfer, offer: Offer, progress: bool) -> str:
-    wanted = tuple(entry for entry in offer.entries if place.wants(entry))
+def _wanted(place: Place, entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    if wanted := tuple(entry for entry in entries if place.wants(entry)):
+        return wanted
+    raise HomeError("it holds no file of the dataset")
+
+
+def _from_files(
+    place: Place, transfer: Transfer, home: str, entries: Iterable[Entry], progress: bool
+) -> str:
+    wanted = _wanted(place, entries)
     if place.holds_another_copy(wanted):
         return _another_copy(place)
-    missing = _still_missing(place, wanted, progress)
+    missing, kept = _sort(place, wanted, progress)
     size = total(missing)
     _check_room(place, size or 0)
     with _bar(place, "fetching", size, len(missing), progress) as bar:
         download_all(transfer, missing, place.tree, bar, bytes_known=size is not None)
-    publish(place, wanted, offer.home)
-    return f"whole, {len(missing):,} of {len(wanted):,} files fetched"
+    place.publish(wanted, kept, home)
+    return f"whole, {len(missing):,} of {len(wanted):,} files fetched{_kept(kept)}"
 
 
-def _from_archive(place: Place, transfer: Transfer, offer: Offer, progress: bool) -> str:
-    entry = offer.entries[0]
-    archive = place.work / entry.path
+def _from_archive(place: Place, transfer: Transfer, home: str, entry: Entry, progress: bool) -> str:
+    archive = place.work / f"{entry.key}.zip"
     size = entry.size or 0
-    if not is_whole(entry, archive):
+    if not (earlier := is_whole(entry, archive)):
         # Unpacked it is at least as large again; how large is known once it is here.
         _check_room(place, size if place.left_out else 2 * size)
         with _bar(place, "fetching", size, 1, progress) as bar:
             download(transfer, entry, archive, bar.update)
     try:
-        members = {n: e for n, e in list_members(archive).items() if place.wants(e)}
-        wanted = tuple(members.values())
+        members = list_members(archive)
+        wanted = _wanted(place, members.values())
         if place.holds_another_copy(wanted):
             archive.unlink()
             return _another_copy(place)
-        missing = set(_still_missing(place, wanted, progress))
-        size = total(tuple(missing)) or 0
+        missing, kept = _sort(place, wanted, progress)
+        size = total(missing) or 0
         _check_room(place, size)
         with _bar(place, "unpacking", size, len(missing), progress) as bar:
-            left = {name: entry for name, entry in members.items() if entry in missing}
+            chosen = set(missing)
+            left = {name: entry for name, entry in members.items() if entry in chosen}
             unpack(archive, left, place.tree, bar.update)
     except HomeError as error:
         archive.unlink()
-        raise HomeError(f"{offer.home} is refused: {error}") from error
-    publish(place, wanted, offer.home)
-    return f"whole, {len(wanted):,} files"
+        if earlier:  # it may have been damaged here
+            return _from_archive(place, transfer, home, entry, progress)
+        raise HomeError(f"{home} is refused: {error}") from error
+    place.publish(wanted, kept, home)
+    return f"whole, {len(wanted):,} files{_kept(kept)}"
 
 
 def _another_copy(place: Place) -> str:
@@ -372,16 +431,20 @@ def _another_copy(place: Place) -> str:
     )
 
 
-def _still_missing(place: Place, wanted: tuple[Entry, ...], progress: bool) -> tuple[Entry, ...]:
-    """List the files that are whole neither in the folder nor in the work of an earlier call."""
-    if not place.there and not place.tree.exists():
-        return wanted
+def _sort(
+    place: Place, wanted: Iterable[Entry], progress: bool
+) -> tuple[tuple[Entry, ...], list[str]]:
+    """List the files that are whole nowhere yet, and name those that are kept as they are."""
+    missing, kept = [], []
     with tqdm(wanted, f"{place.card.name}: checking", disable=not progress, leave=False) as bar:
-        return tuple(_missing(_missing(bar, place.folder), place.tree))
-
-
-def _missing(entries: Iterable[Entry], folder: Path) -> Iterator[Entry]:
-    return (entry for entry in entries if not is_whole(entry, folder / entry.path))
+        for entry in bar:
+            if is_whole(entry, place.folder / entry.path):
+                continue
+            if place.keeps(entry):
+                kept.append(entry.path)
+            elif not is_whole(entry, place.tree / entry.path):
+                missing.append(entry)
+    return tuple(missing), kept
 
 
 def _bar(place: Place, what: str, size: int | None, files: int, progress: bool) -> tqdm:

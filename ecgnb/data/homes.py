@@ -14,42 +14,42 @@ A home is an address; how it is asked follows from what it points at:
 
 from __future__ import annotations
 
+import errno
 import json
 import posixpath
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urldefrag, urlencode, urlsplit, urlunsplit
 from xml.etree import ElementTree
 
+from ecgnb.data import download
 from ecgnb.data.download import (
-    Digest,
     Entry,
     HomeError,
     Transfer,
     ask,
-    chunks,
     is_whole,
+    read,
     read_sums,
     safe_path,
-    total,
     validator,
 )
 
 MOST_COMPRESSED = 20  # ECGs take about half of their size; what takes less than this is a bomb
+MOST_FILES = 2_000_000  # of a dataset: more than any has
+_CHUNK = 1 << 18
+_SUMS = "SHA256SUMS.txt"
 
 
 def list_members(archive: Path) -> dict[str, Entry]:
     """List the files of an archive of a dataset, without the folder that encloses them all.
-
-    Parameters
-    ----------
-    archive : Path
 
     Returns
     -------
@@ -60,13 +60,16 @@ def list_members(archive: Path) -> dict[str, Entry]:
     Raises
     ------
     HomeError
-        If it is no whole archive, or holds what would be written outside the folder, is no plain
-        file, or unpacks to far more than a dataset does.
+        If it is no whole archive, lacks a file that it announces, or holds what would be written
+        outside the folder, is no plain file, or unpacks to far more than a dataset does.
     """
     with _open(archive) as opened:
-        for info in opened.infolist():
+        infos = opened.infolist()
+        if not _announced(archive, len(infos)):
+            raise HomeError("its directory has lost files")
+        for info in infos:
             _check(info)
-        files = [info for info in opened.infolist() if not info.is_dir()]
+        files = [info for info in infos if not info.is_dir()]
         unpacked = sum(info.file_size for info in files)
         if unpacked > MOST_COMPRESSED * archive.stat().st_size:
             raise HomeError(f"it would unpack to {unpacked / 1e6:,.0f} MB, as no dataset does")
@@ -77,29 +80,40 @@ def list_members(archive: Path) -> dict[str, Entry]:
         if len(set(names)) < len(names) or _file_and_folder(names):
             raise HomeError("it holds two files of one name")
         sums: dict[str, str] = {}
-        if "SHA256SUMS.txt" in names:
-            sums = read_sums(opened.read(f"{top}SHA256SUMS.txt").decode(errors="replace"))
+        if _SUMS in names:
+            if opened.getinfo(top + _SUMS).file_size > download.MOST_LISTED:
+                raise HomeError(f"its {_SUMS} is longer than any list of files")
+            sums = read_sums(opened.read(top + _SUMS).decode(errors="replace"))
+        if lost := sums.keys() - set(names):
+            raise HomeError(f"it lacks {len(lost)} of the files in its {_SUMS}, as {min(lost)!r}")
         return {
             info.filename: Entry(name, info.file_size, sums.get(name, f"crc32:{info.CRC:08x}"))
             for info, name in zip(files, names, strict=True)
         }
 
 
-def unpack(
-    archive: Path, members: dict[str, Entry], folder: Path, advance: Callable[[int], None]
-) -> None:
-    """Unpack files of an archive; those that an earlier call has unpacked are kept.
+def _announced(archive: Path, count: int) -> bool:
+    """Tell whether an archive has as many members as the record at its end says."""
+    with open(archive, "rb") as file:
+        start = file.seek(max(0, archive.stat().st_size - (1 << 16) - 22))
+        tail = file.read()
+        end = tail.rfind(b"PK\x05\x06")
+        if tail[max(0, end - 20) :].startswith(b"PK\x06\x07"):  # what has no room in the record
+            (at,) = struct.unpack_from("<Q", tail, end - 12)
+            file.seek(at)
+            record = file.read(40) if at < start + len(tail) else b""
+            return len(record) == 40 and struct.unpack_from("<Q", record, 32) == (count,)
+    return struct.unpack_from("<H", tail, end + 10) == (count & 0xFFFF,)
 
-    Parameters
-    ----------
-    archive : Path
-    members : dict of str to Entry
-        As `list_members` gives them, or some of them.
-    folder : Path
-        Where they are put. Of a call that was stopped, one file may be there in part; the next
-        call sees it by its checksum and writes it again.
-    advance : callable
-        Told the number of bytes that are done.
+
+def unpack(
+    archive: Path, members: dict[str, Entry], folder: Path, advance: Callable[[int], object]
+) -> None:
+    """Unpack files of an archive into a folder; those that an earlier call has unpacked are kept.
+
+    Of a call that was stopped, one file may be there in part; the next call sees it by its checksum
+    and writes it again. `members` are those of `list_members`, or some of them; `advance` is told
+    the number of bytes that are done.
 
     Raises
     ------
@@ -115,13 +129,11 @@ def unpack(
                 advance(entry.size or 0)
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            digest = Digest(entry.checksum.partition(":")[0])
             with opened.open(name) as packed, open(path, "wb") as out:
-                for chunk in chunks(packed):  # which ends at the size announced
-                    digest.update(chunk)
+                while chunk := packed.read(_CHUNK):  # which ends at the size announced
                     out.write(chunk)
                     advance(len(chunk))
-            if digest.text() != entry.checksum:
+            if not is_whole(entry, path):
                 path.unlink()
                 raise HomeError(f"{entry.path} in it does not have its published checksum")
 
@@ -131,6 +143,8 @@ def _check(info: zipfile.ZipInfo) -> None:
     safe_path(info.orig_filename.removesuffix("/"))
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise HomeError(f"{info.filename!r} in it is a link or a device, not a plain file")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise HomeError(f"{info.filename!r} in it is compressed in an unusual way")
     if info.flag_bits & 1:
         raise HomeError(f"{info.filename!r} in it is encrypted")
 
@@ -147,31 +161,13 @@ def _open(archive: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(archive) as opened:
             yield opened
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise HomeError(f"it is no whole zip archive ({error})") from error
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What a home offers.
-
-    Attributes
-    ----------
-    home : str
-        Its address.
-    entries : tuple of Entry
-        The files; of an archive, the archive itself.
-    archive : bool
-    """
-
-    home: str
-    entries: tuple[Entry, ...]
-    archive: bool
-
-    @property
-    def size(self) -> int | None:
-        """The number of bytes to be downloaded; None if they are not announced."""
-        return total(self.entries)
+    except (struct.error, OSError) as error:
+        # Where a damaged directory points cannot be read from; nothing else is invalid here.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise HomeError(f"it is no whole zip archive ({error})") from error
 
 
 def is_archive(home: str) -> bool:
@@ -184,15 +180,15 @@ def kind(home: str) -> str:
     parts = urlsplit(home)
     if "list-type=2" in parts.query.split("&"):
         return "s3"
-    if parts.path.endswith("/SHA256SUMS.txt"):
+    if parts.path.endswith(f"/{_SUMS}"):
         return "sums"
     if "/api/records/" in parts.path and parts.fragment.endswith(".zip"):
         return "zenodo"
     return "archive" if parts.path.endswith(".zip") else ""
 
 
-def look(transfer: Transfer, home: str) -> Offer:
-    """Ask a home what it offers.
+def look(transfer: Transfer, home: str) -> tuple[Entry, ...]:
+    """Ask a home what files it offers; of an archive, the archive itself.
 
     Raises
     ------
@@ -200,34 +196,35 @@ def look(transfer: Transfer, home: str) -> Offer:
         If it does not answer, or not with what it is for.
     """
     ways = {"s3": _bucket, "sums": _sums, "zenodo": _zenodo, "archive": _archive}
-    if (way := kind(home)) not in ways:
-        raise HomeError(f"{home} is not an address of a kind that ecgnb knows")
-    entries = ways[way](transfer, home)
+    try:
+        way = ways.get(kind(home))
+        entries = way(transfer, home) if way else []
+    except (ValueError, KeyError, TypeError, RecursionError, ElementTree.ParseError) as error:
+        raise HomeError(f"{home} answers with something that is no list of files") from error
     if not entries:
-        raise HomeError(f"{home} lists no file")
-    return Offer(home, tuple(entries), is_archive(home))
+        wrong = "lists no file" if way else "is not an address of a kind that ecgnb knows"
+        raise HomeError(f"{home} {wrong}")
+    return tuple(entries)
 
 
 def _archive(transfer: Transfer, home: str) -> list[Entry]:
-    answer = ask(transfer, home, "HEAD")
-    size = answer.headers.get("Content-Length", "")
-    if not size.isdigit():
-        raise HomeError(f"{home} does not say how large it is")
-    name = posixpath.basename(urlsplit(home).path)
-    return [Entry(safe_path(name), int(size), "", home, validator(answer))]
+    with ask(transfer, home, "HEAD") as answer:
+        size = answer.headers.get("Content-Length", "")
+        if not size.isdecimal():
+            raise HomeError(f"{home} does not say how large it is")
+        name = posixpath.basename(urlsplit(home).path)
+        return [Entry(safe_path(name), int(size), "", home, validator(answer))]
 
 
 def _bucket(transfer: Transfer, home: str) -> list[Entry]:
     parts = urlsplit(home)
     query = dict(parse_qsl(parts.query))
     prefix = query.get("prefix", "")
-    entries: list[Entry] = []
+    entries: dict[str, Entry] = {}
     while True:
-        answer = ask(transfer, urlunsplit(parts._replace(query=urlencode(query))))
-        try:
-            page = ElementTree.fromstring(answer.content)
-        except ElementTree.ParseError as error:
-            raise HomeError(f"{home} answers with something that is no list of files") from error
+        had = len(entries)
+        address = urlunsplit(parts._replace(query=urlencode(query)))
+        page = ElementTree.fromstring(read(transfer, address))
         for item in page.iterfind("{*}Contents"):
             key = item.findtext("{*}Key", "")
             if not key.startswith(prefix) or key.endswith("/"):  # a folder's own entry
@@ -235,49 +232,44 @@ def _bucket(transfer: Transfer, home: str) -> list[Entry]:
             etag = item.findtext("{*}ETag", "")
             # The tag of an object that was sent in one piece is its MD5.
             md5 = re.fullmatch(r'"?([0-9a-f]{32})"?', etag)
-            entries.append(
-                Entry(
-                    safe_path(key.removeprefix(prefix)),
-                    int(item.findtext("{*}Size", "")),
-                    f"md5:{md5[1]}" if md5 else "",
-                    urlunsplit((parts.scheme, parts.netloc, f"/{quote(key)}", "", "")),
-                    etag,
-                )
+            entries[key] = Entry(
+                safe_path(key.removeprefix(prefix)),
+                int(item.findtext("{*}Size", "")),
+                f"md5:{md5[1]}" if md5 else "",
+                urlunsplit((parts.scheme, parts.netloc, f"/{quote(key)}", "", "")),
+                etag,
             )
         token = page.findtext("{*}NextContinuationToken")
         if not token:
-            return _with_sums(transfer, entries)
+            return _with_sums(transfer, list(entries.values()))
+        if len(entries) == had or len(entries) > MOST_FILES:
+            raise HomeError(f"{home} is a list without end")
         query["continuation-token"] = token
 
 
 def _with_sums(transfer: Transfer, entries: list[Entry]) -> list[Entry]:
     """Take from a ``SHA256SUMS.txt`` among the files what the tags of large objects do not say."""
-    urls = [entry.url for entry in entries if entry.path == "SHA256SUMS.txt"]
+    urls = [entry.url for entry in entries if entry.path == _SUMS]
     if not urls or all(entry.checksum for entry in entries):
         return entries
-    sums = read_sums(ask(transfer, urls[0]).content.decode(errors="replace"))
+    sums = read_sums(read(transfer, urls[0]).decode(errors="replace"))
     return [replace(e, checksum=e.checksum or sums.get(e.path, "")) for e in entries]
 
 
 def _sums(transfer: Transfer, home: str) -> list[Entry]:
     address, folder = urldefrag(home)
-    text = ask(transfer, address).content.decode(errors="replace")
-    base = address.removesuffix("SHA256SUMS.txt")
+    base = address.removesuffix(_SUMS)
     return [
         Entry(safe_path(name.removeprefix(folder)), None, checksum, base + quote(name))
-        for name, checksum in read_sums(text).items()
+        for name, checksum in read_sums(read(transfer, address).decode(errors="replace")).items()
         if name.startswith(folder)
     ]
 
 
 def _zenodo(transfer: Transfer, home: str) -> list[Entry]:
     address, wanted = urldefrag(home)
-    try:
-        files = json.loads(ask(transfer, address).content)["files"]
-        return [
-            Entry(safe_path(wanted), int(one["size"]), one["checksum"], one["links"]["self"])
-            for one in files
-            if one["key"] == wanted and re.fullmatch("md5:[0-9a-f]{32}", one["checksum"])
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise HomeError(f"{address} answers with something that is no record of Zenodo") from error
+    return [
+        Entry(safe_path(wanted), int(one["size"]), one["checksum"], one["links"]["self"])
+        for one in json.loads(read(transfer, address))["files"]
+        if one["key"] == wanted and re.fullmatch("md5:[0-9a-f]{32}", one["checksum"])
+    ]

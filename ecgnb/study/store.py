@@ -338,8 +338,7 @@ class Store:
     def _writable(self) -> AbstractContextManager[None]:
         return writable(
             self.folder,
-            "no finished run is lost: free some space, or point ECGNB_CACHE elsewhere, and run "
-            "again",
+            "no finished run is lost: mend it or point ECGNB_CACHE elsewhere, and run again",
         )
 
 

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
-from itertools import product
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from ecgnb.analysis.bootstrap import (
-    REPLICATES,
-    Floats,
-    bootstrap_auroc,
-    bootstrap_calibration_error,
-    bootstrap_f1,
-)
+from ecgnb.analysis.bootstrap import REPLICATES, Floats
+from ecgnb.analysis.scores import score_run as _scored
 from ecgnb.analysis.statistics import (
     LEVEL,
+    MARGIN,
     Difference,
     Fold,
     holm,
@@ -27,12 +21,11 @@ from ecgnb.analysis.statistics import (
     power,
     seeds_needed,
 )
+from ecgnb.errors import UserError
 from ecgnb.models import HEADS, MODELS
-from ecgnb.study.data import read_labels, read_table
 from ecgnb.study.spec import ALL, RunSpec, Study
 from ecgnb.study.store import Result
 from ecgnb.training.arms import ARMS
-from ecgnb.training.metrics import auroc, calibration_error, eligible, f1
 
 _FIFTHS = 5  # the seeds s and s + 5 test on the same patients
 
@@ -87,19 +80,7 @@ def _in_order(cells: Collection[Cell]) -> list[Cell]:
 
 
 class Scores:
-    """The test scores of the runs of a study: by cell, arm and seed.
-
-    Parameters
-    ----------
-    study : Study
-    results : sequence of Result
-        Final runs.
-    metric : str
-        ``auroc`` or ``f1``, macro averages over the classes that can be scored, F1 at the
-        thresholds that were chosen on validation; or ``ece``, the expected calibration error.
-    only : tuple of str
-        Score no other classes than these.
-    """
+    """The test scores of the runs of a study: by cell, arm and seed; see `runs_table`."""
 
     def __init__(
         self,
@@ -194,190 +175,206 @@ class Scores:
         return Fold(differences, replicates)
 
 
-_CACHE: dict[tuple[object, ...], tuple[float, Floats] | None] = {}
+TASK = ["target", "label_set", "min_positives", "size", "updates"]
+"""Columns that say what is learnt, and from how much."""
+
+NET = ["model", "head"]
+FROM = ["source", "source_label_set"]
+"""Columns that say where the weights come from; empty where they are random."""
+
+CELL = [*FROM, *TASK, *NET]
 
 
-def _scored(
-    study: Study, run: Result, metric: str, only: tuple[str, ...]
-) -> tuple[float, Floats] | None:
-    """Return the macro average of a run's scores, and the same on test sets drawn again."""
-    name = (study.digest, run.key, metric, only)
-    if name not in _CACHE:
-        _CACHE[name] = _score(study, run, metric, only)
-    return _CACHE[name]
-
-
-def _score(
-    study: Study, run: Result, metric: str, only: tuple[str, ...]
-) -> tuple[float, Floats] | None:
-    spec = run.spec
-    sought = study, spec.dataset, spec.label_set, spec.min_positives
-    truth, whom = _tested(*sought, run.records, run.classes)
-    use = eligible(truth, spec.min_test_positives)
-    if only:
-        use &= np.isin(run.classes, only)
-    if not use.any():
-        return None
-    truth, scores = truth[:, use], run.predictions[:, use].astype(np.float64)
-    if metric == "f1":
-        named = scores >= np.array(run.facts["thresholds"])[use]
-        return float(f1(truth, named).mean()), bootstrap_f1(truth, named, whom)
-    if metric == "ece":
-        return calibration_error(truth, scores), bootstrap_calibration_error(truth, scores, whom)
-    return float(auroc(truth, scores).mean()), bootstrap_auroc(truth, scores, whom)
-
-
-@lru_cache(maxsize=256)  # the runs of a fifth share their records
-def _tested(
-    study: Study,
-    dataset: str,
-    label_set: str,
-    min_positives: int,
-    records: tuple[str, ...],
-    classes: tuple[str, ...],
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """Return what some records have, and whom they belong to; arrays that all callers share."""
-    labels, patients = _truth(study, dataset, label_set, min_positives)
-    rows = list(records)
-    return labels.loc[rows, list(classes)].to_numpy(), patients.loc[rows].to_numpy()
-
-
-@lru_cache(maxsize=32)
-def _truth(
-    study: Study, dataset: str, label_set: str, min_positives: int
-) -> tuple[pd.DataFrame, pd.Series]:
-    table = read_table(study, dataset).set_index("record", drop=False)
-    codes, _ = pd.factorize(table["patient"])
-    labels = read_labels(table, dataset, label_set, min_positives)
-    return labels, pd.Series(codes, index=table.index)
-
-
-def arm_means(
-    study: Study,
-    results: Sequence[Result],
-    metric: str = "auroc",
-    only: tuple[str, ...] = (),
+def runs_table(
+    study: Study, results: Iterable[Result], metric: str = "auroc", only: Collection[str] = ()
 ) -> pd.DataFrame:
-    """Average a test score of every arm in every cell, with its interval.
+    """Return one row a run, in a reader's order: pairs as they come, head, network, size, seed.
 
     Parameters
     ----------
     study : Study
-    results : sequence of Result
+    results : iterable of Result
         Final runs.
-    metric, only
-        See `Scores`.
-
-    Returns
-    -------
-    DataFrame
-        One row a cell and arm: the fields of `Cell`, ``arm``, ``records`` (training records),
-        ``mean``, ``low``, ``high`` and ``seeds``.
-    """
-    scores = Scores(study, results, metric, only)
-    rows = []
-    for cell, arm in dict.fromkeys((cell_of(run.spec), run.spec.arm) for run in results):
-        runs = scores.of(cell, arm)
-        found = scores.contrast([(1.0, runs)])
-        if found:
-            records = scores.records(cell)
-            values = {"mean": found.mean, "low": found.low, "high": found.high}
-            rows.append(
-                {**asdict(cell), "arm": arm, "records": records, **values, "seeds": found.seeds}
-            )
-    columns = [*Cell.__dataclass_fields__, "arm", "records", "mean", "low", "high", "seeds"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def compare_arms(
-    study: Study,
-    results: Sequence[Result],
-    first: str = "finetune",
-    second: str = "scratch",
-    metric: str = "auroc",
-) -> pd.DataFrame:
-    """Compare two arms in every cell of a study that has both.
-
-    Parameters
-    ----------
-    study : Study
-    results : sequence of Result
-        Final runs.
-    first, second : str
-        Names of `ARMS`; a difference is the first less the second.
     metric : str
-        See `Scores`.
+        ``auroc`` or ``f1``, macro averages over the classes that can be scored, F1 at the
+        thresholds that were chosen on validation; or ``ece``, the expected calibration error.
+    only : collection of str
+        Score no other classes than these; empty for all.
 
     Returns
     -------
     DataFrame
-        One row a cell: the fields of `Cell`, ``records`` (training records), ``first`` and
-        ``second`` (mean score of each arm), ``tested`` (different test records over all
-        seeds), ``classes`` (fewest scored in a fold), and the columns of `with_tests`.
+        The fields of `RunSpec`; ``target``, its dataset; ``fold``, the fifth that it tests on;
+        ``records``, the training records that its size stands for, the mean over all fifths;
+        ``score``, and ``boot``, the same on 1,000 bootstrap test sets, both NaN if no class can be
+        scored; ``run``, the `Result`.
     """
-    scores = Scores(study, results, metric)
-    rows, found = [], []
-    for cell in scores.cells:
-        # An arm that starts at random has no source, and stands beside every source of its target.
-        if bool(cell.source) != (ARMS[first].pretrained or ARMS[second].pretrained):
-            continue
-        one, other = scores.of(cell, first), scores.of(cell, second)
-        difference = scores.contrast([(1.0, one), (-1.0, other)])
-        if difference is None:
-            continue
-        seeds = [seed for fifth in scores.shared(one, other) for seed in fifth]
-        sides = [scores.contrast([(1.0, {s: runs[s] for s in seeds})]) for runs in (one, other)]
-        runs = [one[seed] for seed in seeds]
-        values = (
-            scores.records(cell),
-            *(side.mean if side else np.nan for side in sides),
-            len({record for run in runs for record in run.records}),
-            min(run.facts["classes"] for run in runs),
-        )
-        rows.append({**asdict(cell), **dict(zip(_COMPARED, values, strict=True))})
-        found.append(difference)
-    columns = [*Cell.__dataclass_fields__, *_COMPARED]
-    return with_tests(pd.DataFrame(rows, columns=columns), found)
-
-
-_COMPARED = ("records", "first", "second", "tested", "classes")
-
-
-def with_tests(rows: pd.DataFrame, found: Sequence[Difference]) -> pd.DataFrame:
-    """Add to each row its difference, and what a family of so many comparisons leaves of it.
-
-    Returns
-    -------
-    DataFrame
-        With ``difference``, ``low``, ``high``, ``verdict``, ``seeds``, ``seed_deviation``,
-        ``patient_deviation``; ``p`` and ``equivalence_p``, and the same after Holm's correction
-        over all rows, ``p_holm`` and ``equivalence_p_holm``; ``holds``, whether the verdict stands
-        after it; ``power`` to find a difference of `DETECTABLE`, and ``seeds_needed`` for that, see
-        `ecgnb.analysis.statistics.seeds_needed`.
-    """
-    p = np.array([one.p for one in found])
-    equivalence_p = np.array([one.equivalence_p for one in found])
-    corrected, equivalence_corrected = holm(p), holm(equivalence_p)
-    holds = [
-        _holds(one.verdict, *tests)
-        for one, *tests in zip(found, corrected, equivalence_corrected, strict=True)
-    ]
-    return rows.assign(
-        difference=[one.mean for one in found],
-        low=[one.low for one in found],
-        high=[one.high for one in found],
-        verdict=[one.verdict for one in found],
-        seeds=[one.seeds for one in found],
-        seed_deviation=[one.seed_deviation for one in found],
-        patient_deviation=[one.patient_deviation for one in found],
-        p=p,
-        p_holm=corrected,
-        equivalence_p=equivalence_p,
-        equivalence_p_holm=equivalence_corrected,
-        holds=holds,
-        power=[power(one, one.seeds) for one in found],
-        seeds_needed=[seeds_needed(one) for one in found],
+    rows = []
+    for run in results:
+        score, boot = _scored(study, run, metric, tuple(only)) or (np.nan, _UNSCORED)
+        facts = {"target": run.spec.dataset, "fold": run.spec.seed % FOLDS}
+        facts["records"] = run.facts["train_records"]
+        rows.append({**vars(run.spec), **facts, "score": score, "boot": boot, "run": run})
+    columns = [*RunSpec.__dataclass_fields__, "target", "fold", "records", "score", "boot", "run"]
+    table = pd.DataFrame(rows, columns=columns)
+    if not rows:
+        return table.astype({"score": float, "records": int, "fold": int, "seed": int})
+    sizes = table.drop_duplicates([*_SIZE, "fold"], keep="last").groupby(_SIZE)["records"].mean()
+    table["records"] = (
+        sizes.loc[list(table[_SIZE].itertuples(index=False))].round().astype(int).array
     )
+    pairs = table.groupby(["target", "source"], sort=False).ngroup()
+    order = table["head"].map(HEADS.index), table["model"].map(list(MODELS).index)
+    keys = [pairs, *order, table["size"].replace(ALL, np.iinfo(int).max), table["seed"]]
+    return table.iloc[np.lexsort(keys[::-1])].reset_index(drop=True)
+
+
+FOLDS = 5  # the seeds s and s + 5 test on the same patients
+_SIZE = ["target", "label_set", "min_positives", "size"]
+_UNSCORED = np.full(REPLICATES, np.nan)
+
+
+def log_error(runs: pd.DataFrame) -> pd.DataFrame:
+    """Put scores on the scale of -log(1 - score), where a gain is the log ratio of two errors.
+
+    A poor network has more room: of two equal gains in AUROC, that of the better network halves
+    more of its error. Give `summarise` a margin for this scale, such as 0.1. Errors under 0.0001
+    count as that.
+    """
+    return runs.assign(
+        **{name: [-np.log(np.maximum(1 - one, 1e-4)) for one in runs[name]] for name in _VALUES}
+    )
+
+
+_VALUES = ["score", "boot"]
+
+
+def pair(
+    first: pd.DataFrame, second: pd.DataFrame, on: Collection[str] = (*TASK, *NET)
+) -> pd.DataFrame:
+    """Take the differences of scores, seed by seed, of rows that agree in some columns.
+
+    Parameters
+    ----------
+    first, second : DataFrame
+        Rows of `runs_table`, or of this function: a difference of differences.
+    on : collection of str
+        With several rows of `second` to one of `first`, each makes a row.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `first`, with the differences as ``score`` and ``boot``; ``first`` and
+        ``second``, the two scores; and the columns of `second` that are not in `on`, as
+        ``..._other``.
+    """
+    keys = [*on, "seed"]
+    sides = [
+        one.loc[:, ~one.columns.str.endswith("_other")].drop(
+            columns=["first", "second"], errors="ignore"
+        )
+        for one in (first, second)
+    ]
+    both = sides[0].merge(sides[1], on=keys, suffixes=("", "_other"))
+    for one, other in zip(both["run"], both["run_other"], strict=True):
+        if one.records != other.records or one.classes != other.classes:
+            raise ValueError(f"runs {one.key} and {other.key} were not tested alike")
+    return both.assign(
+        first=both["score"],
+        second=both["score_other"],
+        score=both["score"] - both["score_other"],
+        boot=both["boot"] - both["boot_other"],
+    )
+
+
+def average(rows: pd.DataFrame, over: Collection[str], by: Collection[str]) -> pd.DataFrame:
+    """Average scores, seed by seed, over what differs in some columns, such as ``model``.
+
+    Only seeds count that everything has over which a group is averaged; the other columns are
+    those of its first row.
+    """
+    kept = []
+    for _, group in rows.groupby(list(by), sort=False):
+        wanted = len(group[list(over)].drop_duplicates())
+        for _, seed in group.groupby("seed", sort=False):
+            if len(seed) == wanted:
+                means = {name: [seed[name].sum() / wanted] for name in _VALUES}
+                kept.append(seed.head(1).assign(**means))
+    return pd.concat(kept, ignore_index=True) if kept else rows.head(0)
+
+
+def summarise(
+    rows: pd.DataFrame, by: Collection[str] = CELL, margin: float = MARGIN
+) -> pd.DataFrame:
+    """Average scores or differences of each group over full rounds of the folds.
+
+    Of a round that has begun, nothing is taken until it is finished, or the folds would weigh
+    unequally. A group in which a run cannot be scored is left out.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        From `runs_table` or `pair`.
+    by : collection of str
+        Columns that tell the groups apart. All rows of the result are one family of comparisons.
+    margin : float
+        Differences smaller than this do not matter.
+
+    Returns
+    -------
+    DataFrame
+        One row a group, in the order of `rows`: `by`; the means of ``first``, ``second`` and
+        ``records``; ``tested`` (different test records); ``mean``, ``low``, ``high``, ``verdict``,
+        ``seeds``, ``seed_deviation``, ``patient_deviation``; ``p`` and ``equivalence_p``, and over
+        the family, by Holm's method, ``p_holm`` and ``equivalence_p_holm``, and by that of
+        Benjamini & Hochberg, ``p_bh``; ``holds``, whether the verdict stands after Holm's;
+        ``power`` to find a difference of twice the margin, and ``seeds_needed`` for that.
+
+    Raises
+    ------
+    UserError
+        If a group has a seed twice.
+    """
+    by = list(by)
+    means = [name for name in ("first", "second", "records") if name in rows and name not in by]
+    told, found = [], []
+    for name, group in rows.groupby(by, sort=False, dropna=False):
+        if group["seed"].duplicated().any():
+            others = group.columns.drop([*by, *_VALUES, "run"])
+            differ = [str(name) for name in others if group[name].nunique() > 1]
+            raise UserError(
+                f"A group, {', '.join(map(str, name))}, has a seed twice; add to `by`, or select, "
+                f"what differs: {', '.join(differ)}."
+            )
+        group = group.sort_values("seed")
+        rounds = group["fold"].value_counts().reindex(range(FOLDS), fill_value=0).min()
+        group = group[group.groupby("fold").cumcount() < max(rounds, 1)]
+        if group["score"].isna().any():
+            continue
+        folds = [one for _, one in group.groupby("fold")]
+        tested = sum(len(one["run"].iloc[0].records) for one in folds)
+        told.append([*name, *group[means].mean(), tested])
+        values = [Fold(one["score"].to_numpy(), np.stack(list(one["boot"]))) for one in folds]
+        found.append(paired_difference(values, margin))
+    table = pd.DataFrame(told, columns=[*by, *means, "tested"])
+    if "records" in means:
+        table["records"] = table["records"].round().astype(int)
+    return table.assign(**_tests(found))
+
+
+def _tests(found: Sequence[Difference]) -> dict[str, Any]:
+    """Return the columns that a family of comparisons adds."""
+    plain = ("mean", "low", "high", "verdict", "seeds", "seed_deviation", "patient_deviation", "p")
+    told: dict[str, Any] = {name: [getattr(one, name) for one in found] for name in plain}
+    told["p"] = np.array(told["p"], dtype=float)
+    told |= {"p_holm": holm(told["p"]), "p_bh": holm(told["p"], "fdr_bh")}
+    told["equivalence_p"] = np.array([one.equivalence_p for one in found], dtype=float)
+    told["equivalence_p_holm"] = holm(told["equivalence_p"])
+    corrected = zip(told["verdict"], told["p_holm"], told["equivalence_p_holm"], strict=True)
+    told["holds"] = np.array([_holds(*one) for one in corrected], dtype=bool)
+    told["power"] = np.array([power(one, one.seeds) for one in found], dtype=float)
+    told["seeds_needed"] = np.array([seeds_needed(one) for one in found], dtype=float)
+    return told
 
 
 def _holds(verdict: str, p: float, equivalence_p: float) -> bool:
@@ -387,39 +384,67 @@ def _holds(verdict: str, p: float, equivalence_p: float) -> bool:
     return verdict == "undecided" or p < alpha
 
 
+# What follows has the columns that the chapters know, until they make their tables themselves.
+
+
+def _known(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    names = {"source_label_set": "taught", "updates": "budget", "mean": "difference"}
+    columns = (*Cell.__dataclass_fields__, *columns, *_TESTED)
+    return table.rename(columns=names)[list(columns)]
+
+
+_TESTED = ["difference", "low", "high", "verdict", "seeds", "seed_deviation", "patient_deviation"]
+_TESTED += ["p", "p_holm", "equivalence_p", "equivalence_p_holm", "holds", "power", "seeds_needed"]
+
+
+def arm_means(
+    study: Study, results: Sequence[Result], metric: str = "auroc", only: tuple[str, ...] = ()
+) -> pd.DataFrame:
+    """Average a test score of every arm in every cell, with its interval."""
+    names = {"source_label_set": "taught", "updates": "budget"}
+    columns = [*Cell.__dataclass_fields__, "arm", "records", "mean", "low", "high", "seeds"]
+    means = summarise(runs_table(study, results, metric, only), [*CELL, "arm"])
+    return means.rename(columns=names)[columns]
+
+
+def compare_arms(
+    study: Study,
+    results: Sequence[Result],
+    first: str = "finetune",
+    second: str = "scratch",
+    metric: str = "auroc",
+) -> pd.DataFrame:
+    """Compare two arms in every cell of a study that has both."""
+    runs = runs_table(study, [run for run in results if run.spec.arm in (first, second)], metric)
+    one, other = runs[runs["arm"] == first], runs[runs["arm"] == second]
+    pretrained = [ARMS[arm].pretrained for arm in (first, second)]
+    paired = pair(one, other, [*TASK, *NET, *(FROM if all(pretrained) else [])])
+    if pretrained == [False, True]:
+        paired = paired.assign(**{name: paired[f"{name}_other"] for name in FROM})
+    paired["classes"] = [run.facts["classes"] for run in paired["run"]]
+    table = summarise(paired)
+    fewest = paired.groupby(CELL)["classes"].min().rename("classes").reset_index()
+    table = table.merge(fewest, on=CELL)
+    return _known(table, "records", "first", "second", "tested", "classes")
+
+
+def with_tests(rows: pd.DataFrame, found: Sequence[Difference]) -> pd.DataFrame:
+    """Add to each row its difference, and what a family of so many comparisons leaves of it."""
+    told = _tests(found)
+    return rows.assign(difference=told.pop("mean"), **told)
+
+
 def compare_sources(
     study: Study, results: Sequence[Result], beside: Callable[[str, str], bool]
 ) -> pd.DataFrame:
-    """Compare networks fine-tuned from one source with those from another, on the same target.
-
-    Parameters
-    ----------
-    study : Study
-    results : sequence of Result
-    beside : callable
-        Says of two datasets whether the first, as a source, is compared with the second.
-
-    Returns
-    -------
-    DataFrame
-        One row a network and size: the fields of `Cell` (of the first source), ``other`` (the
-        second), ``records`` (training records), and the columns of `with_tests` for the first less
-        the second.
-    """
-    scores = Scores(study, results)
-    tuned = [cell for cell in scores.cells if cell.source]
-    rows, found = [], []
-    for cell, other in product(tuned, repeat=2):
-        alike = replace(other, source=cell.source, taught=cell.taught) == cell
-        if not alike or not beside(cell.source, other.source):
-            continue
-        runs = scores.of(cell, "finetune")
-        difference = scores.contrast([(1.0, runs), (-1.0, scores.of(other, "finetune"))])
-        if difference is not None:
-            rows.append({**asdict(cell), "other": other.source, "records": scores.records(cell)})
-            found.append(difference)
-    columns = [*Cell.__dataclass_fields__, "other", "records"]
-    return with_tests(pd.DataFrame(rows, columns=columns), found)
+    """Compare networks fine-tuned from one source with those from another, on the same target."""
+    runs = runs_table(study, [run for run in results if run.spec.arm == "finetune"])
+    paired = pair(runs, runs)
+    wanted = [
+        beside(*names) for names in zip(paired["source"], paired["source_other"], strict=True)
+    ]
+    table = summarise(paired[np.array(wanted, bool)], [*CELL, "source_other"])
+    return _known(table.rename(columns={"source_other": "other"}), "other", "records")
 
 
 _NETWORKS = ["model", "head", "size", "other_model", "other_head"]
@@ -428,26 +453,11 @@ _NETWORKS = ["model", "head", "size", "other_model", "other_head"]
 def compare_gains(
     study: Study, results: Sequence[Result], pairs: Iterable[tuple[Cell, Cell]]
 ) -> pd.DataFrame:
-    """Compare the gains from fine-tuning of two cells, to see whether one profits more.
-
-    Parameters
-    ----------
-    study : Study
-    results : sequence of Result
-    pairs : iterable of (Cell, Cell)
-        Cells with the same target and size.
-
-    Returns
-    -------
-    DataFrame
-        One row a pair: ``model``, ``head``, ``size``, ``other_model``, ``other_head``, ``records``
-        (training records of the first), and the columns of `with_tests` for the first gain less
-        the second.
-    """
+    """Compare the gains from fine-tuning of two cells, to see whether one profits more."""
     scores = Scores(study, results)
     rows, found = [], []
     for cell, other in pairs:
-        difference = scores.contrast([*_gains(scores, [cell]), *_gains(scores, [other], -1.0)])
+        difference = scores.contrast([*_gains(scores, cell), *_gains(scores, other, -1.0)])
         if difference is not None:
             records = scores.records(cell)
             rows.append((cell.model, cell.head, cell.size, other.model, other.head, records))
@@ -460,78 +470,37 @@ def compare_families(study: Study, results: Sequence[Result]) -> pd.DataFrame:
 
     With the pooled head, so that both families throw away next to nothing at transfer. A network
     counts at a size where no other was tested on more fifths of the patients.
-
-    Parameters
-    ----------
-    study : Study
-    results : sequence of Result
-        Final runs on one source and target.
-
-    Returns
-    -------
-    DataFrame
-        One row a size: ``size``, ``records`` (training records), ``networks`` and ``others``
-        (tuples of models, convolutional and recurrent), and the columns of `with_tests` for the
-        mean gain of the first less that of the second.
     """
-    scores = Scores(study, results)
-    sizes: dict[int, list[Cell]] = {}
-    for cell in scores.cells:
-        if cell.source and cell.head == "pooled":
-            sizes.setdefault(cell.size, []).append(cell)
-    rows, found = [], []
-    for size, cells in sizes.items():
-        fifths = {
-            cell: len(scores.shared(scores.of(cell, "finetune"), scores.of(cell, "scratch")))
-            for cell in cells
-        }
-        families: dict[str, list[Cell]] = {"CNN": [], "RNN": []}
-        for cell in cells:
-            if fifths[cell] == max(fifths.values()):
-                families[MODELS[cell.model].family].append(cell)
-        first, second = families.values()
-        if not first or not second:
-            continue
-        difference = scores.contrast([*_gains(scores, first), *_gains(scores, second, -1.0)])
-        if difference is not None:
-            names = (tuple(cell.model for cell in one) for one in (first, second))
-            rows.append((size, scores.records(first[0]), *names))
-            found.append(difference)
-    columns = ["size", "records", "networks", "others"]
-    return with_tests(pd.DataFrame(rows, columns=columns), found)
+    runs = runs_table(study, [run for run in results if run.spec.head == "pooled"])
+    gains = pair(runs[runs["arm"] == "finetune"], runs[runs["arm"] == "scratch"])
+    folds = gains.groupby(["size", "model"])["fold"].transform("nunique")
+    gains = gains[folds == folds.groupby(gains["size"]).transform("max")]
+    family = gains["model"].map(lambda name: MODELS[name].family)
+    sides = [gains[family == name] for name in ("CNN", "RNN")]
+    first, second = (average(one, ["model"], ["size"]) for one in sides)
+    table = summarise(pair(first, second, ["size"]), ["size"])
+    for name, side in zip(("networks", "others"), sides, strict=True):
+        models = {size: tuple(one["model"].unique()) for size, one in side.groupby("size")}
+        table[name] = table["size"].map(models)
+    return table.rename(columns={"mean": "difference"})[
+        ["size", "records", "networks", "others", *_TESTED]
+    ]
 
 
 def compare_across(study: Study, results: Sequence[Result]) -> pd.DataFrame:
-    """Compare every network from scratch with every other one fine-tuned, on the same records.
-
-    Returns
-    -------
-    DataFrame
-        One row a pair of networks and a size: ``model``, ``head``, ``size``, ``other_model``,
-        ``other_head``, and the columns of `with_tests` for the first less the second.
-    """
-    scores = Scores(study, results)
-    tuned = [cell for cell in scores.cells if cell.source and scores.of(cell, "finetune")]
-    rows, found = [], []
-    for cell in scores.cells:
-        own = scores.of(cell, "scratch")
-        for other in tuned:
-            alike = replace(other, source="", taught="", model=cell.model, head=cell.head)
-            if cell.source or other.model == cell.model or alike != cell or not own:
-                continue
-            difference = scores.contrast([(1.0, own), (-1.0, scores.of(other, "finetune"))])
-            if difference:
-                rows.append((cell.model, cell.head, cell.size, other.model, other.head))
-                found.append(difference)
-    return with_tests(pd.DataFrame(rows, columns=_NETWORKS), found)
+    """Compare every network from scratch with every other one fine-tuned, on the same records."""
+    runs = runs_table(study, [run for run in results if run.spec.arm in ("finetune", "scratch")])
+    paired = pair(runs[runs["arm"] == "scratch"], runs[runs["arm"] == "finetune"], TASK)
+    others = [f"{name}_other" for name in FROM]
+    table = summarise(
+        paired[paired["model"] != paired["model_other"]],
+        [*CELL, *others, "model_other", "head_other"],
+    )
+    names = {"model_other": "other_model", "head_other": "other_head"}
+    return _known(table.rename(columns=names), "other_model", "other_head")[[*_NETWORKS, *_TESTED]]
 
 
 def _gains(
-    scores: Scores, cells: Sequence[Cell], weight: float = 1.0
+    scores: Scores, cell: Cell, weight: float = 1.0
 ) -> list[tuple[float, dict[int, Result]]]:
-    """Return the terms of the mean gain from fine-tuning of some cells."""
-    return [
-        (sign * weight / len(cells), scores.of(cell, arm))
-        for cell in cells
-        for arm, sign in (("finetune", 1.0), ("scratch", -1.0))
-    ]
+    return [(weight, scores.of(cell, "finetune")), (-weight, scores.of(cell, "scratch"))]

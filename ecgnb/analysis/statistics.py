@@ -74,11 +74,12 @@ class Difference:
     folds: int
     patient_deviation: float
     seed_deviation: float
+    margin: float = MARGIN
 
     @property
     def verdict(self) -> str:
         """One of `VERDICTS`."""
-        return verdict(self.low, self.high)
+        return verdict(self.low, self.high, self.margin)
 
     @property
     def p(self) -> float:
@@ -88,7 +89,7 @@ class Difference:
     @property
     def equivalence_p(self) -> float:
         """The larger p value of the two one-sided tests that the difference is over the margin."""
-        distance = MARGIN - abs(self.mean)
+        distance = self.margin - abs(self.mean)
         return float(stats.t.sf(_ratio(distance, self.error), self.freedom))
 
 
@@ -98,20 +99,20 @@ def _ratio(value: float, error: float) -> float:
     return float(np.sign(value)) * np.inf if value else 0.0
 
 
-def verdict(low: float, high: float) -> str:
+def verdict(low: float, high: float, margin: float = MARGIN) -> str:
     """Judge an interval by the rule that was fixed before the runs.
 
     A difference that lies wholly inside the margin is *equivalent*, even if it excludes zero: the
     two one-sided tests of equivalence (TOST), each at half of what `LEVEL` leaves.
     """
-    if low > -MARGIN and high < MARGIN:
+    if low > -margin and high < margin:
         return "equivalent"
     if low > 0:
         return "helps"
     return "harms" if high < 0 else "undecided"
 
 
-def paired_difference(folds: Sequence[Fold]) -> Difference:
+def paired_difference(folds: Sequence[Fold], margin: float = MARGIN) -> Difference:
     """Average differences over seeds, with an interval for both kinds of chance.
 
     The difference of one seed varies with its test patients, by an amount that a bootstrap over
@@ -134,6 +135,8 @@ def paired_difference(folds: Sequence[Fold]) -> Difference:
     ----------
     folds : sequence of Fold
         Sets of test patients that share none, with equally many seeds.
+    margin : float
+        Differences smaller than this do not matter.
     """
     values = [fold.differences for fold in folds]
     if len({len(one) for one in values}) > 1:
@@ -168,6 +171,7 @@ def paired_difference(folds: Sequence[Fold]) -> Difference:
         folds=count,
         patient_deviation=float(np.sqrt(together.mean())),
         seed_deviation=float(np.sqrt(luck)),
+        margin=margin,
     )
 
 
@@ -181,20 +185,22 @@ def _common_variance(replicates: Floats) -> float:
     return max(float((count**2 * of_mean - own.sum()) / (count * (count - 1))), 0.0)
 
 
-def holm(p: npt.ArrayLike) -> Floats:
-    """Correct the p values of a family by Holm's method.
+def holm(p: npt.ArrayLike, method: str = "holm") -> Floats:
+    """Correct the p values of a family by Holm's method, or another of statsmodels.
 
     Parameters
     ----------
     p : array, shape (comparisons,)
         There may be none.
+    method : str
+        ``fdr_bh`` for Benjamini & Hochberg's.
     """
     values = np.asarray(p, dtype=np.float64)
     if not len(values):
         return values
     gc.freeze()  # multipletests collects garbage, and would look through everything there is
     try:
-        return np.asarray(multipletests(values, method="holm")[1])
+        return np.asarray(multipletests(values, method=method)[1])
     finally:
         gc.unfreeze()
 
@@ -225,7 +231,7 @@ def power(difference: Difference, seeds: int) -> float:
         left = seeds - difference.folds
         freedom = variance**2 / (luck**2 / left) if left else seeds - 1
     critical = stats.t.ppf((1 + LEVEL) / 2, freedom)
-    shift = DETECTABLE / np.sqrt(variance)
+    shift = DETECTABLE * (difference.margin / MARGIN) / np.sqrt(variance)
     if not np.isfinite(freedom):
         return float(stats.norm.sf(critical - shift) + stats.norm.cdf(-critical - shift))
     # Far from zero the other tail is less than scipy can tell, and comes as NaN.

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ from ecgnb.data.labels import (
     encode,
     full_name,
     label_set,
+    split_codes,
     unknown_codes,
 )
 from ecgnb.errors import UserError
@@ -127,6 +129,16 @@ def test_mistakes_are_refused_with_the_fix():
         unknown_codes(codes, "icd")
     with pytest.raises(UserError, match="'NORM:x' has no number"):
         encode(pd.Series(["SR NORM:x"]), "scp", "scp-all")
+
+
+def test_codes_of_a_record_are_split_at_what_separates_them():
+    assert split_codes(" AF, LBBB;NORM:100 |LAO/LAE\tSR:0.5,") == [
+        *("AF", "LBBB", "NORM:100", "LAO/LAE", "SR:0.5")
+    ]
+    assert split_codes(" , ") == []
+    for code in ("AF:", "X:x", ":5", "a:1:2", "SR:nan", "http://example.org/164889003"):
+        with pytest.raises(ValueError, match=re.escape(f"'{code}' has no number after its colon")):
+            split_codes(f"AF {code}")
 
 
 @pytest.mark.parametrize("name", LABEL_SETS)

@@ -16,6 +16,7 @@ from scipy.io import savemat
 from ecgnb.data import records
 from ecgnb.data.records import (
     LEADS,
+    Header,
     RecordError,
     lead_order,
     microvolts,
@@ -276,9 +277,55 @@ def test_header_fields_and_comments_wherever_they_stand(
     assert header.signals == plain.signals
     assert header.leads == LEADS
     assert header.comments[:2] == ("made by hand", "note: x")
-    assert header.comment("Dx") == "426783006"
-    assert header.comment("note") == "x"
-    assert header.comment("Nothing") == ""
+
+
+@pytest.mark.parametrize(
+    ("comments", "found"),
+    [
+        (("Age: 60", "Sex: Female", "Dx: 1,2"), (60, "female", "1 2", None)),
+        (("dx: AF, LBBB", "Dx=B;AF"), (None, "", "AF LBBB B", None)),
+        (("<age>: 65 <sex>: F <diagnoses> angina",), (65, "female", "", None)),
+        (("Sex: M Age: 60, Patient: 3",), (60, "male", "", None)),
+        (
+            ("Reason for admission: Heart failure (NYHA 2)",),
+            (None, "", "heart-failure-nyha-2", None),
+        ),
+        (("Patient ID: p1",), (None, "", "", "p1")),
+        (("patient 12", "patient 12 was seen"), (None, "", "", "12")),
+        (("Patient:  J  D ", "Gestational age: 39"), (None, "", "", "J D")),
+        (("Patients: 3", "Age: 3 months", "Sex: missing"), (None, "", "", None)),
+    ],
+)
+def test_comments_of_many_spellings(comments: tuple[str, ...], found: tuple) -> None:
+    facts = records.facts(Header(Path("R1.hea"), 100, 1, (), (), (), comments))
+    age, sex, codes, patient = found
+    np.testing.assert_equal(facts["age"], np.nan if age is None else age)
+    assert (facts["sex"], facts["codes"], facts.get("patient")) == (sex, codes, patient)
+
+
+@pytest.mark.parametrize("code", ["AF:", "X:x", "AF,http://example.org/1"])
+def test_a_code_without_a_number_drops_its_record(code: str) -> None:
+    with pytest.raises(RecordError, match="has no number after its colon"):
+        records.facts(Header(Path("R1.hea"), 100, 1, (), (), (), (f"Dx: {code}",)))
+
+
+@pytest.mark.parametrize(
+    ("age", "years"),
+    [(60, 60), (0.5, 0.5), ("60 years old", 60), ("060Y", 60), ("60,5 Jahre", 60.5)]
+    + [(">89", 90), (">=90", 90), ("90+", 90), (120, 120)]
+    + [(a, np.nan) for a in (300, 999, -1, 1954, "003M", "3 months", "<1", "inf", "n/a", None)],
+)
+def test_ages(age: object, years: float) -> None:
+    np.testing.assert_equal(records.age_of(age), years)
+
+
+def test_sexes() -> None:
+    for sex, words in {
+        "male": "m M. male Mann männlich HOMBRE varón homme uomo masculino",
+        "female": "F female W weiblich Mujer femme féminin donna",
+        "": "missing unknown 0 1 1.0 nan mf wm",
+    }.items():
+        assert {records.sex_of(word) for word in words.split()} == {sex}
 
 
 GOOD_LINE = "R0001.dat 16 1000/mV 16 0 0 0 0"

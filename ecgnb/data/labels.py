@@ -30,6 +30,7 @@ for rhythm and form statements, so only the diagnostic superclasses ask for more
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -180,6 +181,23 @@ def encode(
         names = [name for name, keep in zip(names, enough, strict=True) if keep]
         labels = labels[:, enough]
     return pd.DataFrame(labels, index=codes.index, columns=names)
+
+
+def split_codes(text: str) -> list[str]:
+    """Split the codes of one record, which blanks, commas, semicolons or bars may separate.
+
+    Raises
+    ------
+    ValueError
+        If one of them is neither ``CODE`` nor ``CODE:number``.
+    """
+    codes = re.split(r"[\s,;|]+", text.strip(" ,;|\t\n"))
+    if wrong := [code for code in codes if ":" in code and not _VALUED.fullmatch(code)]:
+        raise ValueError(f"the code '{wrong[0]}' has no number after its colon")
+    return [code for code in codes if code]
+
+
+_VALUED = re.compile(r"[^:]+:[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.I)
 
 
 def meanings(codes: pd.Series, vocabulary: str, label_set: str) -> pd.DataFrame:

@@ -10,14 +10,18 @@ The header format is that of https://physionet.org/physiotools/wag/header-5.htm.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from ecgnb.data.labels import split_codes
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
@@ -72,14 +76,6 @@ class Header:
     leads: tuple[str, ...]
     signals: tuple[Signal, ...]
     comments: tuple[str, ...]
-
-    def comment(self, field: str) -> str:
-        """Return the text of the comment ``field: text``, or an empty string."""
-        for line in self.comments:
-            name, _, text = line.partition(":")
-            if name.strip() == field:
-                return text.strip()
-        return ""
 
 
 def read_header(path: Path) -> Header:
@@ -384,32 +380,70 @@ def _whole(values: npt.NDArray) -> Digital:
     return narrow if (narrow == wide).all() else wide
 
 
-# "Age: 60" in the PhysioNet Challenges, "age: 81" in PTB, "<age>: 65 <sex>: F" in INCART.
-_AGE = re.compile(r"(?:^|[\s,<])age>?:\s*(\d+(?:\.\d+)?)", re.IGNORECASE)
-_SEX = re.compile(r"(?:^|[\s,<])sex>?:\s*([mf])", re.IGNORECASE)
-_PATIENT = re.compile(r"^patient:?\s+(\S+)$", re.IGNORECASE)  # "Patient: p00012", "patient 12"
-_REASON = "Reason for admission"  # of PTB
+_OLDEST = 120  # years: what is more is a year of birth, or stands for "not known"
+_AGE = re.compile(
+    r"(>(?!=))?>?=?\s*(\d+(?:[.,]\d+)?)\s*\+?\s*"
+    r"(?:y|yrs?|years?|jahre?|ans|años)?\.?(?:\s+old)?",
+    re.I,
+)
+_MALE = "m|male|man|mann|m(?:ä|ae)nnlich|masculin[eo]?|hombre|homme|homem|var[oó]n|maschio|uomo"
+_FEMALE = "f|w|female|woman|weiblich|frau|f[eé]minin[eo]?|femenino|mujer|femme|mulher|femmina|donna"
+_SEX = re.compile(rf"(?:(?P<male>{_MALE})|(?P<female>{_FEMALE}))\.?", re.I)
+
+
+def age_of(value: object) -> float:
+    """Read an age in years, such as ``60``, ``60 years`` or ``>89`` (90); NaN from anything else.
+
+    What is above 120 is no age: 999 and 300 stand for "not known", 1954 is a year of birth.
+    """
+    match = _AGE.fullmatch(str(value).strip())
+    age = float(match[2].replace(",", ".")) + bool(match[1]) if match else math.nan
+    return age if age <= _OLDEST else math.nan
+
+
+def sex_of(value: object) -> str:
+    """Read ``male`` or ``female`` from a word of several languages; empty from anything else.
+
+    Numbers are not read: which sex is 0 and which is 1 differs from table to table.
+    """
+    match = _SEX.fullmatch(str(value).strip())
+    return str(match.lastgroup) if match else ""
+
+
+# "Age: 60" in the PhysioNet Challenges, "age: 81" in PTB, "<age>: 65 <sex>: F" in INCART; but not
+# "Gestational age: 39".
+_FIELD = r"(?:^|[,;<(]|[:=]\s*\S+\s+)\s*{}>?\s*[:=]\s*([^<,;]*?)\s*(?=\s\S+\s*[:=]|[<,;)]|$)"
+_AGE_FIELD, _SEX_FIELD = (re.compile(_FIELD.format(n), re.I) for n in ("age", "(?:sex|gender)"))
+# "Patient: p00012", "patient 12", "Patient ID: p1"
+_PATIENT = re.compile(r"patient(?:[\s_-]*id)?(?:\s*[:=]\s*(?=\S)|\s+(?=\S+$))(.+)", re.I)
+_CODES = re.compile(r"dx\s*[:=](.*)", re.I)
+_REASON = re.compile(r"reason for admission\s*[:=]\s*(.+)", re.I)  # of PTB
 
 
 def facts(header: Header) -> dict[str, Any]:
-    """Read age, sex, codes and, where it is given, the patient from the comments of a header."""
-    age = _first(_AGE, header)
+    """Read age, sex, codes and, where it is given, the patient from the comments of a header.
+
+    Raises
+    ------
+    RecordError
+        If a code has something else than a number behind a colon.
+    """
+    reason = _first(_REASON.match, header)
+    try:
+        codes = split_codes(" ".join(m[1] for m in map(_CODES.match, header.comments) if m))
+    except ValueError as error:
+        raise RecordError(f"header: {error}") from error
+    if reason:
+        codes = [re.sub(r"[^a-z0-9]+", "-", reason.lower()).strip("-")]
     values: dict[str, Any] = {
-        "age": float(age) if age else float("nan"),
-        "sex": {"m": "male", "f": "female"}.get(_first(_SEX, header).lower(), ""),
-        "codes": " ".join(dict.fromkeys(_codes(header))),
+        "age": age_of(_first(_AGE_FIELD.search, header)),
+        "sex": sex_of(_first(_SEX_FIELD.search, header)),
+        "codes": " ".join(dict.fromkeys(codes)),
     }
-    if patient := _first(_PATIENT, header):
+    if patient := " ".join(_first(_PATIENT.match, header).split()):
         values["patient"] = patient
     return values
 
 
-def _codes(header: Header) -> list[str]:
-    if reason := header.comment(_REASON):
-        return [re.sub(r"[^a-z0-9]+", "-", reason.lower()).strip("-")]
-    return header.comment("Dx").replace(",", " ").split()
-
-
-def _first(pattern: re.Pattern[str], header: Header) -> str:
-    found = (pattern.search(line) for line in header.comments)
-    return next((match[1] for match in found if match), "")
+def _first(find: Callable[[str], re.Match[str] | None], header: Header) -> str:
+    return next((match[1] for match in map(find, header.comments) if match), "")

@@ -1,19 +1,21 @@
 """Raw WFDB records to arrays, fast.
 
 A header is parsed here, in one pass, and the samples are read in one piece: that serves WFDB
-format 16 and the ``.mat`` files of the PhysioNet Challenges. Whatever else a header asks for
-(several files, other formats, skews, other ``.mat`` files) goes to `ecgnb.data.records`.
+format 16 and the ``.mat`` files of the PhysioNet Challenges. Other formats are read by wfdb, other
+``.mat`` files by `ecgnb.data.foreign`.
 
 The header format is that of https://physionet.org/physiotools/wag/header-5.htm.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import math
 import os
 import re
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,223 +23,358 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ecgnb.data import foreign
 from ecgnb.data.labels import split_codes
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+# What these are of leads I and II, by Einthoven's and Goldberger's definitions.
+_OF_I_AND_II = {"III": (-1, 1), "aVR": (-0.5, -0.5), "aVL": (1, -0.5), "aVF": (-0.5, 1)}
+_OTHER_NAMES = {"D1": "I", "DI": "I", "L1": "I", "LI": "I", "D2": "II", "DII": "II", "L2": "II"}
+_OTHER_NAMES |= {"LII": "II", "D3": "III", "DIII": "III", "L3": "III", "LIII": "III"}
+_OTHER_NAMES |= {f"C{number}": f"V{number}" for number in range(1, 7)}
+_PREFIX = r"(?:(?:MDC_ECG_|ECG[ _])?LEAD|ECG)"
+# A minus at the beginning or behind a blank turns a lead round; elsewhere it joins two words.
+_LEAD = re.compile(rf"(-\s*|{_PREFIX}\s+-(?=\S))?(?:{_PREFIX}[_-]?\s*)?(.*)")
 
-_MILLIVOLTS = {"mV": 1.0, "mv": 1.0, "uV": 1e-3, "\u00b5V": 1e-3, "\u03bcV": 1e-3, "V": 1e3}
-_MILLIVOLTS["NU"] = 1.0  # the unit of signals that were z-scored
+_MILLIVOLTS = {"m": 1.0, "milli": 1.0, "": 1e3, "n": 1e-6, "nano": 1e-6}
+_MILLIVOLTS |= dict.fromkeys(["u", "\u00b5", "\u03bc", "micro"], 1e-3)
+_UNIT = re.compile(rf"({'|'.join(_MILLIVOLTS)})v(?:olts?)?")
 
-_DEFAULT_GAIN = 200.0  # what WFDB assumes where a header gives none
+_DEFAULT_GAIN = 200.0  # what WFDB assumes where a header gives none,
+_DEFAULT_RATE = 250.0  # and what it assumes of the rate
+_PATHS = frozenset("/\\\0")  # what leads out of a folder
+_MOST_SIGNALS = 512
+_MOST_BYTES = 2**20  # of a header
 _LEVEL_4_INT16 = b"\x1e\x00\x00\x00"  # how a MATLAB level 4 file of an int16 matrix begins
-_LEVEL_4_ITEMS = 12  # in 16 bits: 20 bytes of header and the name "val" with its closing zero
+_LEVEL_4 = 24  # bytes: 20 of header, and the name "val" with its closing zero
+_FOREIGN = {b"MATLAB": "a MATLAB", b"\x93NUMPY": "a NumPy", b"\x89HDF\r\n": "an HDF5"}
 
+# Bytes that six samples take; the formats 508 to 524 are compressed.
+_BYTES_OF_SIX = {"8": 6, "80": 6, "16": 12, "61": 12, "160": 12, "24": 18, "32": 24}
+_BYTES_OF_SIX |= {"212": 9, "310": 8, "311": 8}
+_MISSING = {"80": -(2**7), "508": -(2**7), "310": -(2**9), "311": -(2**9), "212": -(2**11)}
+_MISSING |= {"24": -(2**23), "524": -(2**23), "32": -(2**31), "8": -(2**63)}  # 8 has no such value
+_FORMAT = re.compile(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?")
 _GAIN = re.compile(r"([-+\d.eE]+)?(?:\((-?\d+)\))?(?:/(\S+))?$")
+
+Digital = npt.NDArray[np.signedinteger]
 
 
 class RecordError(Exception):
     """A record that cannot be used; its text is the reason, as `prepare` reports it."""
 
+    def __str__(self) -> str:
+        # Files of anybody's may hold endless names and what a terminal takes for commands.
+        return "".join(c if c.isprintable() else "\ufffd" for c in super().__str__()[:300])
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)  # hashed for each record: by identity, as `_signal` keeps them
 class Signal:
     """One signal line of a header, but for the values that differ from record to record."""
 
-    format: str
-    gain: float
+    format: str  # as it stands: format number x samples a frame : skew + bytes to skip
+    gain: float  # digital units per physical unit
     baseline: int
     unit: str
+    number: str
+    frame: int
+    skew: int
+    offset: int
 
 
 @dataclass(frozen=True)
 class Header:
-    """A parsed WFDB header.
-
-    Attributes
-    ----------
-    path : Path
-        The ``.hea`` file.
-    sampling_rate : float
-        Samples per second and signal.
-    samples : int
-        Samples per signal.
-    files, leads : tuple of str
-        File and lead name of each signal, as the header spells them.
-    signals : tuple of Signal
-        Format, gain (digital units per physical unit), baseline and unit of each signal.
-    comments : tuple of str
-        The comment lines without their leading ``#``.
-    """
+    """A parsed WFDB header; names of files and leads are spelled as they stand."""
 
     path: Path
-    sampling_rate: float
-    samples: int
+    sampling_rate: float  # per second and signal
+    samples: int  # per signal
     files: tuple[str, ...]
     leads: tuple[str, ...]
     signals: tuple[Signal, ...]
-    comments: tuple[str, ...]
+    comments: tuple[str, ...]  # without their leading #
+
+
+_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+def _contents(path: str | Path, most: int) -> bytes:
+    """Read a file, but never a pipe, which would wait for its writer, nor a device."""
+    handle = os.open(path, _FLAGS)
+    try:
+        found = os.fstat(handle)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return os.read(handle, min(found.st_size, most))
+    finally:
+        os.close(handle)
 
 
 def read_header(path: Path) -> Header:
-    """Parse one ``.hea`` file.
-
-    Parameters
-    ----------
-    path : Path
-        The header, with its suffix.
+    """Parse one ``.hea`` file; without a rate or a length, as wfdb: 250 Hz, what the file holds.
 
     Raises
     ------
     RecordError
-        If the file is absent, empty or not a header of a single-segment record.
+        If the file is absent, empty, not a header of a single-segment record, or names a file
+        outside its folder.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
-            text = file.read().decode(errors="replace")
+        content = _contents(path, _MOST_BYTES)
     except OSError as error:
         raise RecordError(f"header cannot be read ({error.strerror})") from error
+    if len(content) == _MOST_BYTES:
+        raise RecordError(f"header of more than {_MOST_BYTES} bytes")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
     lines, comments = [], []
-    for line in text.splitlines():
+    for line in text.replace("\r", "\n").split("\n"):
+        line = line.strip()
         if line.startswith("#"):
             comments.append(line[1:].strip())
-        elif line and not line.isspace():
+        elif line:
             lines.append(line)
     if not lines:
         raise RecordError("header is empty")
     first = lines[0].split()
+    samples = None
     try:
         count = int(first[1])
         # The frequency may carry a counter frequency and a base counter: 360/360(0).
-        rate = float(first[2].partition("/")[0])
-        samples = int(first[3])
+        rate = float(first[2].partition("/")[0]) if len(first) > 2 else _DEFAULT_RATE
+        if len(first) > 3:
+            samples = int(first[3])
     except (IndexError, ValueError) as error:
-        raise RecordError(f"header has a corrupt first line: {lines[0].strip()[:80]!r}") from error
-    if count <= 0 or samples <= 0 or not 0 < rate < float("inf"):
-        raise RecordError(f"header gives {count} signals of {samples} samples at {rate:g} Hz")
+        raise RecordError(f"header has a corrupt first line: {lines[0][:80]!r}") from error
     if "/" in first[0]:
         raise RecordError("record of several segments")
-    if len(lines) < 1 + count:
+    known = samples is None or 0 < samples < 2**62
+    if not (known and 0 < count <= _MOST_SIGNALS and 1e-9 < rate < 1e9):
+        raise RecordError(f"header gives {count} signals of {samples} samples at {rate:g} Hz")
+    if len(lines) <= count:
         raise RecordError(f"header ends before its {count} signal lines")
+    if len(lines) > 1 + count:
+        raise RecordError(f"header says {count} signals and has {len(lines) - 1} signal lines")
     files, leads, signals = [], [], []
-    for line in lines[1 : 1 + count]:
+    for line in lines[1:]:
         # filename, format, gain, ADC resolution, ADC zero, first value, checksum, block, lead
         parts = line.split(None, 8)
         if len(parts) < 9:
-            raise RecordError(f"header has a corrupt signal line: {line.strip()[:80]!r}")
+            raise RecordError(f"header has a corrupt signal line: {line[:80]!r}")
         files.append(parts[0])
-        leads.append(parts[8].strip())
+        leads.append(parts[8])
         signals.append(_signal(parts[1], parts[2], parts[4]))
+    for name in set(files):
+        if name in (".", "..") or not _PATHS.isdisjoint(name):
+            raise RecordError(f"header names a file outside its folder: {name!r}")
+    if samples is None:
+        samples = _length(path, files, signals)
     return Header(path, rate, samples, tuple(files), tuple(leads), tuple(signals), tuple(comments))
 
 
 # The same few format and gain fields stand in all records of a dataset.
 @functools.lru_cache(maxsize=4096)
 def _signal(format_: str, gain_field: str, zero: str) -> Signal:
-    match = _GAIN.match(gain_field)
+    match, kind = _GAIN.match(gain_field), _FORMAT.fullmatch(format_)
     try:
         if match is None:
             raise ValueError(gain_field)
         gain = float(match[1]) if match[1] else _DEFAULT_GAIN
         baseline = int(match[2]) if match[2] else int(zero)
+        if abs(baseline) >= 2**31:
+            raise ValueError(baseline)
     except ValueError as error:
         raise RecordError(f"header has a corrupt gain {gain_field!r}") from error
-    return Signal(format_, gain, baseline, match[3] or "mV")
+    if kind is None or len(format_) > 60 or int(kind[2] or 1) == 0:
+        raise RecordError(f"header has a corrupt format {format_!r}")
+    numbers = int(kind[2] or 1), int(kind[3] or 0), int(kind[4] or 0)
+    return Signal(format_, gain, baseline, match[3] or "mV", kind[1], *numbers)
 
 
-def read_digital(header: Header) -> npt.NDArray[np.signedinteger]:
+def _length(path: Path, files: Sequence[str], signals: Sequence[Signal]) -> int:
+    """Infer how many samples of each signal the first file holds."""
+    first = signals[0]
+    frame = sum(s.frame for file, s in zip(files, signals, strict=True) if file == files[0])
+    try:
+        start = _contents(path.parent / files[0], _LEVEL_4)
+        size = os.path.getsize(path.parent / files[0])
+    except OSError as error:
+        raise RecordError(f"no length in the header, and no file {files[0]}") from error
+    plain = _is_level_4(start, len(files)) or not files[0].lower().endswith(".mat")
+    samples = 0
+    if plain and first.number in _BYTES_OF_SIX:
+        samples = max(0, size - first.offset) * 6 // (_BYTES_OF_SIX[first.number] * frame)
+    if not samples:
+        raise RecordError(f"no length in the header, and {files[0]} does not tell it")
+    return samples
+
+
+def read_digital(header: Header) -> Digital:
     """Read the samples of a record in digital units.
-
-    Parameters
-    ----------
-    header : Header
-        What `read_header` returned.
 
     Returns
     -------
     ndarray of int16, shape (samples, signals)
         Equal, bit for bit, to ``wfdb.rdrecord(..., physical=False).d_signal``. Wider integers
-        where a format holds more than 16 bits.
+        where a format holds more than 16 bits. Files without any of the twelve leads are not read:
+        their signals are 0.
 
     Raises
     ------
     RecordError
-        If the signal file is absent, too short, outside the header's folder or unreadable.
+        If a signal file is absent, too short or unreadable.
     """
-    for name in dict.fromkeys(header.files):
-        if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
-            raise RecordError(f"header names a file outside its folder: {name!r}")
-    name = header.files[0]
-    kinds = {signal.format for signal in header.signals}
-    plain = kinds == {"16"}
+    if len(set(header.files)) == 1:
+        return _read_file(header, header.files[0], range(len(header.files)))
+    needed = {header.files[max(at, ~at)] for at in lead_order(header.leads) if at is not None}
+    columns = {
+        name: [at for at, file in enumerate(header.files) if file == name] for name in needed
+    }
+    parts = {name: _read_file(header, name, at) for name, at in columns.items()}
+    digital = np.zeros((header.samples, len(header.files)), np.result_type(*parts.values()))
+    for name, part in parts.items():
+        digital[:, columns[name]] = part
+    return digital
+
+
+def _read_file(header: Header, name: str, columns: Sequence[int]) -> Digital:
+    """Read the signals at some columns, which are all those of one file."""
+    signals = [header.signals[at] for at in columns]
+    formats = {signal.format for signal in signals}
     try:
-        if len(set(header.files)) == 1 and (plain or kinds == {"16+24"}):
-            found = _read_16(header, name, skip=0 if plain else _LEVEL_4_ITEMS)
+        if formats == {"16"} or formats == {"16+24"}:
+            found = _read_16(header, name, len(signals), 0 if "16" in formats else _LEVEL_4)
             if found is not None:
                 return found
-        return read(header.path, header.files, header.samples)
+        return _read_other(header, name, columns)
     except FileNotFoundError as error:
-        raise RecordError(f"signal file {Path(error.filename or name).name} is missing") from error
+        raise RecordError(f"signal file {name} is missing") from error
     except OSError as error:
         raise RecordError(f"signal file {name} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise RecordError(f"signal file {name}: {error}") from error
 
 
-def _read_16(header: Header, name: str, skip: int) -> npt.NDArray[np.int16] | None:
+def _read_16(header: Header, name: str, count: int, skip: int) -> npt.NDArray[np.int16] | None:
     """Read little-endian 16-bit samples; None from a file with another start than `skip` says."""
-    count = len(header.signals)
-    wanted = header.samples * count
-    with open(os.path.join(os.path.dirname(header.path), name), "rb", buffering=0) as file:
-        # A corrupt header may ask for any number of samples: never for more than there are.
-        there = os.fstat(file.fileno()).st_size // 2
-        content = np.empty(min(there, skip + wanted), dtype="<i2")
-        read = file.readinto(content.data)
+    wanted = skip + 2 * header.samples * count
+    # A corrupt header may ask for any number of samples: never for more than there are.
+    content = _contents(os.path.join(os.path.dirname(header.path), name), wanted)
     if skip:
-        start = content[:skip].tobytes()
-        rows = count.to_bytes(4, "little")
-        if start[:8] != _LEVEL_4_INT16 + rows or start[20:] != b"val\0":
+        if not _is_level_4(content, count):
             return None
-    flat = content[skip:]
-    if flat.size < wanted or read != content.nbytes:
-        raise ValueError(f"truncated, {flat.size // count} of {header.samples} samples")
-    return flat.reshape(header.samples, count)
+    elif content[:6] in _FOREIGN or _is_level_4(content, count) or name.lower().endswith(".mat"):
+        return None
+    if len(content) < wanted:
+        there = max(0, len(content) - skip) // (2 * count)
+        raise ValueError(f"truncated, {there} of {header.samples} samples")
+    return np.frombuffer(content, "<i2", offset=skip).reshape(header.samples, count)
+
+
+def _is_level_4(start: bytes, count: int) -> bool:
+    return start[:8] == _LEVEL_4_INT16 + count.to_bytes(4, "little") and start[20:24] == b"val\0"
+
+
+def _read_other(header: Header, name: str, columns: Sequence[int]) -> Digital:
+    """Read any format but plain 16 bits."""
+    signals = [header.signals[at] for at in columns]
+    path, number = header.path.parent / name, signals[0].number
+    start, size = _contents(path, _LEVEL_4), os.path.getsize(path)
+    kind = _FOREIGN.get(start[:6]) or ("a MATLAB" if _is_level_4(start, len(signals)) else "")
+    if name.lower().endswith(".mat"):
+        found = foreign.matrix(path, len(signals), header.samples, certain=bool(kind))
+        if found is not None:
+            return _whole(found, number)
+    elif kind:
+        raise ValueError(f"it is {kind} file, and the header says format {signals[0].format}")
+    frames = sum(signal.frame for signal in signals)
+    if number in _BYTES_OF_SIX:
+        there = max(0, size - signals[0].offset) * 6 // (_BYTES_OF_SIX[number] * frames)
+        if there < header.samples:
+            raise ValueError(f"truncated, {there} of {header.samples} samples")
+    elif header.samples * frames * 4 > foreign.room(size):
+        raise ValueError(f"{size} bytes are too few for {header.samples} samples")
+    if max(signal.skew for signal in signals) >= header.samples:
+        raise ValueError("a skew is longer than the record")
+    import wfdb  # takes a second to import, and few datasets need it
+
+    stem = str(header.path.with_suffix(""))
+    try:
+        read = wfdb.rdrecord(stem, physical=False, channels=list(columns)).d_signal
+    except Exception as error:  # wfdb raises whatever its parsers stumble over
+        raise ValueError(f"wfdb cannot read it ({error})") from error
+    if read is None or read.shape != (header.samples, len(signals)):
+        raise ValueError("wfdb returns signals of another shape than the header says")
+    return _whole(read)
+
+
+def _whole(values: npt.NDArray, number: str = "") -> Digital:
+    """Put samples into int16 where they fit, else into int64.
+
+    Those of a matrix in offset binary, WFDB's formats 80 and 160, begin at 0 instead of -2**7 or
+    -2**15.
+    """
+    if values.dtype.kind not in "iuf" or (values != np.rint(values)).any():
+        raise ValueError("the samples are not whole numbers")
+    if not -(2**53) <= values.min().item() <= values.max().item() <= 2**53:
+        raise ValueError("the samples are beyond any converter")
+    wide = np.ascontiguousarray(values).astype(np.int64)
+    if number in ("80", "160"):
+        if values.dtype != {"80": np.uint8, "160": np.uint16}[number]:
+            raise ValueError(f"the header says format {number}, the matrix holds {values.dtype}")
+        wide += missing_value(number)
+    narrow = wide.astype(np.int16)
+    return narrow if (narrow == wide).all() else wide
 
 
 @functools.lru_cache(maxsize=1024)
-def lead_order(names: tuple[str, ...]) -> tuple[int, ...]:
+def lead_order(names: tuple[str, ...]) -> tuple[int | None, ...]:
     """Find the twelve standard leads among signals of any spelling and order.
 
     Parameters
     ----------
     names : tuple of str
-        Lead names, such as ``AVR``, ``avr`` or ``Lead I``.
+        Lead names, such as ``AVR``, ``avr``, ``Lead I``, ``DII``, ``C4`` or ``-aVR``.
 
     Returns
     -------
-    tuple of int, length 12
-        Where each of `LEADS` stands in `names`.
+    tuple of int or None, length 12
+        Where each of `LEADS` stands in `names`; ``~i`` if its negative stands at ``i``, None if
+        it has to be computed from leads I and II.
 
     Raises
     ------
     RecordError
         If a lead is absent or stands twice.
     """
-    plain = [re.sub(r"^(MDC_ECG_LEAD_|LEAD)?[\s_-]*", "", name.strip().upper()) for name in names]
-    order, absent = [], []
+    plain, turned = [], []
+    for name in names:
+        match = _LEAD.fullmatch(name.strip().upper().replace("\u2212", "-"))
+        plain.append(re.sub(r"\s+", "", match[2]) if match else name)
+        turned.append(bool(match and match[1]))
+    if not {lead.upper() for lead in LEADS}.issubset(plain):
+        plain = [_OTHER_NAMES.get(name, name) for name in plain]
+    order: list[int | None] = []
     for lead in LEADS:
         count = plain.count(lead.upper())
         if count > 1:
             raise RecordError(f"lead {lead} stands {count} times in the header")
-        if count == 0:
-            absent.append(lead)
-        else:
-            order.append(plain.index(lead.upper()))
-    if absent:
-        raise RecordError(f"{len(names)} signals, lead {', '.join(absent)} missing")
+        at = plain.index(lead.upper()) if count else None
+        order.append(~at if at is not None and turned[at] else at)
+    computed = _OF_I_AND_II if order[0] is not None and order[1] is not None else {}
+    absent = [lead for lead, at in zip(LEADS, order, strict=True) if at is None]
+    if absent := [lead for lead in absent if lead not in computed]:
+        raise RecordError(
+            f"{len(names)} signals, lead {', '.join(absent)} missing among {', '.join(names)}"
+        )
     return tuple(order)
 
 
-def microvolts(header: Header, digital: npt.NDArray[np.signedinteger]) -> npt.NDArray[np.float64]:
+def microvolts(header: Header, digital: Digital) -> npt.NDArray[np.float64]:
     """Put a record into the standard lead order and into microvolts.
 
     Parameters
@@ -250,8 +387,9 @@ def microvolts(header: Header, digital: npt.NDArray[np.signedinteger]) -> npt.ND
     Returns
     -------
     ndarray of float64, shape (samples, 12)
-        Leads in the order of `LEADS`; missing samples are NaN. Z-scored signals (unit ``NU``)
-        come as thousandths of a standard deviation.
+        Leads in the order of `LEADS`; missing samples are NaN. The record ends where a skewed lead
+        ends. Leads III, aVR, aVL and aVF are computed where they are missing. Z-scored signals
+        (unit ``NU``) come as thousandths of a standard deviation.
 
     Raises
     ------
@@ -259,125 +397,60 @@ def microvolts(header: Header, digital: npt.NDArray[np.signedinteger]) -> npt.ND
         If a lead is missing, or a gain is zero or in an unknown unit.
     """
     order = lead_order(header.leads)
-    scale, baseline, missing = _calibration(header.signals, order)
+    known = _calibration(header.signals, order)
     if order != tuple(range(digital.shape[1])):
-        digital = digital[:, order]
+        digital = digital[:, [0 if at is None else max(at, ~at) for at in order]]
+    if known.skew:
+        digital = digital[: -known.skew]
     # One pass over 60,000 samples is most of the time of reading: skip what does nothing.
     values = digital.astype(np.float64)
-    if baseline is not None:
-        values -= baseline
-    if scale is not None:
-        values *= scale
-    if digital.min() <= max(missing):
-        values[digital == np.array(missing)] = np.nan
+    if known.baseline is not None:
+        values -= known.baseline
+    if known.scale is not None:
+        values *= known.scale
+    if digital.min() <= max(known.missing):
+        values[digital == np.array(known.missing)] = np.nan
+    if None in order:
+        for lead, (first, second) in _OF_I_AND_II.items():
+            if order[at := LEADS.index(lead)] is None:
+                values[:, at] = first * values[:, 0] + second * values[:, 1]
     return values
 
 
+@dataclass(frozen=True)
+class _Calibration:
+    scale: npt.NDArray[np.float64] | None  # microvolts a unit; None where it changes nothing
+    baseline: npt.NDArray[np.float64] | None  # likewise
+    missing: tuple[int, ...]  # the value of no sample
+    skew: int  # samples at the end that some lead lacks
+
+
 @functools.lru_cache(maxsize=1024)
-def _calibration(
-    signals: tuple[Signal, ...], order: tuple[int, ...]
-) -> tuple[npt.NDArray[np.float64] | None, npt.NDArray[np.float64] | None, tuple[int, ...]]:
-    """Microvolts a unit, baseline (None where they change nothing) and the value of no sample."""
-    ordered = [signals[index] for index in order]
+def _calibration(signals: tuple[Signal, ...], order: tuple[int | None, ...]) -> _Calibration:
+    ordered = [signals[0 if at is None else max(at, ~at)] for at in order]
     scale = np.empty(len(LEADS))
     for position, (lead, signal) in enumerate(zip(LEADS, ordered, strict=True)):
-        if signal.gain == 0 or not np.isfinite(signal.gain):
-            raise RecordError(f"lead {lead} has a gain of {signal.gain:g}")
-        if signal.unit not in _MILLIVOLTS:
+        unit = signal.unit.lower()
+        match = _UNIT.fullmatch("mv" if unit == "nu" else unit)  # z-scored: no unit
+        if match is None:
             raise RecordError(f"lead {lead} is in an unknown unit: {signal.unit}")
-        scale[position] = 1000.0 * _MILLIVOLTS[signal.unit] / signal.gain
+        gain = signal.gain / (1000.0 * _MILLIVOLTS[match[1]])
+        if not 1e-12 < abs(gain) < 1e12:
+            raise RecordError(f"lead {lead} has a gain of {signal.gain:g}")
+        scale[position] = 1000.0 * _MILLIVOLTS[match[1]] / signal.gain
+    scale *= [-1 if at is not None and at < 0 else 1 for at in order]
     baseline = np.array([signal.baseline for signal in ordered], dtype=np.float64)
-    missing = tuple(missing_value(signal.format) for signal in ordered)
-    return (scale if (scale != 1).any() else None), (baseline if baseline.any() else None), missing
+    return _Calibration(
+        scale=scale if (scale != 1).any() else None,
+        baseline=baseline if baseline.any() else None,
+        missing=tuple(missing_value(signal.number) for signal in ordered),
+        skew=max(signal.skew for signal in ordered),
+    )
 
 
-_MISSING = {"80": -(2**7), "508": -(2**7), "310": -(2**9), "311": -(2**9), "212": -(2**11)}
-_MISSING |= {"24": -(2**23), "524": -(2**23), "32": -(2**31), "8": -(2**63)}  # 8 has no such value
-
-Digital = npt.NDArray[np.signedinteger]
-
-
-def missing_value(format_: str) -> int:
-    """Return the digital value that a WFDB format, such as ``212x2``, reserves for "no sample"."""
-    number = re.match(r"\d*", format_)
-    return _MISSING.get(number[0] if number else "", -(2**15))
-
-
-def read(path: Path, files: tuple[str, ...], samples: int) -> Digital:
-    """Read the samples of a record in digital units, whatever the format.
-
-    Parameters
-    ----------
-    path : Path
-        The header.
-    files : tuple of str
-        The file of each signal, in the header's folder.
-    samples : int
-        Samples per signal.
-
-    Returns
-    -------
-    ndarray of int, shape (samples, signals)
-
-    Raises
-    ------
-    OSError
-        If a file is absent or cannot be read.
-    ValueError
-        If a file holds something else than the header says.
-    """
-    for name in dict.fromkeys(files):
-        with open(path.parent / name, "rb"):
-            pass  # absent or unreadable: the system says it better than wfdb
-    if len(set(files)) == 1 and files[0].lower().endswith(".mat"):
-        found = _read_matlab(path.parent / files[0], len(files), samples)
-        if found is not None:
-            return found
-    return _read_wfdb(path, len(files), samples)
-
-
-def _read_matlab(path: Path, signals: int, samples: int) -> Digital | None:
-    """Read the one whole-number matrix of a MATLAB file; None from what is no such file.
-
-    A header says ``16+24`` of a file of MATLAB 5 too, whose samples are compressed or lie
-    elsewhere: read by that offset, as wfdb does, it gives noise without an error.
-    """
-    from scipy.io import loadmat
-
-    try:
-        content = loadmat(path)
-    except Exception as error:  # scipy raises whatever its parsers stumble over
-        if path.read_bytes()[:6] == b"MATLAB":
-            raise ValueError(f"scipy cannot read it ({error})") from error
-        return None  # plain samples under this name
-    arrays = [value for value in content.values() if isinstance(value, np.ndarray)]
-    for value in arrays:
-        for array in (value.T, value):
-            if array.ndim == 2 and array.shape[0] >= samples and array.shape[1] == signals:
-                return _whole(array[:samples])
-    shapes = ", ".join(" x ".join(map(str, value.shape)) for value in arrays)
-    raise ValueError(f"the header says {signals} x {samples}, the matrix is {shapes or 'absent'}")
-
-
-def _read_wfdb(path: Path, signals: int, samples: int) -> Digital:
-    import wfdb  # takes a second to import, and few datasets need it
-
-    try:
-        record = wfdb.rdrecord(str(path.with_suffix("")), physical=False)
-    except Exception as error:  # wfdb raises whatever its parsers stumble over
-        raise ValueError(f"wfdb cannot read it ({error})") from error
-    if record.d_signal is None or record.d_signal.shape != (samples, signals):
-        raise ValueError("wfdb returns signals of another shape than the header says")
-    return _whole(record.d_signal)
-
-
-def _whole(values: npt.NDArray) -> Digital:
-    """Put samples into int16 where they fit, else into int64."""
-    if values.dtype.kind not in "iuf" or (values != np.rint(values)).any():
-        raise ValueError("the samples are not whole numbers")
-    wide = np.ascontiguousarray(values).astype(np.int64)
-    narrow = wide.astype(np.int16)
-    return narrow if (narrow == wide).all() else wide
+def missing_value(number: str) -> int:
+    """Return the digital value that a WFDB format, such as ``212``, reserves for "no sample"."""
+    return _MISSING.get(number, -(2**15))
 
 
 _OLDEST = 120  # years: what is more is a year of birth, or stands for "not known"

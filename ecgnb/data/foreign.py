@@ -1,0 +1,228 @@
+"""MATLAB and HDF5 files, read in a process of their own.
+
+Some damaged files end the program that opens them with scipy or the HDF5 library, others claim
+more memory than there is, or keep their reader busy for ever. There they cost one record.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_PATIENCE_S = 120.0
+_MOST_MEMORY = 2**32
+_NUMBERS = {"double", "single", "logical"} | {
+    f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)
+}
+_HDF5 = (b"MATLAB 7.3", b"\x89HDF\r\n\x1a\n")
+
+
+class _UnreadableError(ValueError):
+    """Not a file of this kind, or a damaged one."""
+
+
+def room(size: int) -> int:
+    """Return how many bytes a file of this size may unpack to."""
+    return 2**24 + 64 * size
+
+
+def matrix(path: Path, signals: int, samples: int, *, certain: bool) -> npt.NDArray | None:
+    """Read the matrix of a MATLAB file: ``val``, or the only one of the right shape.
+
+    Parameters
+    ----------
+    path : Path
+    signals, samples : int
+        What it must hold; more samples are left out.
+    certain : bool
+        Whether it can be nothing else. None is returned of plain samples under such a name.
+
+    Returns
+    -------
+    ndarray, shape (samples, signals)
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, or holds something else.
+    """
+    try:
+        return _ask("matlab", str(path), signals, samples)[1]
+    except _UnreadableError:
+        if certain:
+            raise
+        return None
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array in an HDF5 file, of which one record is read at a time; errors are ValueErrors."""
+
+    path: str
+    name: str
+
+    @functools.cached_property
+    def _facts(self) -> dict[str, Any]:
+        return _ask("hdf5", self.path, self.name, None)[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Records first."""
+        return tuple(self._facts["of"])
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of its values."""
+        return np.dtype(self._facts["dtype"])
+
+    def __getitem__(self, record: int) -> npt.NDArray:
+        return _ask("hdf5", self.path, self.name, record)[1]
+
+
+_running: list[subprocess.Popen[bytes]] = []
+_one_at_a_time = threading.Lock()
+
+
+def _ask(*question: object) -> tuple[dict[str, Any], npt.NDArray]:
+    with _one_at_a_time:
+        child = _running[0] if _running else _start()
+        assert child.stdin
+        assert child.stdout
+        timer = threading.Timer(_PATIENCE_S, child.kill)
+        timer.start()
+        try:
+            child.stdin.write(json.dumps(question).encode() + b"\n")
+            child.stdin.flush()
+            answer = json.loads(child.stdout.readline() or "{}")
+            content = child.stdout.read(answer.get("bytes", 0))
+        except OSError:
+            answer = {}
+        finally:
+            timer.cancel()
+        if not answer:
+            _stop()
+            raise _UnreadableError("it is damaged: the program that reads it died")
+    if "unreadable" in answer:
+        raise _UnreadableError(f"it cannot be read ({answer['unreadable']})")
+    if "unfit" in answer:
+        raise ValueError(answer["unfit"])
+    return answer, np.frombuffer(content, answer["dtype"]).reshape(answer["shape"])
+
+
+def _start() -> subprocess.Popen[bytes]:
+    paths = os.pathsep.join(path for path in sys.path if path)
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"from {__name__} import _serve; _serve()"],
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,  # it ends when this program does
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    _running.append(child)
+    return child
+
+
+@atexit.register
+def _stop() -> None:
+    while _running:
+        child = _running.pop()
+        with suppress(OSError):
+            child.communicate()
+
+
+def _serve() -> None:
+    """Answer questions, one a line, until there are no more."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource  # not on Windows
+
+        resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+    for line in sys.stdin.buffer:
+        kind, *rest = json.loads(line)
+        content = b""
+        try:
+            facts, values = (_matlab if kind == "matlab" else _hdf5)(*rest)
+            content = values.tobytes()
+            answer = facts | {"shape": values.shape, "dtype": values.dtype.str}
+        except _UnfitError as error:
+            answer = {"unfit": str(error)}
+        except Exception as error:  # scipy and h5py raise whatever their parsers stumble over
+            answer = {"unreadable": str(error)[:200] or type(error).__name__}
+        sys.stdout.buffer.write(json.dumps(answer | {"bytes": len(content)}).encode() + b"\n")
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+
+
+class _UnfitError(Exception):
+    """What is in the file is something else than was asked for."""
+
+
+def _matlab(path: str, signals: int, samples: int) -> tuple[dict[str, Any], npt.NDArray]:
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        new = file.read(16).startswith(_HDF5)
+    if new:
+        import h5py
+
+        with h5py.File(path, "r") as stored:
+            arrays = {k: v for k, v in stored.items() if isinstance(v, h5py.Dataset)}
+            shapes = {name: array.shape[::-1] for name, array in arrays.items()}
+            values = arrays[_choose(shapes, signals, samples, size)][()].T
+    else:
+        from scipy.io import loadmat, whosmat
+
+        shapes = {name: shape for name, shape, kind in whosmat(path) if kind in _NUMBERS}
+        name = _choose(shapes, signals, samples, size)
+        values = loadmat(path, variable_names=[name])[name]
+    whole = values.shape[0] == signals and values.shape[1] >= samples
+    return {}, np.ascontiguousarray((values.T if whole else values)[:samples])
+
+
+def _choose(shapes: Mapping[str, tuple[int, ...]], signals: int, samples: int, size: int) -> str:
+    fits = [
+        name
+        for name, shape in shapes.items()
+        if len(shape) == 2 and signals in shape and max(shape) >= samples
+    ]
+    fits = ["val"] if "val" in fits else fits
+    if len(fits) > 1:
+        raise _UnfitError(f"which matrix is meant, {' or '.join(fits)}? Call it val")
+    if not fits:
+        has = ", ".join(" x ".join(map(str, shape)) for shape in shapes.values()) or "absent"
+        raise _UnfitError(f"the header says {signals} x {samples}, the matrix is {has}")
+    _check_room(shapes[fits[0]], size)
+    return fits[0]
+
+
+def _check_room(shape: tuple[int, ...], size: int) -> None:
+    if 8 * math.prod(shape) > room(size):
+        raise _UnfitError(f"{size} bytes cannot hold {' x '.join(map(str, shape))} samples")
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(path: str) -> Any:
+    import h5py
+
+    return h5py.File(path, "r")
+
+
+def _hdf5(path: str, name: str, record: int | None) -> tuple[dict[str, Any], npt.NDArray]:
+    if record is None:
+        _opened.cache_clear()
+    array = _opened(path)[name]
+    _check_room(array.shape[1:], os.path.getsize(path))
+    values = np.empty(0, array.dtype) if record is None else np.asarray(array[record])
+    return {"of": array.shape}, values

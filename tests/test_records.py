@@ -1,7 +1,6 @@
 """The fast reader against wfdb, on every real record and on made ones, good and bad."""
 
-from __future__ import annotations
-
+import functools
 import os
 import statistics
 import time
@@ -11,7 +10,6 @@ import h5py
 import numpy as np
 import pytest
 import wfdb
-from conftest import WriteRecord
 from scipy.io import savemat
 
 from ecgnb.data import records
@@ -35,18 +33,33 @@ DATASETS = {
 NOISE = np.random.default_rng(1).integers(-2000, 2000, (500, 12)).astype(np.int16)
 
 
-def reference(header: Path) -> np.ndarray:
+def reference(header):
     return wfdb.rdrecord(str(header.with_suffix("")), physical=False).d_signal
 
 
-def real_headers(dataset: str) -> list[Path]:
+@pytest.fixture
+def record(tmp_path, write_record):
+    return functools.partial(write_record, tmp_path)
+
+
+def values_of(path):
+    header = read_header(path)
+    return microvolts(header, read_digital(header))
+
+
+def refused(path, reason):
+    with pytest.raises(RecordError, match=reason):
+        values_of(path)
+
+
+def real_headers(dataset):
     return sorted((Path(os.environ["ECGNB_DATA"]) / dataset).rglob("*.hea"))
 
 
 @pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_every_real_record_equals_wfdb_bit_for_bit(dataset: str) -> None:
+def test_every_real_record_equals_wfdb_bit_for_bit(dataset):
     compared, refused = 0, []
     for path in real_headers(dataset):
         try:
@@ -64,25 +77,23 @@ def test_every_real_record_equals_wfdb_bit_for_bit(dataset: str) -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_real_microvolts_equal_wfdb_physical_units(dataset: str) -> None:
+def test_real_microvolts_equal_wfdb_physical_units(dataset):
     paths = real_headers(dataset)
     for path in paths[:: max(1, len(paths) // 20)]:
-        header = read_header(path)
-        physical = wfdb.rdrecord(str(path.with_suffix(""))).p_signal
-        ours = microvolts(header, read_digital(header))
-        np.testing.assert_allclose(ours, 1000 * physical[:, lead_order(header.leads)], atol=1e-9)
+        order = lead_order(read_header(path).leads)
+        theirs = 1000 * wfdb.rdrecord(str(path.with_suffix(""))).p_signal[:, order]
+        np.testing.assert_allclose(values_of(path), theirs, atol=1e-9)
 
 
 @pytest.mark.data
 @pytest.mark.parametrize("dataset", ["ptb-xl", "chapman-shaoxing"])
-def test_reading_is_much_faster_than_wfdb(dataset: str) -> None:
+def test_reading_is_much_faster_than_wfdb(dataset):
     paths = real_headers(dataset)[:50]
     ours, theirs = [], []
     for _ in range(3):  # interleaved: both meet the same load
         start = time.perf_counter()
         for path in paths:
-            header = read_header(path)
-            microvolts(header, read_digital(header))
+            values_of(path)
         middle = time.perf_counter()
         for path in paths:
             wfdb.rdsamp(str(path.with_suffix("")))
@@ -92,8 +103,8 @@ def test_reading_is_much_faster_than_wfdb(dataset: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".dat", ".mat"])
-def test_made_records_equal_wfdb(tmp_path: Path, write_record: WriteRecord, suffix: str) -> None:
-    path = write_record(tmp_path, signals=NOISE, suffix=suffix)
+def test_made_records_equal_wfdb(tmp_path, record, suffix):
+    path = record(signals=NOISE, suffix=suffix)
     digital = read_digital(read_header(path))
     np.testing.assert_array_equal(digital, NOISE)
     np.testing.assert_array_equal(digital, reference(path))
@@ -103,9 +114,7 @@ def test_made_records_equal_wfdb(tmp_path: Path, write_record: WriteRecord, suff
     ("format_", "largest"),
     [("80", 120), ("212", 2000), ("16", 30000), ("24", 2**22), ("32", 2**30)],
 )
-def test_other_formats_equal_wfdb_and_keep_their_gaps(
-    tmp_path: Path, format_: str, largest: int
-) -> None:
+def test_other_formats_equal_wfdb_and_keep_their_gaps(tmp_path, format_, largest):
     digital = np.random.default_rng(0).integers(-largest, largest, (200, 12))
     digital[5, 3] = missing = records.missing_value(format_)
     wfdb.wrsamp(
@@ -130,10 +139,8 @@ def test_other_formats_equal_wfdb_and_keep_their_gaps(
     assert np.isnan(microvolts(header, ours)).sum() == 1
 
 
-def test_leads_in_several_files_and_skewed_leads_equal_wfdb(
-    tmp_path: Path, write_record: WriteRecord
-) -> None:
-    path = write_record(tmp_path, "a", NOISE)
+def test_leads_in_several_files_and_skewed_leads_equal_wfdb(tmp_path, record):
+    path = record("a", NOISE)
     (tmp_path / "b.dat").write_bytes(np.ascontiguousarray(NOISE[:, 6:]).tobytes())
     (tmp_path / "a.dat").write_bytes(np.ascontiguousarray(NOISE[:, :6]).tobytes())
     lines = path.read_text().splitlines()
@@ -142,7 +149,7 @@ def test_leads_in_several_files_and_skewed_leads_equal_wfdb(
     np.testing.assert_array_equal(read_digital(read_header(path)), NOISE)
     np.testing.assert_array_equal(reference(path), NOISE)
 
-    skewed = write_record(tmp_path, "s", NOISE)
+    skewed = record("s", NOISE)
     skewed.write_text(skewed.read_text().replace("s.dat 16 ", "s.dat 16:2 ", 1))
     header = read_header(skewed)
     digital = read_digital(header)
@@ -151,29 +158,23 @@ def test_leads_in_several_files_and_skewed_leads_equal_wfdb(
     np.testing.assert_array_equal(values, np.column_stack([NOISE[2:, 0], NOISE[:-2, 1:]]))
 
 
-def test_a_file_without_any_of_the_twelve_leads_is_not_needed(
-    tmp_path: Path, write_record: WriteRecord
-) -> None:
-    path = write_record(
-        tmp_path, signals=np.column_stack([NOISE, NOISE[:, :3]]), leads=[*LEADS, *"xyz"]
-    )
+def test_a_file_without_any_of_the_twelve_leads_is_not_needed(tmp_path, record):
+    path = record(signals=np.column_stack([NOISE, NOISE[:, :3]]), leads=[*LEADS, *"xyz"])
     lines = path.read_text().splitlines()
     lines[13:16] = [line.replace(".dat", ".xyz") for line in lines[13:16]]
     path.write_text("\n".join(lines))
     (tmp_path / "R0001.dat").write_bytes(NOISE.tobytes())
-    header = read_header(path)
-    np.testing.assert_array_equal(microvolts(header, read_digital(header)), NOISE)
+    np.testing.assert_array_equal(values_of(path), NOISE)
     path.write_text(path.read_text().replace("R0001.dat 16 ", "R0001.dat 16x1 "))  # by wfdb
-    header = read_header(path)
-    np.testing.assert_array_equal(microvolts(header, read_digital(header)), NOISE)
+    np.testing.assert_array_equal(values_of(path), NOISE)
 
 
 @pytest.mark.parametrize("first", ["R0001 12 250", "R0001 12"])
 @pytest.mark.parametrize(("suffix", "format_"), [(".dat", "16"), (".mat", "16"), (".dat", "212")])
 def test_length_and_rate_that_a_header_leaves_out_are_those_of_wfdb(
-    tmp_path: Path, write_record: WriteRecord, first: str, suffix: str, format_: str
-) -> None:
-    path = write_record(tmp_path, signals=NOISE, suffix=suffix)
+    tmp_path, record, first, suffix, format_
+):
+    path = record(signals=NOISE, suffix=suffix)
     lines = path.read_text().replace(f"{suffix} 16", f"{suffix} {format_}").splitlines()
     path.write_text("\n".join([first, *lines[1:]]))
     header = read_header(path)
@@ -187,10 +188,8 @@ def test_length_and_rate_that_a_header_leaves_out_are_those_of_wfdb(
 
 @pytest.mark.parametrize("level", ["4", "5", "7.3"])
 @pytest.mark.parametrize("name", ["val", "ecg_data"])
-def test_other_matlab_files_are_read_by_scipy_or_h5py(
-    tmp_path: Path, write_record: WriteRecord, level: str, name: str
-) -> None:
-    path = write_record(tmp_path, signals=NOISE, suffix=".mat")
+def test_other_matlab_files_are_read_by_scipy_or_h5py(tmp_path, record, level, name):
+    path = record(signals=NOISE, suffix=".mat")
     if level == "7.3":
         with h5py.File(tmp_path / "R0001.mat", "w", userblock_size=512) as file:
             file[name] = NOISE  # MATLAB's first axis comes last
@@ -203,10 +202,8 @@ def test_other_matlab_files_are_read_by_scipy_or_h5py(
         assert (reference(path) != NOISE).any()
 
 
-def test_a_mat_file_that_is_no_matlab_file_is_read_by_its_offset(
-    tmp_path: Path, write_record: WriteRecord
-) -> None:
-    path = write_record(tmp_path, signals=NOISE, suffix=".mat")
+def test_a_mat_file_that_is_no_matlab_file_is_read_by_its_offset(tmp_path, record):
+    path = record(signals=NOISE, suffix=".mat")
     (tmp_path / "R0001.mat").write_bytes(b"a prolog of twenty-four." + NOISE.tobytes())
     digital = read_digital(read_header(path))
     np.testing.assert_array_equal(digital, NOISE)
@@ -227,57 +224,39 @@ def test_a_mat_file_that_is_no_matlab_file_is_read_by_its_offset(
         ({}, "the matrix is absent"),
     ],
 )
-def test_a_matlab_file_of_something_else_is_refused(
-    tmp_path: Path, write_record: WriteRecord, content: dict, reason: str
-) -> None:
-    path = write_record(tmp_path, signals=NOISE, suffix=".mat")
+def test_a_matlab_file_of_something_else_is_refused(tmp_path, record, content, reason):
+    path = record(signals=NOISE, suffix=".mat")
     savemat(tmp_path / "R0001.mat", content, format="5")
-    with pytest.raises(RecordError, match=reason):
-        read_digital(read_header(path))
+    refused(path, reason)
 
 
-def test_a_broken_matlab_file_is_refused(tmp_path: Path, write_record: WriteRecord) -> None:
-    path = write_record(tmp_path, signals=NOISE, suffix=".mat")
-    savemat(tmp_path / "R0001.mat", {"val": NOISE.T}, format="5", do_compression=True)
-    whole = (tmp_path / "R0001.mat").read_bytes()
-    (tmp_path / "R0001.mat").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(RecordError, match="it cannot be read"):
-        read_digital(read_header(path))
-
-
-def test_a_matlab_file_that_ends_its_reader_costs_one_record(
-    tmp_path: Path, write_record: WriteRecord
-) -> None:
-    path = write_record(tmp_path, signals=NOISE, suffix=".mat")
+def test_a_matlab_file_that_ends_its_reader_costs_one_record(tmp_path, record):
+    path = record(signals=NOISE, suffix=".mat")
     file = tmp_path / "R0001.mat"
     savemat(file, {"val": NOISE.T}, format="5")
     good = file.read_bytes()
     at = good.index((12_000).to_bytes(4, "little"))
     file.write_bytes(good[: at - 4] + b"\x08\0\0\0" + good[at:])  # there is no type 8
     for _ in range(2):
-        with pytest.raises(RecordError, match="the program that reads it died"):
-            read_digital(read_header(path))
+        refused(path, "the program that reads it died")
+    file.write_bytes(good[:9000])
+    refused(path, "it cannot be read")
     file.write_bytes(good)
-    np.testing.assert_array_equal(read_digital(read_header(path)), NOISE)
+    np.testing.assert_array_equal(values_of(path), NOISE)
 
 
-def test_a_matlab_file_that_claims_more_than_it_can_hold_is_refused(
-    tmp_path: Path, write_record: WriteRecord
-) -> None:
-    path = write_record(tmp_path, signals=NOISE, suffix=".mat")
+def test_a_matlab_file_that_claims_more_than_it_can_hold_is_refused(tmp_path, record):
+    path = record(signals=NOISE, suffix=".mat")
     with h5py.File(tmp_path / "R0001.mat", "w") as file:
         file.create_dataset("val", (60_000_000, 12), "f4", chunks=(1000, 12))
     assert (tmp_path / "R0001.mat").stat().st_size < 5000
-    with pytest.raises(RecordError, match="bytes cannot hold 12 x 60000000 samples"):
-        read_digital(read_header(path))
+    refused(path, "bytes cannot hold 12 x 60000000 samples")
 
 
 @pytest.mark.parametrize(("number", "kind"), [("80", np.uint8), ("160", np.uint16)])
 @pytest.mark.parametrize("level", ["4", "5"])
-def test_matlab_files_in_offset_binary(
-    tmp_path: Path, write_record: WriteRecord, number: str, kind: type, level: str
-) -> None:
-    path = write_record(tmp_path, signals=NOISE, suffix=".mat")
+def test_matlab_files_in_offset_binary(tmp_path, record, number, kind, level):
+    path = record(signals=NOISE, suffix=".mat")
     path.write_text(path.read_text().replace("16+24", f"{number}+24"))
     signals = NOISE // 20
     offset = -records.missing_value(number)
@@ -289,14 +268,11 @@ def test_matlab_files_in_offset_binary(
         savemat(tmp_path / "R0001.mat", {"val": content["val"]}, format=level)
         np.testing.assert_array_equal(read_digital(header), reference(path))
     savemat(tmp_path / "R0001.mat", {"val": signals.T}, format=level)
-    with pytest.raises(RecordError, match=f"says format {number}, the matrix holds int16"):
-        read_digital(header)
+    refused(path, f"says format {number}, the matrix holds int16")
 
 
-def test_an_array_under_the_name_of_samples_is_refused(
-    tmp_path: Path, write_record: WriteRecord
-) -> None:
-    path = write_record(tmp_path, signals=NOISE)
+def test_an_array_under_the_name_of_samples_is_refused(tmp_path, record):
+    path = record(signals=NOISE)
     for level, kind in {"4": "MATLAB", "5": "MATLAB", "": "NumPy"}.items():
         if level:
             savemat(tmp_path / "R0001.mat", {"val": NOISE.T}, format=level)
@@ -304,14 +280,14 @@ def test_an_array_under_the_name_of_samples_is_refused(
         else:
             with open(tmp_path / "R0001.dat", "wb") as file:
                 np.save(file, NOISE)
-        with pytest.raises(RecordError, match=f"it is a {kind} file, and the header says"):
-            read_digital(read_header(path))
+        refused(path, f"it is a {kind} file, and the header says")
 
 
 @pytest.mark.parametrize(
     ("format_", "samples", "reason"),
     [
-        ("16", 2 * 10**10, "truncated, 500 of"),
+        ("16", 10**18, f"truncated, 500 of {10**18} samples"),
+        ("99", 500, "wfdb cannot read it"),
         ("212", 2 * 10**10, "truncated, 666 of"),
         ("212x9", 500, "truncated, 74 of"),
         ("516", 2 * 10**10, "are too few for"),
@@ -321,39 +297,27 @@ def test_an_array_under_the_name_of_samples_is_refused(
     ],
 )
 def test_sizes_that_lie_are_refused_before_memory_is_taken(
-    tmp_path: Path, write_record: WriteRecord, format_: str, samples: int, reason: str
-) -> None:
-    path = write_record(tmp_path, signals=NOISE)
+    tmp_path, record, format_, samples, reason
+):
+    path = record(signals=NOISE)
     text = path.read_text().replace(".dat 16 ", f".dat {format_} ")
     path.write_text(text.replace(" 500\n", f" {samples}\n", 1))
-    with pytest.raises(RecordError, match=reason):
-        read_digital(read_header(path))
+    refused(path, reason)
 
 
 @pytest.mark.parametrize("name", ["R0001.dat", "R0001.hea"])
-def test_a_pipe_is_no_file(tmp_path: Path, write_record: WriteRecord, name: str) -> None:
-    path = write_record(tmp_path, signals=NOISE)
+def test_a_pipe_is_no_file(tmp_path, record, name):
+    path = record(signals=NOISE)
     (tmp_path / name).unlink()
     os.mkfifo(tmp_path / name)
-    with pytest.raises(RecordError, match="cannot be read \\(not a regular file"):
-        read_digital(read_header(path))
+    refused(path, "cannot be read \\(not a regular file")
 
 
-def test_leads_of_any_spelling_and_order(tmp_path: Path, write_record: WriteRecord) -> None:
-    spellings = (
-        "V6 v5 V4 Lead_V3 v2 V1 AVF avl lead aVR MDC_ECG_LEAD_III ii I".replace(
-            "lead aVR", "lead-aVR"
-        )
-    ).split()
-    path = write_record(tmp_path, signals=NOISE, leads=spellings)
-    header = read_header(path)
-    values = microvolts(header, read_digital(header))
-    np.testing.assert_array_equal(values, NOISE[:, ::-1])
-    more = write_record(
-        tmp_path, "C", np.column_stack([NOISE[:, :3], NOISE]), leads=["vx", "vy", "vz", *LEADS]
-    )
-    header = read_header(more)
-    np.testing.assert_array_equal(microvolts(header, read_digital(header)), NOISE)
+def test_leads_of_any_order(record):
+    path = record(signals=NOISE, leads=LEADS[::-1])
+    np.testing.assert_array_equal(values_of(path), NOISE[:, ::-1])
+    more = record("C", np.column_stack([NOISE[:, :3], NOISE]), leads=["vx", "vy", "vz", *LEADS])
+    np.testing.assert_array_equal(values_of(more), NOISE)
 
 
 @pytest.mark.parametrize(
@@ -362,28 +326,26 @@ def test_leads_of_any_spelling_and_order(tmp_path: Path, write_record: WriteReco
         "Lead I,Lead II,Lead III,Lead aVR,Lead aVL,Lead aVF,V1,V2,V3,V4,V5,V6",
         "DI,DII,DIII,aVR,aVL,aVF,C1,C2,C3,C4,C5,C6",
         "L1,L2,L3,aV R,aV L,aV F,V 1,V 2,V 3,V 4,V 5,V 6",
-        "i,ii,iii,avr,avl,avf,ECG V1,ecg_v2,ECG LEAD V3,v4,v5,v6",
+        "i,ii,MDC_ECG_LEAD_III,lead-aVR,AVL,avf,ECG V1,ecg_v2,ECG LEAD V3,Lead_V4,v5,V6",
     ],
 )
-def test_usual_names_of_leads(names: str) -> None:
+def test_usual_names_of_leads(names):
     assert lead_order(tuple(names.split(","))) == tuple(range(12))
 
 
 @pytest.mark.parametrize("name", ["-aVR", "- aVR", "Lead -aVR", "\u2212aVR", "MDC_ECG_LEAD -AVR"])
-def test_a_lead_upside_down_is_turned(tmp_path: Path, write_record: WriteRecord, name: str) -> None:
+def test_a_lead_upside_down_is_turned(tmp_path, record, name):
     leads = [name if lead == "aVR" else lead for lead in LEADS]
-    header = read_header(write_record(tmp_path, signals=NOISE, leads=leads))
     signs = [-1 if lead == "aVR" else 1 for lead in LEADS]
-    np.testing.assert_array_equal(microvolts(header, read_digital(header)), NOISE * signs)
+    np.testing.assert_array_equal(values_of(record(signals=NOISE, leads=leads)), NOISE * signs)
 
 
-def test_eight_leads_give_the_other_four(tmp_path: Path, write_record: WriteRecord) -> None:
+def test_eight_leads_give_the_other_four(tmp_path, record):
     limb = NOISE[:, :2] * 2
     signals = np.column_stack([NOISE[:, 6:], limb[:, ::-1]])
     leads = ["V1", "V2", "V3", "V4", "V5", "V6", "-II", "I"]
     signals[7, 7] = -32768
-    header = read_header(write_record(tmp_path, signals=signals, leads=leads))
-    values = microvolts(header, read_digital(header))
+    values = values_of(record(signals=signals, leads=leads))
     one, two = limb[:, 0].astype(float), -limb[:, 1].astype(float)
     one[7] = np.nan
     expected = [one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2]
@@ -411,62 +373,47 @@ def test_eight_leads_give_the_other_four(tmp_path: Path, write_record: WriteReco
         ("-1000/mV", -1.0, 0),
     ],
 )
-def test_gains_baselines_and_units(
-    tmp_path: Path,
-    write_record: WriteRecord,
-    gain: str,
-    microvolts_a_unit: float,
-    baseline: int,
-) -> None:
+def test_gains_baselines_and_units(tmp_path, record, gain, microvolts_a_unit, baseline):
     gains = [gain, *["1000/mV"] * 11]
-    header = read_header(write_record(tmp_path, signals=NOISE, gain=gains))
-    values = microvolts(header, read_digital(header))
+    values = values_of(record(signals=NOISE, gain=gains))
     expected = (NOISE[:, 0].astype(float) - baseline) * microvolts_a_unit
     np.testing.assert_allclose(values[:, 0], expected, rtol=1e-12)
     np.testing.assert_array_equal(values[:, 1:], NOISE[:, 1:])
 
 
-def test_without_a_baseline_the_adc_zero_is_the_baseline(
-    tmp_path: Path, write_record: WriteRecord
-) -> None:
-    path = write_record(tmp_path, signals=NOISE)
+def test_without_a_baseline_the_adc_zero_is_the_baseline(tmp_path, record):
+    path = record(signals=NOISE)
     path.write_text(path.read_text().replace("1000/mV 16 0", "1000/mV 16 512"))
-    header = read_header(path)
     physical = 1000 * wfdb.rdrecord(str(path.with_suffix(""))).p_signal
-    np.testing.assert_allclose(microvolts(header, read_digital(header)), physical, atol=1e-9)
+    np.testing.assert_allclose(values_of(path), physical, atol=1e-9)
 
 
-def test_a_header_in_latin_1_with_line_marks_in_its_comments(
-    tmp_path: Path, write_record: WriteRecord
-) -> None:
+def test_a_header_in_latin_1_with_line_marks_in_its_comments(tmp_path, record):
     comments = (
         "Age: 60",
         "history\x85Dx: 1",
         "\x1cAF: 0",
         "more\u2028Sex: F".encode().decode("latin-1"),
     )
-    path = write_record(tmp_path, signals=NOISE, gain="0.5/\u00b5V", comments=comments)
+    path = record(signals=NOISE, gain="0.5/\u00b5V", comments=comments)
     path.write_bytes(path.read_text("utf-8").encode("latin-1"))
+    np.testing.assert_array_equal(values_of(path), 2.0 * NOISE)
     header = read_header(path)
-    np.testing.assert_array_equal(microvolts(header, read_digital(header)), 2.0 * NOISE)
     assert len(header.comments) == 5
     assert records.facts(header)["sex"] == ""
     path.write_text(path.read_bytes().decode("latin-1").replace("more", "more\u2028"), "utf-8")
     assert len(read_header(path).comments) == 5
 
 
-def test_missing_samples_are_nan(tmp_path: Path, write_record: WriteRecord) -> None:
+def test_missing_samples_are_nan(tmp_path, record):
     signals = NOISE.copy()
     signals[10:12, 4] = -32768
-    header = read_header(write_record(tmp_path, signals=signals))
-    values = microvolts(header, read_digital(header))
+    values = values_of(record(signals=signals))
     assert np.argwhere(np.isnan(values)).tolist() == [[10, 4], [11, 4]]
 
 
-def test_header_fields_and_comments_wherever_they_stand(
-    tmp_path: Path, write_record: WriteRecord
-) -> None:
-    path = write_record(tmp_path, signals=NOISE, rate=257)
+def test_header_fields_and_comments_wherever_they_stand(tmp_path, record):
+    path = record(signals=NOISE, rate=257)
     plain = read_header(path)
     first, *rest = path.read_text().splitlines()
     text = "\r\n".join(["# made by hand", "", f"{first} 12:00:00 01/01/2020", "#note: x", *rest])
@@ -495,7 +442,7 @@ def test_header_fields_and_comments_wherever_they_stand(
         (("Patients: 3", "Age: 3 months", "Sex: missing"), (None, "", "", None)),
     ],
 )
-def test_comments_of_many_spellings(comments: tuple[str, ...], found: tuple) -> None:
+def test_comments_of_many_spellings(comments, found):
     facts = records.facts(Header(Path("R1.hea"), 100, 1, (), (), (), comments))
     age, sex, codes, patient = found
     np.testing.assert_equal(facts["age"], np.nan if age is None else age)
@@ -503,7 +450,7 @@ def test_comments_of_many_spellings(comments: tuple[str, ...], found: tuple) -> 
 
 
 @pytest.mark.parametrize("code", ["AF:", "X:x", "AF,http://example.org/1"])
-def test_a_code_without_a_number_drops_its_record(code: str) -> None:
+def test_a_code_without_a_number_drops_its_record(code):
     with pytest.raises(RecordError, match="has no number after its colon"):
         records.facts(Header(Path("R1.hea"), 100, 1, (), (), (), (f"Dx: {code}",)))
 
@@ -514,11 +461,11 @@ def test_a_code_without_a_number_drops_its_record(code: str) -> None:
     + [(">89", 90), (">=90", 90), ("90+", 90), (120, 120)]
     + [(a, np.nan) for a in (300, 999, -1, 1954, "003M", "3 months", "<1", "inf", "n/a", None)],
 )
-def test_ages(age: object, years: float) -> None:
+def test_ages(age, years):
     np.testing.assert_equal(records.age_of(age), years)
 
 
-def test_sexes() -> None:
+def test_sexes():
     for sex, words in {
         "male": "m M. male Mann männlich HOMBRE varón homme uomo masculino",
         "female": "F female W weiblich Mujer femme féminin donna",
@@ -560,9 +507,7 @@ GOOD_LINE = "R0001.dat 16 1000/mV 16 0 0 0 0"
         (b"R0001/2 12 500 5000\nR1 2500\nR2 2500", "several segments"),
     ],
 )
-def test_a_corrupt_header_is_refused_with_its_reason(
-    tmp_path: Path, text: bytes, reason: str
-) -> None:
+def test_a_corrupt_header_is_refused_with_its_reason(tmp_path, text, reason):
     path = tmp_path / "R0001.hea"
     path.write_bytes(text)
     with pytest.raises(RecordError, match=reason) as caught:
@@ -571,7 +516,7 @@ def test_a_corrupt_header_is_refused_with_its_reason(
     assert str(caught.value).isprintable()
 
 
-def test_an_absent_header_is_refused(tmp_path: Path) -> None:
+def test_an_absent_header_is_refused(tmp_path):
     with pytest.raises(RecordError, match="header cannot be read \\(No such file"):
         read_header(tmp_path / "none.hea")
 
@@ -580,63 +525,37 @@ def test_an_absent_header_is_refused(tmp_path: Path) -> None:
     "name", ["../secret.dat", "/etc/passwd", "sub/R0001.dat", "..", "a\\b.dat", "a\0b"]
 )
 @pytest.mark.parametrize("lines", [1, 12])
-def test_a_file_outside_the_folder_is_refused(
-    tmp_path: Path, write_record: WriteRecord, name: str, lines: int
-) -> None:
+def test_a_file_outside_the_folder_is_refused(tmp_path, write_record, name, lines):
     path = write_record(tmp_path / "in", signals=NOISE)
     (tmp_path / "secret.dat").write_bytes(NOISE.tobytes())
     path.write_text(path.read_text().replace("R0001.dat", name, lines))
-    with pytest.raises(RecordError, match="outside its folder"):
-        read_digital(read_header(path))
+    refused(path, "outside its folder")
 
 
 @pytest.mark.parametrize("suffix", [".dat", ".mat"])
 @pytest.mark.parametrize("format_", ["16", "212"])
-def test_a_missing_signal_file_is_refused(
-    tmp_path: Path, write_record: WriteRecord, suffix: str, format_: str
-) -> None:
-    path = write_record(tmp_path, signals=NOISE, suffix=suffix)
+def test_a_missing_signal_file_is_refused(tmp_path, record, suffix, format_):
+    path = record(signals=NOISE, suffix=suffix)
     path.write_text(path.read_text().replace(f"{suffix} 16", f"{suffix} {format_}"))
     (tmp_path / f"R0001{suffix}").unlink()
-    with pytest.raises(RecordError, match=rf"^signal file R0001{suffix} is missing$"):
-        read_digital(read_header(path))
+    refused(path, rf"^signal file R0001{suffix} is missing$")
 
 
 @pytest.mark.parametrize("suffix", [".dat", ".mat"])
 @pytest.mark.parametrize("cut", [1, 24 * 400, 24 * 500])
-def test_a_truncated_signal_file_is_refused(
-    tmp_path: Path, write_record: WriteRecord, suffix: str, cut: int
-) -> None:
-    path = write_record(tmp_path, signals=NOISE, suffix=suffix)
+def test_a_truncated_signal_file_is_refused(tmp_path, record, suffix, cut):
+    path = record(signals=NOISE, suffix=suffix)
     file = tmp_path / f"R0001{suffix}"
     file.write_bytes(file.read_bytes()[:-cut])
     left = 500 - -(-cut // 24)
-    with pytest.raises(RecordError, match=rf"R0001{suffix}: truncated, {left} of 500 samples"):
-        read_digital(read_header(path))
+    refused(path, rf"R0001{suffix}: truncated, {left} of 500 samples")
 
 
-def test_a_header_that_asks_for_the_moon_is_refused(
-    tmp_path: Path, write_record: WriteRecord
-) -> None:
-    path = write_record(tmp_path, signals=NOISE)
-    path.write_text(path.read_text().replace(" 500\n", f" {10**18}\n", 1))
-    with pytest.raises(RecordError, match=f"truncated, 500 of {10**18} samples"):
-        read_digital(read_header(path))
-
-
-def test_a_format_that_nobody_knows_is_refused(tmp_path: Path, write_record: WriteRecord) -> None:
-    path = write_record(tmp_path, signals=NOISE)
-    path.write_text(path.read_text().replace("R0001.dat 16 ", "R0001.dat 99 "))
-    with pytest.raises(RecordError, match="wfdb cannot read it"):
-        read_digital(read_header(path))
-
-
-def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path, write_record: WriteRecord) -> None:
-    path = write_record(tmp_path, signals=NOISE)
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path, record):
+    path = record(signals=NOISE)
     (tmp_path / "R0001.dat").unlink()
     (tmp_path / "R0001.dat").mkdir()
-    with pytest.raises(RecordError, match="cannot be read \\(Is a directory\\)"):
-        read_digital(read_header(path))
+    refused(path, "cannot be read \\(Is a directory\\)")
 
 
 @pytest.mark.parametrize(
@@ -649,13 +568,9 @@ def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path, write_record: Wr
         (("MLII", "V5"), "2 signals, lead I, II, III"),
     ],
 )
-def test_wrong_leads_are_refused(
-    tmp_path: Path, write_record: WriteRecord, leads: tuple[str, ...], reason: str
-) -> None:
-    path = write_record(tmp_path, signals=NOISE[:, : len(leads)], leads=leads)
-    header = read_header(path)
-    with pytest.raises(RecordError, match=reason):
-        microvolts(header, read_digital(header))
+def test_wrong_leads_are_refused(tmp_path, record, leads, reason):
+    path = record(signals=NOISE[:, : len(leads)], leads=leads)
+    refused(path, reason)
 
 
 @pytest.mark.parametrize(
@@ -666,11 +581,7 @@ def test_wrong_leads_are_refused(
         ("1/mmHg", "lead aVR is in an unknown unit: mmHg"),
     ],
 )
-def test_a_lead_without_a_scale_is_refused(
-    tmp_path: Path, write_record: WriteRecord, gain: str, reason: str
-) -> None:
+def test_a_lead_without_a_scale_is_refused(tmp_path, record, gain, reason):
     gains = ["1000/mV"] * 12
     gains[3] = gain
-    header = read_header(write_record(tmp_path, signals=NOISE, gain=gains))
-    with pytest.raises(RecordError, match=reason):
-        microvolts(header, read_digital(header))
+    refused(record(signals=NOISE, gain=gains), reason)

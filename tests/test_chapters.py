@@ -21,7 +21,6 @@ from ecgnb.analysis.convergence import (
 )
 from ecgnb.analysis.curves import Curve, fit_curves, worth
 from ecgnb.chapters import (
-    architecture,
     common,
     diminishing,
     filtered,
@@ -355,24 +354,6 @@ def test_networks_that_gain_more_are_said_to(study, results):
     assert set(zip(families["networks"], families["others"], strict=True)) == {
         (("resnet1d18",), ("gru",))
     }
-    table = architecture.networks(study, results)
-    by_architecture = table[table["question"] == "architecture"]
-    assert by_architecture["difference"].to_numpy() == pytest.approx(-RECURRENT, abs=0.004)
-    assert set(by_architecture["verdict"]) == {"harms"}
-    by_head = table[table["question"] == "head"]
-    assert by_head["difference"].to_numpy() == pytest.approx(RECURRENT, abs=0.004)
-    text = architecture.families_answer(families, table).data
-    assert f"No, the reverse, where it can be told: more in 0, less in {len(families)} of" in text
-    assert f"Network by network: more in 0, less in {len(by_architecture)} of" in text
-    assert "- ResNet1d18 against GRU: **less** with 50 (-0." in text
-    assert "- GRU against GRU (flattened head): **more** with 50 (+0." in text
-    assert f"Yes, where it can be told: more in {len(by_head)}, less in 0 of" in text
-    for one in (families, table):
-        assert architecture.families_table(one)["network"].iloc[0] == "ResNet1d18"
-    longer = replace(study, data=replace(study.data, rate=100.0))  # the published rate
-    replaced = architecture.replaced_table(longer, results).set_index("network")
-    assert float(replaced.loc["GRU (flattened head)", "replaced at transfer"][:-1]) > 80
-    assert float(replaced.loc["ResNet1d18", "replaced at transfer"][:-1]) < 1
 
 
 def test_choosing_on_the_test_set_flatters(study, results):
@@ -446,18 +427,12 @@ def test_a_family_gains_what_its_networks_gain_on_average():
     assert found["networks"].tolist() == [("resnet1d18", "resnet1d50")] * 2
     assert found["others"].tolist() == [("gru", "lstm")] * 2
     assert found["difference"].to_numpy() == pytest.approx([0.125 - 0.03] * 2, abs=0.004)
-    text = architecture.families_answer(found, architecture.networks(study, runs)).data
-    assert "in the table only" not in text
-    assert "- ResNet1d18 and ResNet1d50 against GRU and LSTM: **more** with 50 (+0." in text
-    assert "more in 6, less in 0 of 8 comparisons, the same or undecided in 2" in text
 
     # A network that was not tested on all patients does not keep the others from being so.
     fewer = [run for run in runs if run.spec.model != "resnet1d50" or run.spec.seed < 3]
     found = compare_families(study, fewer)
     assert found["networks"].tolist() == [("resnet1d18",)] * 2
     assert found["difference"].to_numpy() == pytest.approx([0.05 - 0.03] * 2, abs=0.004)
-    text = architecture.families_answer(found, architecture.networks(study, fewer)).data
-    assert "ResNet1d50 was tested on fewer patients, and stands in the table only." in text
     assert compare_families(study, [r for r in runs if r.spec.model == "gru"]).empty
 
 
@@ -541,7 +516,6 @@ def test_figures_and_texts_of_the_chapters(study, results):
         assert "GRU" in alt
     lists = [
         diminishing.limits(study, results, found),
-        architecture.limits(study, results),
     ]
     assert all("simulated" in text.data for text in lists)
 

@@ -11,22 +11,17 @@ from sklearn.metrics import roc_auc_score
 from ecgnb.analysis import compare, hospitals
 from ecgnb.analysis.bootstrap import REPLICATES, bootstrap_calibration_error
 from ecgnb.chapters import (
-    autoencoder,
     calibration,
-    collapse,
     diagnoses,
     generalisation,
     own_records,
-    reconstruction,
     sources,
 )
 from ecgnb.data.labels import LABEL_SETS, encode, meanings
-from ecgnb.data.records import LEADS
 from ecgnb.report.charts import draw_matrix
-from ecgnb.study.data import Drawn, example_headers, read_labels, read_record, read_table
+from ecgnb.study.data import Drawn, read_labels, read_table
 from ecgnb.study.declare import chapter_study, load_study
 from ecgnb.study.store import Result
-from ecgnb.training.inputs import UNIT
 from ecgnb.training.metrics import CALIBRATION_BINS, calibration_error
 
 
@@ -46,86 +41,6 @@ def known_scores(monkeypatch):
         return run.facts[metric], run.facts[metric] + drawn
 
     monkeypatch.setattr(compare, "_scored", scored)
-
-
-def _jang(few: float, many: float) -> tuple[object, list[Result]]:
-    """Runs whose F1 depends on the updates alone where they start from nothing."""
-    study = load_study("demo-autoencoder")
-    most = study.pairs[0].target.updates
-    found = []
-    for number, cell in enumerate(study.cells()):
-        f1 = {"scratch": few if cell.updates < most else many, "finetune": 0.8}[cell.arm]
-        luck = np.random.default_rng(number).normal(0, 0.001)
-        found.append(_result(cell, number, {"f1": f1 + luck, "auroc": f1}))
-    return study, found
-
-
-@pytest.mark.parametrize(
-    ("few", "many", "said"),
-    [
-        (0.5, 0.7, "the short training, not the few records alone, is part of the cause"),
-        (0.6, 0.6, "the short training makes **no difference**"),
-        (0.6, 0.5, "the longer training makes it worse"),
-    ],
-)
-def test_the_collapse_is_told_from_the_numbers(known_scores, few, many, said):
-    study, results = _jang(few, many)
-    long, _, short = (pair.target.updates for pair in study.pairs)
-    found = collapse.collapses(study, results)
-    assert [(one.records, one.few, one.many) for one in found] == [(225, short, long)]
-    row = found[0].table.iloc[0]
-    assert row["difference"] == pytest.approx(many - few, abs=0.005)
-    assert row["pretrained"] == pytest.approx(0.8, abs=0.005)
-    (text,) = collapse.collapse_answer(found)
-    assert said in text
-    text = autoencoder.answer(study, autoencoder.gains(study, results), found).data
-    assert said in text
-    better = "the autoencoder at 50, 225 and 900 labelled ECGs"
-    assert (better in text) == (many < 0.8)
-
-
-def test_each_beginning_is_compared_with_nothing_at_equal_updates(known_scores):
-    study, results = _jang(0.2, 0.7)
-    gains = autoencoder.gains(study, results)
-    assert set(gains["beginning"]) == {"the autoencoder", "labels of the source"}
-    assert np.allclose(gains["difference"], 0.1, atol=0.005)  # not 0.6, of those with few updates
-    levels = autoencoder.levels(study, results)
-    assert set(levels["beginning"]) == {"nothing", "the autoencoder", "labels of the source"}
-    beside = autoencoder.beside_table(study, levels).set_index("begins with")
-    assert beside.loc["nothing", "published, 25%"] == "0.543"
-    assert beside.loc["nothing", "here, 25%"].startswith("0.7")
-    assert beside.loc["nothing", "here, 50%"] == "not run"
-    assert beside.loc["labels of the source", "published, 25%"] == "not known"
-
-
-def test_photographs_are_a_beginning_of_their_own():
-    begun = [
-        autoencoder.beginning("efficientnet-lite0", arm, "") for arm in ("scratch", "imagenet")
-    ]
-    assert begun == ["spectrogram, nothing", "spectrogram, photographs"]
-    assert autoencoder.beginning("gru", "finetune", "scp-all") == "GRU, labels of the source"
-
-
-def test_reconstructions_stand_over_the_example_records():
-    study = load_study("jang2021")
-    headers = example_headers(study, "chapman-shaoxing")
-    name = f"chapman-shaoxing/{next(iter(headers))}"
-    lead = read_record(study, name)[LEADS.index("II")]
-    assert lead.shape == (study.data.samples,)
-    cell = next(cell for cell in study.cells() if cell.arm == "finetune").pretraining()
-    said = ((lead - lead.mean()) / UNIT)[None]
-    facts = {"explained_variance": 0.97, "mse": 100.0}
-    run = replace(_result(cell, 0, facts, said, (name,)), classes=())
-    (drawn,) = reconstruction.reconstructions(study, [run])
-    assert drawn.explained > 0.9999
-    assert drawn.finding
-    text = reconstruction.reconstruction_answer(study, [run], [drawn]).data
-    assert "1 to 8" in text
-    assert "97.0%" in text
-    assert "never seen" in text
-    assert drawn.finding in reconstruction.drawn_text([drawn])[1]
-    nothing = reconstruction.reconstruction_answer(study, [], [])
-    assert nothing.data == "This study pre-trains no autoencoder."
 
 
 def test_explained_variance_of_one_record():

@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ecgnb.data.records import LEADS
-from ecgnb.study.data import Drawn
 
 WIDTH = 5.2
 """Inches; a figure of this width can be read on a phone as well as on a page."""
@@ -206,28 +205,3 @@ def _dots(axes: Axes, shares: pd.DataFrame, styles: Sequence[tuple[str, str, str
     axes.set(xlim=(low, 1.3), ylim=(len(rows) - 0.4, -0.6))
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def draw_reconstructions(drawn: Sequence[Drawn], rate: float) -> Figure:
-    """Draw records and their reconstructions over one another, one below the other.
-
-    Parameters
-    ----------
-    drawn : sequence of Drawn
-    rate : float
-        Sampling rate in Hz.
-    """
-    figure = Figure(figsize=(WIDTH, 1.25 * len(drawn) + 0.5), layout="constrained")
-    panels = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, one in zip(panels, drawn, strict=True):
-        seconds = np.arange(len(one.wanted)) / rate
-        axes.plot(seconds, one.wanted / 1000, color=GREY, linewidth=3.0)
-        axes.plot(seconds, one.found / 1000, color=STYLES[0][0], linewidth=0.9)
-        number = one.name.partition("/")[2]
-        title = f"{number}, {one.finding}" if one.finding else number
-        axes.set_title(f"{title} ({one.explained:.1%})", loc="left", fontsize=10)
-        axes.set_ylabel("mV")
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[-1].set_xlabel("time (s)")
-    panels[-1].set_xlim(0, len(drawn[0].wanted) / rate)
-    return figure

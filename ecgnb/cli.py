@@ -28,7 +28,6 @@ from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.plan import (
     duration,
     first_seeds,
-    inventory,
     open_progress,
     record_runs,
     recorded_table,
@@ -200,7 +199,7 @@ def plan(
     typer.echo(f"{declared.title}: {declared.description}")
     typer.echo(f"{'stage':9} {'model':12} {'arm':14} {'runs':>5} {'done':>5} {'seconds a run':>14}")
     left = 0.0
-    for group in groups(declared, progress.score, precision):
+    for group in groups(progress, precision):
         model = group.model if group.head == "pooled" else f"{group.model}-{group.head}"
         seconds = "-" if group.seconds is None else f"{group.seconds:.0f}"
         typer.echo(
@@ -263,10 +262,10 @@ def run(
 def status(study: StudyName) -> None:
     """Say what is done of a study, and where."""
     declared = load_study(study)
-    planned = inventory(declared, open_progress(declared).score)
-    for stage in dict.fromkeys(run.spec.stage for run in planned):
-        runs = [run for run in planned if run.spec.stage == stage]
-        typer.echo(f"{stage:9} {sum(run.done for run in runs):5} of {len(runs):5} runs done")
+    every = open_progress(declared).runs()
+    for stage in dict.fromkeys(run.stage for run in every):
+        runs = [done for run, done in every.items() if run.stage == stage]
+        typer.echo(f"{stage:9} {sum(runs):5} of {len(runs):5} runs done")
     typer.echo(f"cache: {cache_root()}")
     for name, value in fingerprints(declared).items():
         typer.echo(f"data: {name} {value[:12]}")

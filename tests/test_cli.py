@@ -12,7 +12,6 @@ import pytest
 from typer.testing import CliRunner
 
 from ecgnb import __version__, cli
-from ecgnb.errors import UserError
 from ecgnb.report import pages
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study
@@ -99,18 +98,6 @@ def test_ctrl_c_is_one_sentence_and_waits_for_nobody(whom, tmp_path, cache):
     assert printed == "ecgnb: stopped; what is finished is kept, run again to go on\n"
     assert len(running) >= 2
     assert not psutil.wait_procs(running, timeout=20)[1]
-
-
-def test_data_folder_that_is_not_there(tmp_path):
-    result = run("prepare", "ptb-xl", ECGNB_DATA=str(tmp_path / "nowhere"))
-    assert isinstance(result.exception, UserError)
-    assert "not a folder" in str(result.exception)
-
-
-def test_dataset_that_is_not_there(tmp_path):
-    result = run("prepare", "ptb-xl", ECGNB_DATA=str(tmp_path))
-    assert isinstance(result.exception, UserError)
-    assert "PTB-XL is not in" in str(result.exception)
 
 
 def test_datasets_lists_the_catalog():

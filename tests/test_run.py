@@ -21,7 +21,7 @@ from ecgnb.errors import UserError
 from ecgnb.models import MODELS
 from ecgnb.models.build import build_model
 from ecgnb.study.declare import load_study
-from ecgnb.study.plan import Estimate, duration, first_seeds, inventory, open_progress, resolver
+from ecgnb.study.plan import Estimate, duration, first_seeds, open_progress
 from ecgnb.study.run import default_workers, in_order, run_study
 from ecgnb.study.spec import shards_needed
 from ecgnb.study.store import Result, Store
@@ -357,25 +357,23 @@ def test_ten_thousand_runs_are_looked_through_at_once(cache, tmp_path, ran_run):
     """As `ecgnb status` does, in a program of its own whose memory can be seen."""
     study = tiny(seeds=list(range(1250)), tuning_seed=9999, learning_rates=[0.01])
     progress = open_progress(study)
-    planned = [run.spec for run in inventory(study, progress.score)]
-    assert len(planned) >= 10_000
     Store(tmp_path).save(ran_run)
     whole = Store(tmp_path).path(ran_run.key)
-    resolve = resolver(study, progress.score)
-    for cell in study.cells():
-        path = progress.store.path(resolve(cell).run.key(progress.fingerprints))
+    *_, final = progress.rounds()
+    assert len(final) == 10_000
+    for run in final:
+        path = progress.store.path(run.key(progress.fingerprints))
         path.parent.mkdir(parents=True, exist_ok=True)
         os.link(whole, path)
     script = (
         "import time\n"
         "from pathlib import Path\n"
         "from test_study import tiny\n"
-        "from ecgnb.study.plan import inventory\n"
         "from ecgnb.study.plan import open_progress\n"
         "study = tiny(seeds=list(range(1250)), tuning_seed=9999, learning_rates=[0.01])\n"
         "for _ in range(2):\n"
         "    started = time.process_time()\n"
-        "    done = sum(run.done for run in inventory(study, open_progress(study).score))\n"
+        "    done = sum(open_progress(study).runs().values())\n"
         "    seconds = time.process_time() - started\n"
         "most = Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0]\n"
         "print(done, seconds, int(most) / 1e6)\n"

@@ -7,25 +7,23 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
-import pandas as pd
 import pytest
-from safetensors.torch import save
-from sklearn.metrics import roc_auc_score
 
 import ecgnb.study.train as trainer
-from ecgnb.analysis.compare import compare_arms
 from ecgnb.data.labels import LABEL_SETS
 from ecgnb.errors import UserError
+from ecgnb.files import put
 from ecgnb.models.build import build_model
 from ecgnb.study import declare
-from ecgnb.study.data import fingerprints, read_labels, read_table
-from ecgnb.study.declare import build_study, load_study, study_names
-from ecgnb.study.plan import inventory, open_progress, open_runs, record_runs, resolver
+from ecgnb.study.data import fingerprints, read_labels
+from ecgnb.study.declare import build_study, chapter_study, load_study, study_names
+from ecgnb.study.plan import open_progress, record_runs, rounds
 from ecgnb.study.run import run_study
 from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Store, open_store, write_table
@@ -63,9 +61,9 @@ def done(ran, monkeypatch):
 def test_a_study_is_done_whole_and_once(done):
     study = tiny()
     assert len(done) == 2 * 2 * 4  # seeds, sizes, arms
-    planned = inventory(study, open_progress(study).score)
-    assert all(run.done for run in planned)
-    stages = pd.Series([run.spec.stage for run in planned]).value_counts().to_dict()
+    planned = open_progress(study).runs()
+    assert all(planned.values())
+    stages = Counter(run.stage for run in planned)
     assert stages == {"final": 16, "tune": 2 * 4 * 2, "pretrain": 2 + 2}
     files = {path: path.stat().st_mtime_ns for path in open_store().folder.rglob("*")}
     again = run_study(study, workers=2, progress=False)
@@ -96,12 +94,12 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(done, cache, monkeypatch):
     monkeypatch.setenv("ECGNB_CACHE", str(cache))
     materials = Materials(study, open_store())
     monkeypatch.setattr(checkpoints, "_EVERY_S", 0.0)
-    monkeypatch.setattr(checkpoints, "save", saved := Mock(side_effect=_saves_twice()))
+    monkeypatch.setattr(checkpoints, "put", saved := Mock(side_effect=_saves_twice()))
     with pytest.raises(KeyboardInterrupt):
         execute(materials, old.spec)
     path = materials.store.checkpoint(old.key)
     assert path.exists()
-    saved.side_effect = save
+    saved.side_effect = put
     execute(materials, old.spec)
     again = materials.store.load(old.key)
     assert np.array_equal(old.predictions, again.predictions)
@@ -116,7 +114,7 @@ def _saves_twice():
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return save(*given, **named)
+        return put(*given, **named)
 
     return saves
 
@@ -163,36 +161,45 @@ def test_tuning_never_predicts_a_test_set(done):
 
 def test_learning_rate_is_the_best_on_validation(done):
     study, progress = tiny(), open_progress(tiny())
-    for cell in study.cells():
-        chosen = resolver(study, progress.score)(cell).run
-        known = replace(cell, source_learning_rate=chosen.source_learning_rate)
-        scores = {run.learning_rate: progress.score(run) for run in study.candidates(known)}
-        assert scores[chosen.learning_rate] == max(scores.values())
+    *_, final = progress.rounds()
+    for cell, run in zip(study.cells(), final, strict=True):
+        assert replace(run, learning_rate=0.0, source_learning_rate=0.0) == cell
+        known = replace(cell, source_learning_rate=run.source_learning_rate)
+        scores = {one.learning_rate: progress.score(one) for one in study.candidates(known)}
+        assert scores[run.learning_rate] == max(scores.values())
 
 
 def test_what_is_done_counts_while_a_learning_rate_is_open(ran, cache, monkeypatch):
     """Of two tuning runs one is missing: the other, and the encoders, are there all the same."""
     shutil.copytree(ran[0], cache)
     study, progress = tiny(), open_progress(tiny())
-    cell = next(cell for cell in study.cells() if cell.arm == "finetune")
-    chosen = resolver(study, progress.score)(cell).run
-    known = replace(cell, source_learning_rate=chosen.source_learning_rate)
-    lost, kept = study.candidates(known)
+    run = next(run for run in progress.runs() if run.stage == "final" and run.arm == "finetune")
+    lost, kept = study.candidates(run)
     progress.store.path(lost.key(progress.fingerprints)).unlink()
     progress = open_progress(study)
-    planned = inventory(study, progress.score)
-    done = pd.Series([run.spec.stage for run in planned if run.done]).value_counts().to_dict()
+    planned = progress.runs()
+    done = Counter(run.stage for run in planned if planned[run])
     assert done == {"final": 16 - 2, "tune": 16 - 1, "pretrain": 4}
+    assert Counter(run.stage for run in planned) == {"final": 16, "tune": 16, "pretrain": 4}
     found = [result.spec for result in progress.all_done()]
     assert kept in found
     assert len(found) == sum(done.values())
+    assert progress.open_runs() == [lost]
 
 
-def test_final_runs_wait_for_their_choices():
-    study = tiny()
-    first = open_runs(study, lambda run: None, lambda run: False)
-    assert {run.stage for run in first} == {"tune", "pretrain"}
-    assert {run.seed for run in first} == {study.tuning_seed}
+def test_each_round_needs_only_those_before_it():
+    """Done round by round, with scores as they come, every run is decided and has its encoder."""
+    study, scores = tiny(), {}
+    for runs in rounds(study, scores.get):
+        for run in runs:
+            assert run.decided
+            assert not run.source or run.pretraining() in scores
+            assert run.stage != "pretrain" or not run.source
+            scores.setdefault(run, run.learning_rate)
+    assert Counter(run.stage for run in scores) == {"final": 16, "tune": 16, "pretrain": 4}
+    first, *_, final = rounds(study, {}.get)
+    assert {(run.stage, run.seed) for run in first} == {("pretrain", study.tuning_seed)}
+    assert not any(run.decided for run in final)
 
 
 def test_recorded_runs_are_read_like_cached_ones(done, tmp_path, cache, monkeypatch):
@@ -213,33 +220,6 @@ def test_recorded_runs_are_read_like_cached_ones(done, tmp_path, cache, monkeypa
     assert store.load("0" * 20) is None
 
 
-def test_an_outsider_can_recompute_the_table(done, tmp_path):
-    """The recorded table, the labels, pandas and scikit-learn are enough."""
-    write_table(done, tmp_path / "runs.parquet")
-    table = read_table(tiny(), "sim-south")
-    labels = read_labels(table, "sim-south", "snomed-all", 12).set_index(table["record"])
-
-    runs = pd.read_parquet(tmp_path / "runs.parquet")
-    for run in runs.itertuples():
-        scores = np.frombuffer(run.predictions, "f2").reshape(len(run.records), -1)
-        truth = labels.loc[run.records, run.classes].to_numpy()
-        use = (truth.sum(axis=0) >= 10) & ((~truth).sum(axis=0) >= 10)
-        if use.any():
-            assert run.fact_auroc == pytest.approx(roc_auc_score(truth[:, use], scores[:, use]))
-        else:
-            assert np.isnan(run.fact_auroc)
-
-
-def test_comparison_has_a_row_a_size(done):
-    study = tiny()
-    scored = [result for result in done if result.facts["classes"]]
-    gain = compare_arms(study, scored)
-    assert set(gain["size"]) <= {30, 0}
-    assert (gain["source"] == "sim-north").all()
-    between_random = compare_arms(study, scored, "random-probe", "scratch")
-    assert (between_random["source"] == "").all()
-
-
 def test_key_depends_on_what_matters():
     prints = {"sim-north": "a", "sim-south": "b"}
     spec = next(cell for cell in tiny().cells() if cell.arm == "finetune")
@@ -249,19 +229,6 @@ def test_key_depends_on_what_matters():
     assert key != spec.key({**prints, "sim-north": "c"})
     scratch = next(cell for cell in tiny().cells() if cell.arm == "scratch")
     assert scratch.key(prints) == scratch.key({**prints, "sim-north": "c"})
-
-
-def test_failed_write_is_one_sentence_and_leaves_nothing(done, tmp_path, monkeypatch):
-    store = Store(tmp_path / "runs")
-
-    def full(*arguments, **keywords):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(UserError, match="No space left"):
-        store.save(done[0])
-    assert store.load(done[0].key) is None
-    assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
 
 
 # What is longer than a result of the tiny study, and shorter than its weights.
@@ -383,9 +350,7 @@ def test_a_network_as_it_came_is_asked_and_not_trained(cache):
     asked = [run for run in results if run.spec.arm == "as-is"]
     assert [run.spec.size for run in asked] == [0]  # once, whatever others are trained on
     assert not [
-        run.spec
-        for run in inventory(study, open_progress(study).score)
-        if run.spec.stage == "tune" and run.spec.arm == "as-is"
+        run for run in open_progress(study).runs() if (run.stage, run.arm) == ("tune", "as-is")
     ]
     (run,) = asked
     assert run.facts["training_seconds"] == 0
@@ -397,13 +362,6 @@ def test_a_network_as_it_came_is_asked_and_not_trained(cache):
     records = materials.records(run.spec.dataset, materials.split(run.spec).test)
     expected = predict(model, records, run.facts["precision"]).astype(np.float16)
     assert np.array_equal(run.predictions, expected)
-
-
-def test_a_network_as_it_came_needs_one_label_set():
-    table = copy.deepcopy(TINY)
-    table["pairs"][0]["source"] |= {"label_set": "challenge-2021"}
-    with pytest.raises(UserError, match="as-is needs one label set"):
-        build_study("tiny", table, arms=["as-is"])
 
 
 def test_declared_studies_are_sound():
@@ -434,7 +392,15 @@ def test_declared_studies_are_sound():
         ({"models": ["resnet"], "arms": ["imagenet"]}, "unknown model 'resnet'"),
         ({"data": {"rate": "50"}}, "'rate' must be a number"),
         ({"recorded": "no"}, "'recorded' must be true or false"),
-        ({"chapters": 5}, "wrong or missing field"),
+        ({"chapters": 5}, "'chapters' must be a table"),
+        ({"batchsize": 8}, "no field 'batchsize' .did you mean 'batch_size'"),
+        ({"pairs": 5}, "'pairs' must be tables"),
+        ({"title": 5}, "'title' must be text in quotes, not 5"),
+        ({"seeds": 10**10}, "'seeds' must be 1 to 10,000, not 10,000,000,000"),
+        ({"seeds": 1e10}, "'seeds' must be a list of whole numbers, or how many, not 1"),
+        ({"learning_rates": [float("inf")]}, "'learning_rates' must be"),
+        ({"data": {"rate": 1e308}}, "'rate' must be 1 to 10,000 Hz"),
+        ({"data": {"rat": 50}}, "no field 'rat' .did you mean 'rate'"),
         ({"protocol": "paper"}, "trains whole networks, and the arm linear-probe a head"),
     ],
 )
@@ -452,9 +418,11 @@ def test_mistakes_in_a_study_are_one_sentence(changes, message):
         (["models"], ["resnet"], "unknown model 'resnet'"),
         (["heads"], ["pooled", "flat"], "unknown head 'flat'; choose pooled or flattened"),
         (["source"], "sim-north", "'source' must be a table"),
+        (["source", "labelset"], "scp-all", "no field 'labelset' .did you mean 'label_set'"),
         (["source", "label_set"], "snomed-al", "did you mean 'snomed-all'"),
         (["source", "label_set"], "scp-all", "read from scp codes"),
         (["source", "label_set"], "unlabelled", "gru cannot be pre-trained without labels"),
+        (["source", "label_set"], "challenge-2021", "as-is needs one label set"),
         (["target", "label_set"], "unlabelled", "no label set 'unlabelled'"),
         (["target", "updates"], 0, "the updates of every target"),
         (["source", "updates"], 0, "of every source that is trained on"),
@@ -467,8 +435,9 @@ def test_mistakes_in_a_pair_are_one_sentence(where, value, message):
     for name in where[:-1]:
         part = part[name]
     part[where[-1]] = value
+    changes = {"arms": ["as-is"]} if "as-is" in message else {}
     with pytest.raises(UserError, match=message):
-        build_study("tiny", table)
+        build_study("tiny", table, **changes)
 
 
 def test_a_source_that_nobody_trains_on_needs_no_updates():
@@ -503,6 +472,85 @@ def test_the_other_target_is_one_dataset():
 def test_a_size_larger_than_the_training_set(done):
     with pytest.raises(UserError, match="500 is larger than the training set of"):
         run_study(tiny(sizes=[500]), progress=False)
+
+
+ONE_PAIR = {"target": "sim-south", "models": '["gru"]', "seeds": 2}
+NORTH, FIRST = ("sim-north", "sim-south", ("gru",)), {"sizes": "50", "models": "gru", "seeds": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "expected"),
+    [
+        # As papermill hands them over: lists are texts.
+        ("demo", {**ONE_PAIR, "sizes": "[50, 0]"}, [(*NORTH, (50, 0), (0, 1))] * 2),
+        ("demo", {**ONE_PAIR, "sizes": "all"}, [(*NORTH, (0,), (0, 1))] * 2),
+        # What no pair has, the first gets.
+        ("demo", {"sizes": 70, "models": ["gru"], "seeds": [5]}, [(*NORTH, (70,), (5,))]),
+        # Pairs that the study has stay recorded; any other stands in the place of the first.
+        (
+            "clinical",
+            {**FIRST, "source": "sim-north", "target": "cpsc2018"},
+            [("sim-north", "cpsc2018", ("gru",), (50,), (0,))],
+        ),
+        ("clinical:sim-south", FIRST, [("ptb-xl", "sim-south", ("gru",), (50,), (0,))]),
+        ("demo", {**FIRST, "source": "ptb"}, [("ptb", "sim-south", ("gru",), (50,), (0,))]),
+    ],
+)
+def test_a_reader_asks_for_a_part_or_another_pair(name, asked, expected):
+    study = load_study(name, **asked)
+    assert [
+        (pair.source.dataset, pair.target.dataset, pair.models, pair.sizes, pair.seeds)
+        for pair in study.pairs
+    ] == expected
+    assert study.recorded == (name == "clinical")
+
+
+def test_what_was_asked_for_holds_for_the_study_of_a_chapter_too():
+    study = chapter_study(load_study("demo", models=["gru"], sizes=[0], seeds=1), "autoencoder")
+    assert study.models == ("autoencoder",)
+    assert {cell.size for cell in study.cells()} == {0}
+    assert study.seeds == (0,)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "message"),
+    [
+        (5, {}, "a study is a name in quotes"),
+        (None, {}, "a study is a name in quotes"),
+        (["demo"], {}, "a study is a name in quotes"),
+        ("clinical:", {}, "clinical: names no dataset; write clinical"),
+        ("demoo", {}, r"unknown study 'demoo' \(did you mean 'demo'\?\)"),
+        ("demo", {"target": 5}, "names of a dataset in quotes, not 5"),
+        ("demo", {"models": "[gru"}, r"'\[gru' is no list"),
+        ("demo", {"models": "[]"}, "'pairs' is empty"),
+        ("demo", {"sizes": ["few"]}, "'sizes' must be a list of whole numbers, not 'few'"),
+        ("demo", {"sizes": -1}, "'sizes' must be at least 0, not -1"),
+        ("demo:sim-south", {"target": "ptb"}, "names a target already"),
+    ],
+)
+def test_what_nobody_can_ask_for_is_one_sentence(name, asked, message):
+    with pytest.raises(UserError, match=message):
+        load_study(name, **asked)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = " + "[" * 2000, "not valid TOML"),
+        ("seeds = " + "1" * 5000, "not valid TOML"),
+        ("when = 2020-01-01", "no field 'when'|'pairs' must be"),
+    ],
+)
+def test_a_file_that_is_no_study_is_one_sentence(text, message, tmp_path):
+    (tmp_path / "odd.toml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_study(str(tmp_path / "odd.toml"))
+
+
+def test_a_file_with_a_byte_order_mark_and_capitals(tmp_path):
+    text = Path(__file__).with_name("tiny.toml").read_text()
+    (tmp_path / "Tiny.TOML").write_text(text, encoding="utf-8-sig")
+    assert load_study(str(tmp_path / "Tiny.TOML")).name == "Tiny"
 
 
 def test_unknown_study_and_dataset():

@@ -198,7 +198,7 @@ def _fetch_missing(study: Study) -> None:
 
 
 def _say_how_long(study: Study, workers: int | None) -> None:
-    rows = groups(study, open_progress(study).score)
+    rows = groups(open_progress(study))
     left = sum(group.runs - group.done for group in rows)
     seconds = sum(group.seconds_left for group in rows) / (workers or default_workers(study))
     print(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from ecgnb.models.build import build_model
-from ecgnb.study.plan import RUN_S, UPDATE_PASSES, Estimate, Planned, Score, inventory
-from ecgnb.study.spec import Study
+from ecgnb.study.plan import RUN_S, UPDATE_PASSES, Estimate, Progress
+from ecgnb.study.spec import RunSpec, Study
 from ecgnb.training.device import activate, choose_device, choose_setting
 from ecgnb.training.fit import Schedule, fit
 from ecgnb.training.inputs import Data, Records
@@ -40,25 +40,25 @@ class Group:
         return (self.runs - self.done) * (self.seconds or 0.0)
 
 
-def groups(study: Study, score: Score, precision: str = "auto") -> list[Group]:
+def groups(progress: Progress, precision: str = "auto") -> list[Group]:
     """Count the runs of a study by stage, model and arm, and measure what those left cost here.
 
     The seconds come from timing a few updates of each model on this machine, on one thread.
     """
-    planned: dict[tuple[str, str, str, str], list[Planned]] = {}
-    for run in inventory(study, score):
-        spec = run.spec
-        planned.setdefault((spec.stage, spec.model, spec.head, spec.arm), []).append(run)
-    estimate = Estimate(study)
+    every = progress.runs()
+    planned: dict[tuple[str, str, str, str], list[RunSpec]] = {}
+    for spec in every:
+        planned.setdefault((spec.stage, spec.model, spec.head, spec.arm), []).append(spec)
+    estimate = Estimate(progress.study)
     cost: dict[tuple[str, str], float] = {}
     rows = []
     for (stage, model, head, arm), runs in planned.items():
-        done = sum(run.done for run in runs)
+        done = sum(every[spec] for spec in runs)
         seconds = None
         if done < len(runs):
             if (model, head) not in cost:
-                cost[model, head] = _seconds_per_pass(model, head, study, precision)
-            work = sum(estimate.work(run.spec) for run in runs) / len(runs)
+                cost[model, head] = _seconds_per_pass(model, head, progress.study, precision)
+            work = sum(map(estimate.work, runs)) / len(runs)
             seconds = work * cost[model, head] + RUN_S
         rows.append(Group(stage, model, head, arm, len(runs), done, seconds))
     return rows

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import tomllib
-from dataclasses import fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from ecgnb.data.arrays import Options
 from ecgnb.data.catalog import JOINT, DatasetCard, card, data_root, find, parts
@@ -18,43 +22,350 @@ from ecgnb.data.layouts import list_records
 from ecgnb.errors import UserError
 from ecgnb.files import read_toml
 from ecgnb.models import HEADS, MODELS, check_model
-from ecgnb.study.spec import Pair, Side, Study
-from ecgnb.training.arms import check_arm, check_protocol
+from ecgnb.study.spec import ALL, Pair, Side, Study, size_label
+from ecgnb.training.arms import check_arm, check_protocol, recipe_of
 from ecgnb.training.metrics import UNLABELLED
 
-# What a field holds, by its annotation, in the words of the file.
-_KINDS: dict[Any, str] = {
-    str: "text in quotes",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    tuple[str, ...]: "a list of texts",
-    tuple[int, ...]: "a list of whole numbers",
-    tuple[tuple[str, tuple[float, ...]], ...]: "a list of numbers, or such a list by model",
-    tuple[tuple[str, str], ...]: "a study by chapter",
+_SMALL = 1000  # records; with fewer, few classes have ten positives in a fifth
+_SMALL_TEST_POSITIVES = 2
+_TRAINED = 0.6  # of the records; a fifth validates and a fifth tests
+_MOST_SEEDS = 10_000
+_FASTEST, _LONGEST = 10_000, 3600  # Hz, and seconds of a window
+
+_PAIR_FIELDS = ("models", "heads", "sizes", "seeds", "arms", "min_test_positives")
+_WANTED = {
+    "sizes": "a list of whole numbers",
+    "seeds": "a list of whole numbers, or how many",
+    "learning_rates": "a list of numbers, or such a list by model",
+    "recipes": "the name of a recipe, or a table of names by model",
+    "chapters": "a table, such as { autoencoder = 'jang2021' }",
+    "pairs": "tables, each under a line [[pairs]]",
+    **dict.fromkeys(("models", "heads", "arms"), "a list of texts"),
+    **dict.fromkeys(("source", "target"), "a table, such as { dataset = ... }"),
+    "data": "a table, such as { rate = 100.0 }",
 }
-_LEAST = {
-    "tuning_seed": 0,
-    "batch_size": 1,
-    "evaluations": 0,
-    "epochs": 0,
-    "simulated_records": 1,
-    "sizes": 0,
-    "seeds": 0,
-    "min_test_positives": 1,
-    "min_positives": 0,
-    "updates": 0,
-}
+_KINDS = {"string": "text in quotes", "int": "a whole number", "float": "a number"}
+_LEVELS = {"study": Study, "pairs": Pair, "source": Side, "target": Side, "data": Options}
+_INTERNAL = ("name", "shard", "asked", "recipes")  # fields that no file says
+_KINDS |= {"bool": "true or false", "finite": "a finite number"}
+
+
+def study_names() -> list[str]:
+    """List the studies that come with the package."""
+    folder = resources.files("ecgnb.studies")
+    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_study(
+    name: str,
+    *,
+    target: str | None = None,
+    source: str | None = None,
+    models: object = None,
+    sizes: object = None,
+    seeds: object = None,
+    **changes: Any,
+) -> Study:
+    """Read a study, whole or as far as a reader asks for it.
+
+    Parameters
+    ----------
+    name : str
+        One of `study_names`; such a name and a dataset, as ``clinical:my-hospital``, which is the
+        same as `target`; or a TOML file of the same form as those under ``ecgnb/studies``.
+    target, source : str, optional
+        A dataset. If the study has pairs with it, it is they alone; else the dataset stands in the
+        place of the target, or source, of the first pair, which is then all there is.
+    models, sizes : list, optional
+        What to keep of each pair; what no pair has is added to the first. A list, a single value,
+        or its text as papermill hands it over: ``'["gru"]'``, ``'gru, lstm'``.
+    seeds : int or list of int, optional
+        How many, or which, in every pair.
+    **changes
+        Fields to replace, such as ``batch_size``; fields of a pair in every pair.
+
+    Raises
+    ------
+    UserError
+        If the study, or one of the names in it, is unknown, or the dataset is not here.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise UserError(f"a study is a name in quotes, such as 'demo', and not {name!r}")
+    name, colon, dataset = (name, "", "") if _is_file(name) else name.partition(":")
+    if colon:
+        if target:
+            raise UserError(f"{name}:{dataset} names a target already; leave out {target!r}")
+        if not dataset:
+            raise UserError(f"{name}: names no dataset; write {name}, or {name}:my-hospital")
+        target = dataset
+    for one in (target, source):
+        if one and not isinstance(one, str):
+            raise UserError(f"target and source are names of a dataset in quotes, not {one!r}")
+    study = build_study(*_read(name), **changes)
+    if isinstance(seeds, str) and seeds.isdecimal():
+        seeds = _number(seeds)
+    asked: dict[str, Any] = {
+        "target": target or None,
+        "source": source or None,
+        "models": _several(models, str),
+        "sizes": _several(sizes, int),
+        "seeds": _several(seeds, int),
+    }
+    if isinstance(seeds, int):
+        asked["seeds"] = tuple(_seeds(study.name, seeds))
+    asked = {key: value for key, value in asked.items() if value is not None}
+    if not asked:
+        return study
+    narrowed = _validated(asdict(_narrowed(study, **asked)))
+    return replace(narrowed, asked=tuple(asked.items()))
+
+
+def chapter_study(study: Study, chapter: str) -> Study:
+    """Return the study of a chapter: its own, where the given one names it, else the given one.
+
+    What the given one was asked to change holds for it too, as far as it has such models.
+    """
+    own = dict(study.chapters).get(chapter)
+    if not own:
+        return study
+    asked = dict(study.asked)
+    if not {*asked.get("models", ())} & {*load_study(own).models}:
+        asked.pop("models", None)
+    return load_study(own, **asked)
+
+
+def _is_file(name: str) -> bool:
+    return name.lower().endswith(".toml")
+
+
+def _read(name: str) -> tuple[str, dict[str, Any]]:
+    if _is_file(name):
+        path = Path(name).expanduser()
+        # Its name may be that of a published study, whose recorded runs it must not replace.
+        return path.stem, {**read_toml(path, "study"), "recorded": False}
+    if name not in study_names():
+        raise UserError(
+            f"unknown study {name!r}{_near(name, study_names())}; choose one of "
+            f"{', '.join(study_names())}, or name a file that ends in .toml"
+        )
+    text = (resources.files("ecgnb.studies") / f"{name}.toml").read_text(encoding="utf-8")
+    return name, tomllib.loads(text)
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _several(value: object, kind: type) -> tuple[Any, ...] | None:
+    """Read one value or several, also from the text that papermill makes of them."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        try:
+            listed = json.loads(value) if value.strip().startswith("[") else value.split(",")
+        except ValueError as error:
+            raise UserError(f"{value!r} is no list; write '[50, 0]' or '[\"gru\"]'") from error
+        texts = (one.strip() if isinstance(one, str) else one for one in listed)
+        return tuple(_number(one) if kind is int else one for one in texts)
+    return tuple(value) if isinstance(value, Sequence | range) else (value,)
+
+
+def _number(text: object) -> object:
+    """Read a number from its text; what is none is named by `_validated`."""
+    if text == size_label(ALL):
+        return ALL
+    return int(text) if isinstance(text, str) and text.isdecimal() and len(text) < 20 else text
+
+
+def _seeds(name: str, count: int) -> range:
+    if not 0 <= count <= _MOST_SEEDS:
+        raise UserError(f"study {name}: 'seeds' must be 1 to {_MOST_SEEDS:,}, not {count:,}")
+    return range(count)
+
+
+def _narrowed(
+    study: Study,
+    target: str | None = None,
+    source: str | None = None,
+    models: tuple[str, ...] | None = None,
+    sizes: tuple[int, ...] | None = None,
+    seeds: tuple[int, ...] | None = None,
+) -> Study:
+    """Return the part of a study that a reader asked for; see `load_study`."""
+    wanted = {"target": target, "source": source}
+    chosen = tuple(
+        pair
+        for pair in study.pairs
+        if all(getattr(pair, side).dataset == name for side, name in wanted.items() if name)
+    )
+    study = replace(study, pairs=chosen) if chosen else _onto(study, target, source, sizes)
+    for field, asked in (("models", models), ("sizes", sizes)):
+        if asked is not None:
+            study = replace(study, pairs=tuple(_kept(study.pairs, field, asked)))
+    if seeds is not None:
+        study = replace(study, pairs=tuple(replace(pair, seeds=seeds) for pair in study.pairs))
+    return study
+
+
+def _kept(pairs: tuple[Pair, ...], field: str, asked: tuple[Any, ...]) -> Iterable[Pair]:
+    """Keep of each pair what is asked for; what no pair has, the first gets."""
+    new = {*asked} - {value for pair in pairs for value in getattr(pair, field)}
+    for place, pair in enumerate(pairs):
+        has = {*getattr(pair, field)} | (new if place == 0 else set())
+        if field == "models" and not any(check_arm(arm).network for arm in pair.arms):
+            yield pair  # the rival without a network stands beside every network
+        elif values := tuple(value for value in asked if value in has):
+            changed: dict[str, Any] = {field: values}
+            yield replace(pair, **changed)
+
+
+def _onto(study: Study, target: str | None, source: str | None, sizes: object) -> Study:
+    """Put other datasets in the places of a study's first pair, as far as they are large enough."""
+    pair = study.pairs[0]
+    # A head that is kept names the classes of the source, which must be those of the target.
+    whole = any(check_arm(arm).keeps_head for arm in pair.arms)
+
+    def side(old: Side, name: str) -> Side:
+        if JOINT in name and old is pair.target:
+            raise UserError(
+                f"the target of {study.name}:{name} is several datasets; name one, or declare a "
+                "study of your own in a TOML file"
+            )
+        kept = whole or old.label_set == UNLABELLED
+        names = old.label_set if kept else default_label_set(card(name).vocabulary)
+        return replace(old, dataset=name, label_set=names)
+
+    if source and source != pair.source.dataset:
+        pair = replace(pair, source=side(pair.source, source))
+    if target and target != pair.target.dataset:
+        pair = replace(pair, target=side(pair.target, target))
+        count = _count(study, card(target))
+        if sizes is None:
+            pair = replace(pair, sizes=tuple(n for n in pair.sizes if n <= _TRAINED * count))
+        if count < _SMALL:
+            pair = replace(pair, min_test_positives=_SMALL_TEST_POSITIVES)
+    titles = [card(one.dataset).short_title for one in (pair.source, pair.target)]
+    return replace(
+        study,
+        name=study.name + (f":{target}" if target else "") + (f" from {source}" if source else ""),
+        title=" to ".join(titles),
+        description=f"As the study {study.name}, from {titles[0]} to {titles[1]}.",
+        recorded=False,
+        pairs=(pair,),
+    )
+
+
+def _count(study: Study, facts: DatasetCard) -> int:
+    if facts.simulated:
+        return study.data.simulated_records
+    folder = find(facts, data_root())
+    if folder is None:
+        raise UserError(
+            f"{facts.title} is not in {data_root()}; put it there, or correct 'folders' of its card"
+        )
+    return len(list_records(facts, folder).table)
+
+
+def build_study(name: str, table: Mapping[str, Any], **changes: Any) -> Study:
+    """Build a study from the content of its TOML file; see `load_study`.
+
+    Raises
+    ------
+    UserError
+        One sentence on the first thing that is wrong with it.
+    """
+    values: dict[str, Any] = {**table, "name": name}
+    # What stands over the pairs holds for each that says nothing else.
+    common = {key: values.pop(key) for key in _PAIR_FIELDS if key in values}
+    replaced = {key: changes.pop(key) for key in _PAIR_FIELDS if key in changes}
+    values = {"recorded": False, **values, **changes}
+    entries = values.get("pairs")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(f"study {name}: 'pairs' must be {_WANTED['pairs']}")
+    whole = ({**common, **entry, **replaced} for entry in entries)
+    values["pairs"] = [pair for entry in whole for pair in _expanded(name, entry)]
+    if "recipe" in values:
+        values["recipes"] = values.pop("recipe")
+    for key in {"chapters", "learning_rates", "recipes"} & values.keys():
+        if isinstance(values[key], dict):
+            values[key] = list(values[key].items())
+        elif key != "chapters":  # the same for all models
+            values[key] = [("", values[key])]
+    return _validated(values)
+
+
+def _expanded(name: str, entry: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    """Give the pairs of an entry that names several sources or targets; count its seeds.
+
+    Each source goes with each target that has none of its patients.
+    """
+    if type(entry.get("seeds")) is int:
+        entry = {**entry, "seeds": list(_seeds(name, entry["seeds"]))}
+    found = (entry.get("source"), entry.get("target"))
+    sides = [side if isinstance(side, dict) else {} for side in found]
+    names = [side.get("dataset") for side in sides]
+    if not any(isinstance(one, list) for one in names):
+        yield entry
+        return
+    sources, targets = (one if isinstance(one, list) else [one] for one in names)
+    for target, source in product(targets, sources):
+        if not patients_of(card(source)) & patients_of(card(target)):
+            both = zip(("source", "target"), sides, (source, target), strict=True)
+            yield {**entry, **{key: {**side, "dataset": one} for key, side, one in both}}
+
+
+_adapter: TypeAdapter[Study] = TypeAdapter(Study)
+
+
+def _validated(values: Mapping[str, Any]) -> Study:
+    """Check the kind and the size of each value, then what they mean together."""
+    try:
+        # As JSON a list is a tuple, and nothing is taken for what it is not.
+        study = _adapter.validate_json(json.dumps(values, default=str))
+    except (ValidationError, TypeError, ValueError) as error:
+        raise UserError(f"study {values['name']}{_sentence(error)}") from error
+    check_study(study)
+    return study
+
+
+def _sentence(error: Exception) -> str:
+    """Say the first thing that pydantic found, in the words of the file."""
+    if not isinstance(error, ValidationError):
+        return f" holds a value that no study has: {error}"
+    first = error.errors(include_url=False)[0]
+    kind, where = first["type"], [part for part in first["loc"] if isinstance(part, str)]
+    key, given = where[-1], first["input"]
+    if kind.startswith("unexpected"):
+        place = where[-2] if where[1:] else "study"
+        known = [entry.name for entry in fields(_LEVELS[place]) if entry.name not in _INTERNAL]
+        known += ("recipe", *_PAIR_FIELDS) if place == "study" else ()
+        return f" has no field {key!r}{_near(key, known)}; its fields are {', '.join(known)}"
+    if kind.startswith("missing"):
+        return f" lacks the field {key!r}" + (f" of {where[-2]!r}" if where[1:] else "")
+    if kind == "too_short":
+        return f": {key!r} is empty"
+    limits = first.get("ctx", {})
+    for limit, words in (("ge", "at least"), ("gt", "above"), ("le", "at most")):
+        if limit in limits:
+            return f": {key!r} must be {words} {limits[limit]:,}, not {given}"
+    wanted = _WANTED.get(key) or _KINDS.get(kind.partition("_")[0], first["msg"])
+    return f": {key!r} must be {wanted}, not {given!r:.60}"
 
 
 def check_study(study: Study) -> None:
     """Raise a UserError if a study cannot be done as it is declared."""
-    _check_values(study, study)
-    _check_values(study, study.data)
     check_protocol(study.protocol)
+    for _, recipe in study.recipes:
+        recipe_of(recipe, study.protocol)
+    if not (1 <= study.data.rate <= _FASTEST and 0 < study.data.seconds <= _LONGEST):
+        raise UserError(
+            f"study {study.name}: 'rate' must be 1 to {_FASTEST:,} Hz and 'seconds' at most "
+            f"{_LONGEST:,}, not {study.data.rate:g} and {study.data.seconds:g}"
+        )
+    if study.data.simulated_records < 1:
+        raise UserError(f"study {study.name}: 'simulated_records' must be at least 1")
     for pair in study.pairs:
-        for part in (pair, pair.source, pair.target):
-            _check_values(study, part)
         _check_networks(study, pair)
         _check_patients(study, pair)
         _check_length(study, pair)
@@ -63,8 +374,6 @@ def check_study(study: Study) -> None:
     for model in study.models:
         if not any(grids.get(name) for name in (model, MODELS[model].family, "")):
             raise UserError(f"study {study.name} has no learning rates for {model}")
-    if not all(rate > 0 for grid in grids.values() for rate in grid):
-        raise UserError(f"study {study.name}: 'learning_rates' must be above 0")
     if study.tuning_seed in study.seeds:
         raise UserError(f"the tuning seed {study.tuning_seed} must not be one of the seeds")
 
@@ -72,33 +381,6 @@ def check_study(study: Study) -> None:
 def patients_of(facts: DatasetCard) -> set[str]:
     """Name the datasets whose patients a dataset has."""
     return {one.patients_of or one.name for one in parts(facts)}
-
-
-def _check_values(study: Study, part: object) -> None:
-    """Check the kind and the size of each value of a study, of its options, a pair or a side."""
-    for name, kind in get_type_hints(type(part)).items():
-        value = getattr(part, name)
-        if kind in _KINDS and not _fits(value, kind):
-            raise UserError(f"study {study.name}: {name!r} must be {_KINDS[kind]}")
-        if get_origin(kind) is tuple and not value and name not in ("chapters", "recipes"):
-            raise UserError(f"study {study.name}: {name!r} is empty")
-        several = value if isinstance(value, tuple) else (value,)
-        if name in _LEAST and min(several) < _LEAST[name]:
-            raise UserError(
-                f"study {study.name}: {name!r} must be at least {_LEAST[name]}, not {min(several)}"
-            )
-
-
-def _fits(value: object, kind: Any) -> bool:
-    if get_origin(kind) is tuple:
-        *first, last = get_args(kind)
-        if not isinstance(value, tuple):
-            return False
-        wanted = first * len(value) if last is Ellipsis else [*first, last]
-        return len(value) == len(wanted) and all(map(_fits, value, wanted))
-    if isinstance(value, bool):  # which is an int to Python, not to a reader of the file
-        return kind is bool
-    return isinstance(value, int | float) if kind is float else isinstance(value, kind)
 
 
 def _check_networks(study: Study, pair: Pair) -> None:
@@ -162,167 +444,3 @@ def _check_length(study: Study, pair: Pair) -> None:
             f"study {study.name} must give either epochs, or evaluations and the updates of every "
             "target and of every source that is trained on"
         )
-
-
-_SMALL = 1000  # records; with fewer, few classes have ten positives in a fifth
-_SMALL_TEST_POSITIVES = 2
-_TRAINED = 0.6  # of the records; a fifth validates and a fifth tests
-
-
-def study_names() -> list[str]:
-    """List the studies that come with the package."""
-    folder = resources.files("ecgnb.studies")
-    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml"))
-
-
-def load_study(name: str, **changes: Any) -> Study:
-    """Read a study.
-
-    Parameters
-    ----------
-    name : str
-        One of `study_names`; such a name and a dataset, as ``clinical:my-hospital``, for the first
-        pair of the study with the dataset as its target; or a TOML file of the same form as those
-        under ``ecgnb/studies``.
-    **changes
-        Fields to replace, such as ``batch_size``; fields of a pair, such as ``sizes`` or
-        ``seeds``, are replaced in every pair.
-
-    Raises
-    ------
-    UserError
-        If the study, or one of the names in it, is unknown, or the dataset is not here.
-    """
-    if name.endswith(".toml"):
-        path = Path(name).expanduser()
-        table = read_toml(path, "study")
-        # Its name may be that of a published study, whose recorded runs it must not replace.
-        return build_study(path.stem, {**table, "recorded": False}, **changes)
-    name, _, dataset = name.partition(":")
-    if name not in study_names():
-        raise UserError(
-            f"unknown study {name!r}; choose one of {', '.join(study_names())}, or name a file "
-            "that ends in .toml"
-        )
-    text = (resources.files("ecgnb.studies") / f"{name}.toml").read_text()
-    study = build_study(name, tomllib.loads(text), **changes)
-    return _onto(study, dataset) if dataset else study
-
-
-def chapter_study(study: Study, chapter: str) -> Study:
-    """Return the study of a chapter: its own, where the given one names it, else the given one."""
-    own = dict(study.chapters).get(chapter)
-    return load_study(own) if own else study
-
-
-def _onto(study: Study, dataset: str) -> Study:
-    """Put another dataset in the place of a study's first target, as far as it is large enough."""
-    if JOINT in dataset:
-        raise UserError(
-            f"the target of {study.name}:{dataset} is several datasets; name one, or declare a "
-            "study of your own in a TOML file"
-        )
-    facts, pair = card(dataset), study.pairs[0]
-    if facts.simulated:
-        count = study.data.simulated_records
-    else:
-        folder = find(facts, data_root())
-        if folder is None:
-            raise UserError(
-                f"{facts.title} is not in {data_root()}; put it there, or correct 'folders' of its "
-                "card"
-            )
-        count = len(list_records(facts, folder).table)
-    sizes = tuple(size for size in pair.sizes if size <= _TRAINED * count)
-    # A head that is kept names the classes of the source, which must be those of the target.
-    whole = any(check_arm(arm).keeps_head for arm in pair.arms)
-    names = pair.target.label_set if whole else default_label_set(facts.vocabulary)
-    target = replace(pair.target, dataset=dataset, label_set=names)
-    scored = pair.min_test_positives if count >= _SMALL else _SMALL_TEST_POSITIVES
-    onto = replace(
-        study,
-        name=f"{study.name}:{dataset}",
-        title=f"{card(pair.source.dataset).short_title} to {facts.short_title}",
-        description=f"As the study {study.name}, with {facts.title} as the target.",
-        recorded=False,
-        chapters=tuple((chapter, f"{own}:{dataset}") for chapter, own in study.chapters),
-        pairs=(replace(pair, target=target, sizes=sizes, min_test_positives=scored),),
-    )
-    check_study(onto)
-    return onto
-
-
-def build_study(name: str, table: dict[str, Any], **changes: Any) -> Study:
-    """Build a study from the content of its TOML file; see `load_study`."""
-    values: dict[str, Any] = {**table, "name": name}
-    # What stands over the pairs holds for each that says nothing else.
-    common = {key: values.pop(key) for key in _PAIR_FIELDS if key in values}
-    replaced = {key: changes.pop(key) for key in _PAIR_FIELDS if key in changes}
-    values.update(changes)
-    try:
-        pairs = tuple(
-            pair
-            for entry in values.pop("pairs")
-            for pair in _pairs({**common, **entry, **replaced})
-        )
-        data = Options(**values.pop("data", {}))
-        rates = values.pop("learning_rates")
-        chapters = values.pop("chapters", {})
-        recipes = values.pop("recipe", {})
-        grids = rates.items() if isinstance(rates, dict) else [("", rates)]
-        study = Study(
-            pairs=pairs,
-            data=data,
-            chapters=tuple(chapters.items()),
-            recipes=tuple(recipes.items() if isinstance(recipes, dict) else [("", recipes)]),
-            learning_rates=tuple((name, _listed(grid)) for name, grid in grids),
-            **values,
-        )
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(
-            f"study {name} has a wrong or missing field: {error}; its fields are "
-            f"{', '.join(entry.name for entry in fields(Study))}"
-        ) from error
-    check_study(study)
-    return study
-
-
-_PAIR_FIELDS = ("models", "heads", "sizes", "seeds", "arms", "min_test_positives")
-
-
-def _pairs(entry: dict[str, Any]) -> list[Pair]:
-    """Build the pairs of an entry, which may name several sources or targets.
-
-    Then each source goes with each target that has none of its patients.
-    """
-    for side in ("source", "target"):
-        if not isinstance(entry[side], dict):
-            raise TypeError(f"{side!r} must be a table, such as {{ dataset = ... }}")
-    names = [entry[side]["dataset"] for side in ("source", "target")]
-    if all(isinstance(name, str) for name in names):
-        return [_pair(entry)]
-    several = [[name] if isinstance(name, str) else name for name in names]
-    return [
-        _pair(
-            {
-                **entry,
-                "source": {**entry["source"], "dataset": source},
-                "target": {**entry["target"], "dataset": target},
-            }
-        )
-        for target, source in product(several[1], several[0])
-        if not patients_of(card(source)) & patients_of(card(target))
-    ]
-
-
-def _pair(entry: dict[str, Any]) -> Pair:
-    fields_ = {key: _listed(value) for key, value in entry.items()}
-    fields_["source"], fields_["target"] = Side(**entry["source"]), Side(**entry["target"])
-    if type(entry["seeds"]) is int:
-        fields_["seeds"] = tuple(range(entry["seeds"]))
-    return Pair(**fields_)
-
-
-def _listed(value: Any) -> Any:
-    """Turn a list into a tuple, which a study holds; what is no list is named by `check_study`."""
-    return tuple(value) if isinstance(value, list) else value

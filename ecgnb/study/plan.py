@@ -6,8 +6,8 @@ whose own learning rate is chosen too. So the list of runs unfolds as results co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from ecgnb.data.catalog import card
 from ecgnb.errors import UserError
 from ecgnb.files import writable
 from ecgnb.study.data import fingerprints, missing_datasets, read_table, recorded_runs
-from ecgnb.study.spec import ALL, RunSpec, Study, changed
+from ecgnb.study.spec import RunSpec, Study, changed
+from ecgnb.study.spec import size_label as size_label
 from ecgnb.study.store import Result, Store, open_store, write_table
 from ecgnb.training.arms import ARMS
 
@@ -23,104 +24,50 @@ Score = Callable[[RunSpec], float | None]
 """The validation score of a run, or None if it has not been done."""
 
 
-@dataclass(frozen=True)
-class Resolved:
-    """A cell of the study's grid, as far as it is known which run it stands for.
+def rounds(study: Study, score: Score) -> Iterator[list[RunSpec]]:
+    """Go through all runs of a study in the order in which they can be done.
 
-    Attributes
-    ----------
-    cell : RunSpec
-        With the learning rates that are chosen already; others are 0.
-    waits_for : tuple of RunSpec
-        The runs that the next choice waits for.
-    """
-
-    cell: RunSpec
-    waits_for: tuple[RunSpec, ...] = ()
-
-    @property
-    def run(self) -> RunSpec | None:
-        """The run it stands for, or None while a choice is open."""
-        return None if self.waits_for else self.cell
-
-
-def resolver(study: Study, score: Score) -> Callable[[RunSpec], Resolved]:
-    """Return a function that finds the run of a cell, as far as the results so far decide it.
+    Pre-trainings among which the source's learning rate is chosen; encoders of tuning runs; tuning
+    runs; encoders of final runs; final runs. None of a round needs another of it. A learning rate
+    that is not chosen yet is 0, and the run then not `RunSpec.decided`.
 
     Parameters
     ----------
     study : Study
     score : callable
         What is known of a run.
-
-    Returns
-    -------
-    callable
-        For one of `Study.cells`. Cells that differ in their seed alone share their learning rate,
-        so it is looked up once.
     """
-    known: dict[RunSpec, Resolved] = {}
-
-    def resolve(cell: RunSpec) -> Resolved:
-        tuning = changed(cell, seed=study.tuning_seed)
-        if tuning not in known:
-            known[tuning] = _resolve(study, tuning, score)
-        found = known[tuning]
-        return Resolved(changed(found.cell, seed=cell.seed), found.waits_for)
-
-    return resolve
-
-
-def _resolve(study: Study, cell: RunSpec, score: Score) -> Resolved:
-    if cell.source:
-        rate, missing = _choose(study.source_candidates(cell), score)
-        if missing:
-            return Resolved(cell, missing)
-        cell = replace(cell, source_learning_rate=rate)
-    rate, missing = _choose(study.candidates(cell), score)
-    if missing:
-        return Resolved(cell, missing)
-    return Resolved(replace(cell, learning_rate=rate))
+    cells = list(study.cells())
+    alike = {cell: changed(cell, seed=study.tuning_seed) for cell in cells}
+    tuned = dict.fromkeys(alike.values())
+    source = {cell: study.source_candidates(cell) for cell in tuned}
+    yield _unique(run for runs in source.values() if len(runs) > 1 for run in runs)
+    known = {cell: changed(cell, source_learning_rate=_best(source[cell], score)) for cell in tuned}
+    target = {cell: study.candidates(known[cell]) for cell in tuned}
+    several = [run for runs in target.values() if len(runs) > 1 for run in runs]
+    # Those with an open rate stand in the first round.
+    yield _unique(run.pretraining() for run in several if run.source_learning_rate)
+    yield _unique(several)
+    chosen = {
+        cell: changed(known[cell], learning_rate=_best(target[cell], score)) for cell in tuned
+    }
+    final = [changed(chosen[alike[cell]], seed=cell.seed) for cell in cells]
+    yield _unique(run.pretraining() for run in final if run.source)
+    yield final
 
 
-def _choose(candidates: list[RunSpec], score: Score) -> tuple[float, tuple[RunSpec, ...]]:
-    """Choose the learning rate with the best validation score, the lower one of equals."""
-    if len(candidates) == 1:
-        return candidates[0].learning_rate, ()
-    scores = {run: score(run) for run in candidates}
-    missing = tuple(run for run, value in scores.items() if value is None)
-    if missing:
-        return 0.0, missing
-    best = max(candidates, key=lambda run: (scores[run], -run.learning_rate))
-    return best.learning_rate, ()
+def _best(runs: list[RunSpec], score: Score) -> float:
+    """Choose the learning rate with the best validation score, the lower one of equals, or 0."""
+    if len(runs) < 2:
+        return runs[0].learning_rate if runs else 0.0
+    scores = {run: score(run) if run.decided else None for run in runs}
+    if None in scores.values():
+        return 0.0
+    return max(runs, key=lambda run: (scores[run], -run.learning_rate)).learning_rate
 
 
-def open_runs(study: Study, score: Score, has_encoder: Callable[[RunSpec], bool]) -> list[RunSpec]:
-    """List the runs that are missing and can start now, in the order of the study.
-
-    Parameters
-    ----------
-    study : Study
-    score : callable
-        What is known of a run.
-    has_encoder : callable
-        Whether the weights of a pre-training are at hand; a recorded one without its weights is
-        trained again when a run needs it.
-    """
-    found: dict[RunSpec, None] = {}
-    resolve = resolver(study, score)
-    for cell in study.cells():
-        resolved = resolve(cell)
-        runs = resolved.waits_for or (resolved.cell,)
-        for run in runs:
-            if score(run) is not None:
-                continue
-            pretraining = run.pretraining()
-            if pretraining and not has_encoder(pretraining):
-                found.setdefault(pretraining)
-            else:
-                found.setdefault(run)
-    return list(found)
+def _unique(runs: Iterable[RunSpec | None]) -> list[RunSpec]:
+    return [run for run in dict.fromkeys(runs) if run]
 
 
 def first_seeds(study: Study, count: int | None) -> Study:
@@ -130,42 +77,6 @@ def first_seeds(study: Study, count: int | None) -> Study:
     """
     pairs = tuple(replace(pair, seeds=pair.seeds[:count]) for pair in study.pairs)
     return replace(study, pairs=pairs)
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A run as far as it is known before learning rates are chosen, and whether it is done."""
-
-    spec: RunSpec
-    done: bool
-
-
-def inventory(study: Study, score: Score) -> list[Planned]:
-    """List every run that a study needs, in all stages, done or not."""
-    found: dict[RunSpec, bool] = {}
-    resolve = resolver(study, score)
-    tuned: set[RunSpec] = set()
-    for cell in study.cells():
-        known = resolve(cell).cell
-        runs = [known]
-        if pretraining := known.pretraining():
-            runs.append(pretraining)
-        tuning = changed(known, seed=study.tuning_seed)
-        if tuning not in tuned:
-            tuned.add(tuning)
-            for several in (study.candidates(tuning), study.source_candidates(cell)):
-                runs += several if len(several) > 1 else []
-        for run in runs:
-            # Only tuning runs are known by their learning rate before one is chosen.
-            rate = run.learning_rate if run.seed == study.tuning_seed else 0.0
-            name = changed(run, learning_rate=rate, source_learning_rate=0.0)
-            found[name] = found.get(name, False) or score(run) is not None
-    return [Planned(spec, done) for spec, done in found.items()]
-
-
-def size_label(size: int) -> str:
-    """Write a training size; `ALL` as ``all``."""
-    return "all" if size == ALL else f"{size:,}"
 
 
 _SOURCE_PART, _TARGET_PART = 0.1, 0.2  # of the records validate, and as many test
@@ -288,37 +199,49 @@ class Progress:
         """Tell whether the weights of a pre-training are in the cache."""
         return self.store.has_weights(self._key(spec))
 
+    def runs(self) -> dict[RunSpec, bool]:
+        """Tell of every run of the study, in all stages, whether it is done.
+
+        A run whose learning rate is not chosen yet is not.
+        """
+        return {run: self._done(run) for runs in self.rounds() for run in runs}
+
+    def rounds(self) -> Iterator[list[RunSpec]]:
+        """Go through all runs, as far as results decide which they are; see `rounds`."""
+        return rounds(self.study, self.score)
+
+    def _done(self, spec: RunSpec) -> bool:
+        return spec.decided and self.score(spec) is not None
+
     def open_runs(self) -> list[RunSpec]:
-        """List the missing runs that can start now."""
-        return open_runs(self.study, self.score, self.has_encoder)
+        """List the missing runs that can start now.
+
+        For one whose encoder is not at hand it is the pre-training, also where that was recorded,
+        without its weights.
+        """
+        source, _, target, _, final = self.rounds()
+        found: dict[RunSpec, None] = {}
+        for run in (*source, *target, *final):
+            if run.decided and self.score(run) is None:
+                pretraining = run.pretraining()
+                needed = pretraining and not self.has_encoder(pretraining)
+                found.setdefault(pretraining if pretraining and needed else run)
+        return list(found)
 
     def missing(self) -> list[RunSpec]:
         """List every run that is not done, also those whose learning rate is not chosen yet."""
-        return [run.spec for run in inventory(self.study, self.score) if not run.done]
+        return [run for run, done in self.runs().items() if not done]
 
     def all_done(self) -> list[Result]:
         """Return the results of all runs that are done, tuning and pre-training among them."""
-        specs: dict[RunSpec, None] = {}
-        resolve = resolver(self.study, self.score)
-        for cell in self.study.cells():
-            known = resolve(cell).cell
-            runs = [*self.study.source_candidates(cell), *self.study.candidates(known)]
-            for run in (*runs, known, known.pretraining()):
-                if run:
-                    specs.setdefault(run)
-        found = (self._load(spec) for spec in specs)
+        found = (self._load(run) for run in self.runs() if run.decided)
         return [result for result in found if result]
 
     def finished(self) -> list[Result]:
         """Return the results of all final runs that are done, in the order of the study."""
-        found = []
-        resolve = resolver(self.study, self.score)
-        for cell in self.study.cells():
-            spec = resolve(cell).run
-            result = self._load(spec) if spec else None
-            if result:
-                found.append(result)
-        return found
+        *_, final = self.rounds()
+        found = (self._load(run) for run in final if run.decided)
+        return [result for result in found if result]
 
 
 def open_progress(study: Study) -> Progress:

@@ -11,11 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from itertools import product
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
 
 from ecgnb.data.arrays import Options
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS, NO_NETWORK
-from ecgnb.training.arms import check_arm
+from ecgnb.training.arms import ARMS, check_arm
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
 
 RESULTS_VERSION = 1
@@ -23,6 +26,11 @@ RESULTS_VERSION = 1
 
 ALL = 0
 """The training size that stands for all training records."""
+
+
+def size_label(size: int) -> str:
+    """Write a training size; `ALL` as ``all``."""
+    return "all" if size == ALL else f"{size:,}"
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,13 @@ class RunSpec:
         said = {name: value for name, value in vars(self).items() if value != _DEFAULTS[name]}
         text = _as_json([RESULTS_VERSION, said, read])
         return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    @property
+    def decided(self) -> bool:
+        """Whether every learning rate it needs is chosen; those that are not are 0."""
+        arm = ARMS[self.arm]
+        own = self.learning_rate > 0 or not arm.trained or not arm.network
+        return own and (self.source_learning_rate > 0 or not self.source)
 
     def pretraining(self) -> RunSpec | None:
         """Return the run that this one takes its encoder from, or None."""
@@ -187,6 +202,13 @@ def shards_needed(seconds: float, minutes: float) -> int:
     return max(1, math.ceil(seconds / 60 / minutes))
 
 
+# What a file may say; `ecgnb.study.declare` puts what is wrong in the words of the file.
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Positive = Annotated[int, Field(ge=1, le=10**6)]
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+Rates = Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=1)]
+
+
 @dataclass(frozen=True)
 class Side:
     """The source or the target of a pair: a dataset, its label set, and how long to train on it.
@@ -196,8 +218,8 @@ class Side:
 
     dataset: str
     label_set: str
-    min_positives: int
-    updates: int = 0
+    min_positives: Count
+    updates: Count = 0
 
 
 @dataclass(frozen=True)
@@ -219,12 +241,12 @@ class Pair:
 
     source: Side
     target: Side
-    models: tuple[str, ...]
-    heads: tuple[str, ...]
-    sizes: tuple[int, ...]
-    seeds: tuple[int, ...]
-    arms: tuple[str, ...]
-    min_test_positives: int = MIN_TEST_POSITIVES
+    models: Names
+    heads: Names
+    sizes: Annotated[tuple[Count, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, le=10**6)], ...], Field(min_length=1)]
+    arms: Names
+    min_test_positives: Positive = MIN_TEST_POSITIVES
     tells_hospitals: bool = False
 
 
@@ -255,23 +277,28 @@ class Study:
         Which share of the final runs to do, such as (2, 5) for the second of five.
     recipes : tuple of (str, str)
         The recipe of a model, of a family of models, or of all (an empty name).
+    asked : tuple of (str, value)
+        What `ecgnb.study.declare.load_study` was asked to change.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     name: str
     title: str
     description: str
     recorded: bool
     protocol: str
-    tuning_seed: int
-    learning_rates: tuple[tuple[str, tuple[float, ...]], ...]
-    batch_size: int
-    pairs: tuple[Pair, ...]
-    evaluations: int = 0
-    epochs: int = 0
+    tuning_seed: Annotated[int, Field(ge=0, le=10**6)]
+    learning_rates: Annotated[tuple[tuple[str, Rates], ...], Field(min_length=1)]
+    batch_size: Positive
+    pairs: Annotated[tuple[Pair, ...], Field(min_length=1)]
+    evaluations: Annotated[int, Field(ge=0, le=10**6)] = 0
+    epochs: Annotated[int, Field(ge=0, le=10**6)] = 0
     data: Options = field(default_factory=Options)
     shard: tuple[int, int] = (1, 1)
     chapters: tuple[tuple[str, str], ...] = ()
     recipes: tuple[tuple[str, str], ...] = ()
+    asked: tuple[tuple[str, Any], ...] = ()
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -304,6 +331,7 @@ class Study:
     def digest(self) -> str:
         """Hash of the declaration, to tell one version of a study from another."""
         declared = {**asdict(self), "shard": None}
+        del declared["asked"]  # it shows in the rest
         return hashlib.sha256(json.dumps(declared).encode()).hexdigest()[:8]
 
     def cells(self) -> Iterator[RunSpec]:
@@ -311,7 +339,11 @@ class Study:
 
         An arm that starts at random is the same run beside every source of its target.
         """
-        yield from share(list(dict.fromkeys(self._all_cells())), *self.shard)
+        return iter(self._cells)
+
+    @cached_property
+    def _cells(self) -> list[RunSpec]:
+        return share(list(dict.fromkeys(self._all_cells())), *self.shard)
 
     def _all_cells(self) -> Iterator[RunSpec]:
         for seed, pair in product(self.seeds, self.pairs):
@@ -364,10 +396,7 @@ class Study:
 
     def source_candidates(self, cell: RunSpec) -> list[RunSpec]:
         """Return the pre-trainings among which the source's learning rate is chosen."""
-        runs = []
-        for rate in self.rates(cell.model):
-            tuning = replace(cell, seed=self.tuning_seed, source_learning_rate=rate)
-            run = tuning.pretraining()
-            if run:
-                runs.append(run)
-        return runs
+        tuning = replace(cell, seed=self.tuning_seed)
+        rates = self.rates(cell.model) if cell.source else ()
+        runs = (changed(tuning, source_learning_rate=rate).pretraining() for rate in rates)
+        return [run for run in runs if run]

@@ -14,8 +14,8 @@ from ecgnb.data.catalog import cache_root
 from ecgnb.errors import UserError
 from ecgnb.files import writable
 from ecgnb.study.data import recorded_runs
-from ecgnb.study.plan import Progress, size_label
-from ecgnb.study.spec import Study
+from ecgnb.study.plan import Progress
+from ecgnb.study.spec import Study, size_label
 from ecgnb.study.store import Result, Store, provenance, recorded_scores
 from ecgnb.study.train import Materials, execute
 from ecgnb.training.device import describe_device

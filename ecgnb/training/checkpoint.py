@@ -6,7 +6,8 @@ the same kind of machine, with the same bits as one that was not.
 
 from __future__ import annotations
 
-import json
+import hashlib
+import io
 import math
 import time
 import warnings
@@ -14,13 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 
 from ecgnb.files import put
 
 _EVERY_S = 60.0
+_DIGEST = hashlib.sha256().digest_size
 
 
 @dataclass
@@ -58,17 +58,6 @@ class State:
     evaluation_seconds: float = 0.0
 
 
-_PLAIN = (
-    "history",
-    "update",
-    "best_value",
-    "best_score",
-    "best_update",
-    "seconds",
-    "evaluation_seconds",
-)
-
-
 class Checkpoint:
     """Where one training keeps what it has come to, at most once a minute.
 
@@ -91,20 +80,16 @@ class Checkpoint:
 
     def save(self, state: State, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Write down a training; where that cannot be, warn once, and let it go on without."""
-        tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in state.best_weights.items()}
-        for index, averages in optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": value for name, value in averages.items()}
-        tensors["scores"] = state.best_scores
-        if state.losses:
-            tensors["losses"] = torch.stack(state.losses)
-        plain = {name: getattr(state, name) for name in _PLAIN}
-        facts = {"made_by": self.made_by, "state": json.dumps(plain)}
-        # Copies: a file holds no two tensors that share memory.
-        whole = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-        written = save(whole, metadata=facts)
+        training = {
+            "made_by": self.made_by,
+            "state": vars(state),
+            "model": model.state_dict(),
+            "optimiser": optimiser.state_dict(),
+        }
+        torch.save(training, written := io.BytesIO())
+        digest = hashlib.sha256(written.getbuffer()).digest()
         try:
-            put(self.path, lambda path: path.write_bytes(written))
+            put(self.path, lambda path: path.write_bytes(digest + written.getbuffer()))
             self._last = time.monotonic()
         except OSError as error:
             self._last = math.inf
@@ -117,39 +102,18 @@ class Checkpoint:
     def load(self, state: State, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Bring a training that has just begun to where it was; leave it if nothing is kept."""
         try:
-            with safe_open(self.path, framework="pt") as file:
-                facts = file.metadata()
-                if facts["made_by"] != self.made_by:
-                    return  # two codes or two machines in one run would be neither's result
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError):  # not there, or not written by this program
+            written = self.path.read_bytes()
+        except OSError:
             return
-        for name, value in json.loads(facts["state"]).items():
-            setattr(state, name, value)
-        model.load_state_dict(_part(tensors, "model."))
-        state.best_weights = _part(tensors, "best.")
-        state.best_scores = tensors["scores"]
+        digest, written = written[:_DIGEST], written[_DIGEST:]
+        if hashlib.sha256(written).digest() != digest:
+            warnings.warn(f"{self.path} is damaged; the training begins again", stacklevel=2)
+            return
         device = next(model.parameters()).device
-        state.losses = list(tensors["losses"].to(device)) if "losses" in tensors else []
-        _restore(optimiser, _part(tensors, "optimiser."))
-
-
-def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in tensors.items()
-        if name.startswith(prefix)
-    }
-
-
-def _restore(optimiser: torch.optim.Optimizer, found: dict[str, torch.Tensor]) -> None:
-    parameters = [one for group in optimiser.param_groups for one in group["params"]]
-    averages: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in found.items():
-        index, _, kind = name.partition(".")
-        like = parameters[int(index)]
-        # An average lies in memory as its parameter does, which a file does not tell.
-        if value.shape == like.shape:
-            value = torch.empty_like(like, requires_grad=False).copy_(value)
-        averages.setdefault(int(index), {})[kind] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": averages})
+        training = torch.load(io.BytesIO(written), map_location=device, weights_only=True)
+        if training["made_by"] != self.made_by:
+            return  # two codes or two machines in one run would be neither's result
+        vars(state).update(training["state"])
+        state.best_scores = state.best_scores.cpu()
+        model.load_state_dict(training["model"])
+        optimiser.load_state_dict(training["optimiser"])

@@ -81,7 +81,7 @@ def test_one_diagnosis_in_three_vocabularies_is_one_class(name, snomed, scp):
 
 
 def test_cpsc_names_and_cpsc_snomed_codes_agree():
-    for name, code in labels.cpsc_to_snomed.items():
+    for name, code in labels._TABLES["to-snomed"]["cpsc"].items():
         from_name = positives(name, "cpsc", "cpsc-9")
         assert len(from_name) == 1
         assert positives(code, "cpsc", "cpsc-9") == positives(code, "snomed", "cpsc-9") == from_name
@@ -127,8 +127,8 @@ def test_mistakes_are_refused_with_the_fix():
         encode(codes, "text", "cpsc-9")
     with pytest.raises(UserError, match="choose one of scp"):
         unknown_codes(codes, "icd")
-    with pytest.raises(UserError, match="'NORM:x' has no number"):
-        encode(pd.Series(["SR NORM:x"]), "scp", "scp-all")
+    with pytest.raises(UserError, match="'NORM:x' of record r2 has no number"):
+        encode(pd.Series(["SR", "SR NORM:x"], ["r1", "r2"]), "scp", "scp-all")
 
 
 def test_codes_of_a_record_are_split_at_what_separates_them():
@@ -170,7 +170,7 @@ def test_no_name_means_two_things():
 def test_translations_lead_to_known_codes():
     for table in labels._TABLES["to-snomed"].values():
         assert not unknown_codes(pd.Series(list(table.values())), "snomed")
-    assert set(labels.scp_to_snomed) <= labels._KNOWN["scp"]
+    assert set(labels._TABLES["to-snomed"]["scp"]) <= labels._KNOWN["scp"]
 
 
 @pytest.fixture(scope="module")

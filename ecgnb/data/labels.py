@@ -36,6 +36,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,43 +48,27 @@ _TABLES = tomllib.loads(files(__package__).joinpath("labels.toml").read_text(enc
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The classes of a task, and how they are read from native codes.
-
-    Attributes
-    ----------
-    name, description : str
-        Its key, and one sentence for tables.
-    vocabularies : tuple of str
-        The vocabularies it can be read from.
-    classes : tuple of str
-        The classes in order; empty when they are found in the data, one a code that occurs.
-    members : mapping of str to tuple of str
-        The codes that make each class, written in ``codes``.
-    codes : str
-        The vocabulary in which `members` is written.
-    positive : bool
-        Whether a code counts only with a value above 0.
-    """
+    """The classes of a task, and how they are read from native codes."""
 
     name: str
-    description: str
-    vocabularies: tuple[str, ...]
-    classes: tuple[str, ...]
-    members: Mapping[str, tuple[str, ...]]
-    codes: str
-    positive: bool
+    description: str  # one sentence for tables
+    vocabularies: tuple[str, ...]  # it can be read from
+    classes: tuple[str, ...]  # in order; empty if they are found in the data, one a code
+    members: Mapping[str, tuple[str, ...]]  # the codes that make each class
+    codes: str  # the vocabulary in which `members` is written
+    positive: bool  # whether a code counts only with a value above 0
 
 
-def _label_set(name: str, table: dict) -> LabelSet:
+def _label_set(name: str, table: dict[str, Any]) -> LabelSet:
     members = {label: tuple(codes) for label, codes in table.get("classes", {}).items()}
     return LabelSet(
-        name=name,
-        description=table["description"],
-        vocabularies=tuple(table["vocabularies"]),
-        classes=tuple(members),
-        members=MappingProxyType(members),
-        codes=table["codes"],
-        positive=table.get("positive", False),
+        name,
+        table["description"],
+        tuple(table["vocabularies"]),
+        tuple(members),
+        MappingProxyType(members),
+        table["codes"],
+        table.get("positive", False),
     )
 
 
@@ -91,9 +76,6 @@ LABEL_SETS: Mapping[str, LabelSet] = MappingProxyType(
     {name: _label_set(name, table) for name, table in _TABLES["label-sets"].items()}
 )
 """The label sets by name; the page on datasets lists them."""
-
-scp_to_snomed: Mapping[str, str] = MappingProxyType(_TABLES["to-snomed"]["scp"])
-cpsc_to_snomed: Mapping[str, str] = MappingProxyType(_TABLES["to-snomed"]["cpsc"])
 
 # The codes each vocabulary knows: whatever else occurs is reported by `unknown_codes`.
 _KNOWN: Mapping[str, frozenset[str]] = MappingProxyType(
@@ -221,19 +203,15 @@ def unknown_codes(codes: pd.Series, vocabulary: str) -> dict[str, int]:
     They do not fail: label sets of fixed classes pass over them, and those found in the data keep
     them under their own code.
 
-    Parameters
-    ----------
-    codes : Series of str
-        The native codes of each record.
-    vocabulary : str
-        Their vocabulary, one of `VOCABULARIES`.
-
     Returns
     -------
     dict of str to int
         Records in which each unknown code occurs, the commonest first.
     """
-    _check_vocabulary(vocabulary)
+    if vocabulary not in VOCABULARIES:
+        raise UserError(
+            f"There is no vocabulary '{vocabulary}': choose one of {', '.join(VOCABULARIES)}."
+        )
     if vocabulary in _WITHOUT_TABLE:
         return {}
     tokens = _tokens(codes).drop_duplicates(["row", "code"])
@@ -247,22 +225,11 @@ def full_name(class_name: str) -> str:
     return _FULL_NAMES.get(class_name, class_name)
 
 
-def _full_names() -> dict[str, str]:
-    """Every class and code with its full name; a test sees that no two tables disagree."""
-    snomed = {code: full for code, (_, full) in _TABLES["snomed"].items()}
-    abbreviations = dict(_TABLES["snomed"].values())
-    tables = (snomed, abbreviations, *(_TABLES[k] for k in ("brugada", "scp-axis", "scp")))
-    return {k: v for table in (*tables, _TABLES["class-names"]) for k, v in table.items()}
-
-
-_FULL_NAMES: Mapping[str, str] = MappingProxyType(_full_names())
-
-
-def _check_vocabulary(vocabulary: str) -> None:
-    if vocabulary not in VOCABULARIES:
-        raise UserError(
-            f"There is no vocabulary '{vocabulary}': choose one of {', '.join(VOCABULARIES)}."
-        )
+# A test sees that no two tables disagree.
+_FULL_NAMES = {code: full for code, (_, full) in _TABLES["snomed"].items()}
+_FULL_NAMES |= dict(_TABLES["snomed"].values())
+for _table in ("brugada", "scp-axis", "scp", "class-names"):
+    _FULL_NAMES |= _TABLES[_table]
 
 
 def _readable(name: str, vocabulary: str) -> LabelSet:
@@ -279,27 +246,21 @@ def _readable(name: str, vocabulary: str) -> LabelSet:
 
 
 def _tokens(codes: pd.Series) -> pd.DataFrame:
-    """Split the codes into a long table: row (position of the record), code, value.
-
-    A token without a value is a plain statement and gets the value 1.
-    """
-    texts = codes.fillna("").astype(str).reset_index(drop=True)
-    tokens = (
-        texts.str.split()
-        .explode()
-        .dropna()
-        .astype(str)
-        .rename_axis("row")
-        .reset_index(name="token")
-    )
-    parts = tokens["token"].str.extract(r"^(?P<code>[^:]*)(?::(?P<value>.*))?$")
-    value = pd.to_numeric(parts["value"].fillna("1"), errors="coerce")
+    """Split the codes into a long table: row (position of the record), code, value, 1 if none."""
+    split = [
+        (row, *token.partition(":"))
+        for row, text in enumerate(codes.fillna("").astype(str))
+        for token in text.split()
+    ]
+    tokens = pd.DataFrame(split, columns=["row", "code", "colon", "value"]).astype({"row": int})
+    value = pd.to_numeric(tokens["value"].where(tokens["colon"] != "", "1"), errors="coerce")
     if value.isna().any():
-        wrong = tokens.loc[value.isna(), "token"].iloc[0]
+        wrong = tokens[value.isna()].iloc[0]
         raise UserError(
-            f"The code '{wrong}' has no number after its colon: write CODE or CODE:number."
+            f"The code '{wrong['code']}:{wrong['value']}' of record {codes.index[wrong['row']]} "
+            "has no number after its colon: write CODE or CODE:number."
         )
-    return pd.DataFrame({"row": tokens["row"], "code": parts["code"], "value": value})
+    return tokens[["row", "code"]].assign(value=value)
 
 
 def _classes_of(codes: pd.Series, vocabulary: str, chosen: LabelSet) -> pd.Series:

@@ -94,7 +94,8 @@ def resample(
 
 @functools.lru_cache(maxsize=64)
 def _ratio(rate: float, target: float) -> tuple[int, int]:
-    ratio = Fraction(target / rate).limit_denominator(_MAX_DENOMINATOR)
+    # Of an impossible rate the quotient may be infinite, which is no fraction.
+    ratio = Fraction(min(target / rate, 2.0**60)).limit_denominator(_MAX_DENOMINATOR)
     missed = abs(ratio * Fraction(rate) / Fraction(target) - 1) > _RATE_TOLERANCE
     if missed or ratio > _MAX_DENOMINATOR:
         raise ValueError(f"{rate:g} Hz cannot be brought to {target:g} Hz")

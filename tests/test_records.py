@@ -12,7 +12,7 @@ import pytest
 import wfdb
 from scipy.io import savemat
 
-from ecgnb.data import records
+from ecgnb.data import foreign, records
 from ecgnb.data.records import (
     LEADS,
     Header,
@@ -251,6 +251,17 @@ def test_a_matlab_file_that_claims_more_than_it_can_hold_is_refused(tmp_path, re
         file.create_dataset("val", (60_000_000, 12), "f4", chunks=(1000, 12))
     assert (tmp_path / "R0001.mat").stat().st_size < 5000
     refused(path, "bytes cannot hold 12 x 60000000 samples")
+
+
+def test_an_hdf5_file_is_looked_at_before_it_is_read(tmp_path):
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        file["good"] = np.zeros((3, 5, 12))
+        file.create_dataset("lie", (1, 60_000_000, 12), "f4", chunks=(1, 1000, 12))
+    foreign.check_hdf5(str(path), "good", "")
+    for name, reason in {"lie": "bytes cannot hold 60000000 x 12", "no": "cannot be read"}.items():
+        with pytest.raises(ValueError, match=reason):
+            foreign.check_hdf5(str(path), name, "")
 
 
 @pytest.mark.parametrize(("number", "kind"), [("80", np.uint8), ("160", np.uint16)])

@@ -16,15 +16,14 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 _PATIENCE_S = 120.0
 _MOST_MEMORY = 2**32
+_GLANCES = 1000
 _NUMBERS = {"double", "single", "logical"} | {
     f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)
 }
@@ -61,43 +60,37 @@ def matrix(path: Path, signals: int, samples: int, *, certain: bool) -> npt.NDAr
         If it cannot be read, or holds something else.
     """
     try:
-        return _ask("matlab", str(path), signals, samples)[1]
+        return _ask("matlab", str(path), signals, samples)
     except _UnreadableError:
         if certain:
             raise
         return None
 
 
-@dataclass(frozen=True)
-class Array:
-    """An array in an HDF5 file, of which one record is read at a time; errors are ValueErrors."""
+@functools.lru_cache
+def check_hdf5(path: str, name: str, state: str) -> None:
+    """See whether an array in an HDF5 file can be read by this process too.
 
-    path: str
-    name: str
+    Parameters
+    ----------
+    path, name : str
+        The file, and the array in it, whose first axis are the records.
+    state : str
+        Changes when the file does.
 
-    @functools.cached_property
-    def _facts(self) -> dict[str, Any]:
-        return _ask("hdf5", self.path, self.name, None)[0]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Records first."""
-        return tuple(self._facts["of"])
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of its values."""
-        return np.dtype(self._facts["dtype"])
-
-    def __getitem__(self, record: int) -> npt.NDArray:
-        return _ask("hdf5", self.path, self.name, record)[1]
+    Raises
+    ------
+    ValueError
+        If it ends the process that reads it, or a record claims to be larger than the file can be.
+    """
+    _ask("hdf5", path, name)
 
 
 _running: list[subprocess.Popen[bytes]] = []
 _one_at_a_time = threading.Lock()
 
 
-def _ask(*question: object) -> tuple[dict[str, Any], npt.NDArray]:
+def _ask(*question: object) -> npt.NDArray:
     with _one_at_a_time:
         child = _running[0] if _running else _start()
         assert child.stdin
@@ -120,7 +113,7 @@ def _ask(*question: object) -> tuple[dict[str, Any], npt.NDArray]:
         raise _UnreadableError(f"it cannot be read ({answer['unreadable']})")
     if "unfit" in answer:
         raise ValueError(answer["unfit"])
-    return answer, np.frombuffer(content, answer["dtype"]).reshape(answer["shape"])
+    return np.frombuffer(content, answer["dtype"]).reshape(answer["shape"])
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -154,9 +147,9 @@ def _serve() -> None:
         kind, *rest = json.loads(line)
         content = b""
         try:
-            facts, values = (_matlab if kind == "matlab" else _hdf5)(*rest)
+            values = (_matlab if kind == "matlab" else _hdf5)(*rest)
             content = values.tobytes()
-            answer = facts | {"shape": values.shape, "dtype": values.dtype.str}
+            answer = {"shape": values.shape, "dtype": values.dtype.str}
         except _UnfitError as error:
             answer = {"unfit": str(error)}
         except Exception as error:  # scipy and h5py raise whatever their parsers stumble over
@@ -170,7 +163,7 @@ class _UnfitError(Exception):
     """What is in the file is something else than was asked for."""
 
 
-def _matlab(path: str, signals: int, samples: int) -> tuple[dict[str, Any], npt.NDArray]:
+def _matlab(path: str, signals: int, samples: int) -> npt.NDArray:
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         new = file.read(16).startswith(_HDF5)
@@ -188,7 +181,7 @@ def _matlab(path: str, signals: int, samples: int) -> tuple[dict[str, Any], npt.
         name = _choose(shapes, signals, samples, size)
         values = loadmat(path, variable_names=[name])[name]
     whole = values.shape[0] == signals and values.shape[1] >= samples
-    return {}, np.ascontiguousarray((values.T if whole else values)[:samples])
+    return np.ascontiguousarray((values.T if whole else values)[:samples])
 
 
 def _choose(shapes: Mapping[str, tuple[int, ...]], signals: int, samples: int, size: int) -> str:
@@ -212,17 +205,13 @@ def _check_room(shape: tuple[int, ...], size: int) -> None:
         raise _UnfitError(f"{size} bytes cannot hold {' x '.join(map(str, shape))} samples")
 
 
-@functools.lru_cache(maxsize=2)
-def _opened(path: str) -> Any:
+def _hdf5(path: str, name: str) -> npt.NDArray:
     import h5py
 
-    return h5py.File(path, "r")
-
-
-def _hdf5(path: str, name: str, record: int | None) -> tuple[dict[str, Any], npt.NDArray]:
-    if record is None:
-        _opened.cache_clear()
-    array = _opened(path)[name]
-    _check_room(array.shape[1:], os.path.getsize(path))
-    values = np.empty(0, array.dtype) if record is None else np.asarray(array[record])
-    return {"of": array.shape}, values
+    with h5py.File(path, "r") as stored:
+        array = stored[name]
+        _check_room(array.shape[1:], os.path.getsize(path))
+        for record in range(0, len(array), 1 + len(array) // _GLANCES):
+            with suppress(OSError):  # one damaged record is no reason to refuse the others
+                array[record]
+    return np.empty(0)

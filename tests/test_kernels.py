@@ -10,6 +10,7 @@ from test_study import tiny
 
 from ecgnb.models.kernels import Kernels, draw_kernels, ridge
 from ecgnb.study.run import run_study
+from ecgnb.study.store import read_recorded, write_table
 from ecgnb.training.metrics import alarm_thresholds, macro_auroc
 
 
@@ -77,6 +78,22 @@ def test_no_network_is_one_run_beside_all_networks():
     assert runs[1].spec.learning_rate == 0
     assert runs[1].facts["training_seconds"] > 0
     assert not runs[1].history
+
+
+def test_a_final_run_keeps_what_later_questions_need(tmp_path):
+    """Validation predictions, and of a linear probe the scores of transferability."""
+    study = tiny(arms=["linear-probe"], seeds=[0], sizes=[30], learning_rates=[0.01])
+    (run,) = run_study(study, workers=1, progress=False)
+    assert run.validation.shape == (run.facts["validation_records"], len(run.classes))
+    assert np.isfinite([run.facts[name] for name in ("logme", "h_score", "leep", "melep")]).all()
+    assert 0 <= run.facts["probe"] <= 1
+    path = tmp_path / "part.parquet"
+    write_table([run, replace(run, key="0" * 20, validation=run.validation[:0])], path)
+    for key in (run.key, "0" * 20):
+        again = read_recorded(path, key)
+        assert again is not None
+        expected = run.validation if key == run.key else run.validation[:0]
+        np.testing.assert_array_equal(again.validation, expected)
 
 
 def test_a_threshold_lets_so_many_false_alarms_through():

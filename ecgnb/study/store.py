@@ -13,7 +13,7 @@ import json
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,9 @@ class Result:
         (``seconds``, of which ``training_seconds`` in training itself, ``device``, ``precision``,
         ``torch``, ``package``, ``code``). Where records were reconstructed, it is
         ``validation_explained``, and the test metrics are ``explained_variance`` and ``mse``.
+        A linear probe has the scores of `ecgnb.training.transferability`.
+    validation : ndarray of float16, shape (validation records, classes)
+        Validation probabilities; empty for runs that were recorded without.
     """
 
     key: str
@@ -60,6 +63,9 @@ class Result:
     predictions: npt.NDArray[np.float16]
     history: dict[str, list[float]]
     facts: dict[str, Any]
+    validation: npt.NDArray[np.float16] = field(
+        default_factory=lambda: np.empty((0, 0), dtype=np.float16)
+    )
 
     @property
     def score(self) -> float:
@@ -147,6 +153,7 @@ def _to_row(result: Result) -> dict[str, Any]:
         "classes": list(result.classes),
         "records": list(result.records),
         "predictions": result.predictions.astype("<f2").tobytes(),
+        "validation": result.validation.astype("<f2").tobytes() or None,
     }
 
 
@@ -163,6 +170,9 @@ def _from_row(row: Mapping[str, Any]) -> Result:
         predictions=values.reshape(len(records), -1 if records else 0),
         history=_with_prefix(row, "history_"),
         facts=_with_prefix(row, "fact_"),
+        validation=np.frombuffer(row.get("validation") or b"", dtype="<f2").reshape(
+            -1, max(len(classes), 1)
+        ),
     )
 
 
@@ -358,7 +368,9 @@ def _write(path: Path, result: Result) -> None:
     }
     encoded = np.frombuffer(json.dumps(text).encode(), dtype=np.uint8)
     with open(path, "wb") as file:
-        np.savez_compressed(file, facts=encoded, predictions=result.predictions)
+        np.savez_compressed(
+            file, facts=encoded, predictions=result.predictions, validation=result.validation
+        )
 
 
 def _write_array(path: Path, values: npt.NDArray[np.float32]) -> None:
@@ -369,7 +381,7 @@ def _write_array(path: Path, values: npt.NDArray[np.float32]) -> None:
 def _read(path: Path) -> Result:
     with np.load(path, allow_pickle=False) as file:
         text = json.loads(file["facts"].tobytes())
-        predictions = file["predictions"]
+        predictions, validation = file["predictions"], file["validation"]
     return Result(
         key=text["key"],
         spec=RunSpec(**text["spec"]),
@@ -378,4 +390,5 @@ def _read(path: Path) -> Result:
         predictions=predictions,
         history=text["history"],
         facts=text["facts"],
+        validation=validation,
     )

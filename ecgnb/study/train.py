@@ -33,7 +33,15 @@ from ecgnb.training.device import (
     share,
 )
 from ecgnb.training.fit import Schedule, wanted_of
-from ecgnb.training.inputs import RECONSTRUCT, Data, Records, predict, reconstruction, task_of
+from ecgnb.training.inputs import (
+    CLASSIFY,
+    RECONSTRUCT,
+    Data,
+    Records,
+    predict,
+    reconstruction,
+    task_of,
+)
 from ecgnb.training.metrics import (
     UNLABELLED,
     alarm_thresholds,
@@ -45,12 +53,15 @@ from ecgnb.training.transfer import (
     encode,
     load_encoder,
     save_weights,
+    source_probabilities,
     train_arm,
     train_without_network,
 )
+from ecgnb.training.transferability import scores
 
 _ORDER_SEED = 2_000_000  # keeps the order of records apart from the initial weights
 _DRAWN = 4  # reconstructions that are kept where there are no examples
+_NOTHING = np.empty((0, 0), dtype=np.float32)
 _LONGEST_SHARED = 4096  # features a record; those of a flattened head are worth no room on disk
 
 
@@ -203,10 +214,10 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
         thresholds = best_thresholds(truth[split.validation], trained.fitted.validation)
         # Scores are taken from what is stored, so that anyone can compute them again.
         tested = truth[split.test], predictions.astype(np.float64)
-        scores = asdict(evaluate(*tested, thresholds, spec.min_test_positives))
+        measured = asdict(evaluate(*tested, thresholds, spec.min_test_positives))
         alarming = alarm_thresholds(truth[split.validation], trained.fitted.validation)
         facts.update(
-            scores,
+            measured,
             thresholds=[float(value) for value in thresholds],
             alarm_thresholds=[float(value) for value in alarming],
         )
@@ -215,7 +226,13 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
     seconds = time.perf_counter() - started + trained.fitted.earlier_seconds
     facts.update(seconds=seconds, training_seconds=trained.seconds)
     classes = tuple(labels.columns)
-    result = Result(key, spec, classes, records, predictions, trained.fitted.history, facts)
+    if spec.arm == "linear-probe" and spec.stage == "final" and model:
+        facts.update(_transferability(materials, spec, model, rows, truth[rows], setting.precision))
+    said = trained.fitted.validation if spec.stage == "final" and task is CLASSIFY else _NOTHING
+    result = Result(
+        *(key, spec, classes, records, predictions, trained.fitted.history, facts),
+        validation=said.astype(np.float16),
+    )
     weights = partial(_write_weights, model, spec) if spec.stage == "pretrain" and model else None
     store.save(result, weights)
     return key
@@ -235,6 +252,25 @@ def _build(materials: Materials, spec: RunSpec, classes: int) -> Model:
     if ARMS[spec.arm].photographs and load_imagenet:  # which `load_study` has made sure of
         resolve_name(load_imagenet)(model.encoder)
     return model.to(materials.device)
+
+
+def _transferability(
+    materials: Materials,
+    spec: RunSpec,
+    model: Model,
+    rows: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.bool_],
+    precision: str,
+) -> dict[str, float]:
+    """Score the encoder of a linear probe on the records that it trains on."""
+    features, pretraining = materials.features(spec, model, precision), spec.pretraining()
+    plain = spec.head != "hidden" and spec.source_label_set != UNLABELLED
+    if features is None or pretraining is None or not plain:
+        return {}
+    path = materials.store.weights(pretraining.key(materials.fingerprints))
+    patients = materials.prepared(spec.dataset).table["patient"].to_numpy()[rows]
+    known = features[torch.from_numpy(rows)]
+    return scores(known.numpy(), labels, source_probabilities(path, known), patients)
 
 
 def _drawn_again(

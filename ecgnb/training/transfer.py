@@ -261,3 +261,10 @@ def load_encoder(model: Model, path: Path, *, head: bool = False) -> None:
             f"{path.name} does not hold the weights of this network; delete it, and the "
             "pre-training is done again"
         ) from error
+
+
+def source_probabilities(path: Path, features: torch.Tensor) -> npt.NDArray[np.float32]:
+    """Return what the source's own linear head says of features, shape (records, its classes)."""
+    with safe_open(path, framework="pt") as file:
+        weight, bias = file.get_tensor("head.weight"), file.get_tensor("head.bias")
+    return torch.sigmoid(features @ weight.T + bias).numpy()

@@ -438,6 +438,8 @@ def _calibration(signals: tuple[Signal, ...], order: tuple[int | None, ...]) -> 
         if not 1e-12 < abs(gain) < 1e12:
             raise RecordError(f"lead {lead} has a gain of {signal.gain:g}")
         scale[position] = 1000.0 * _MILLIVOLTS[match[1]] / signal.gain
+    if None in order and "NU" in {signal.unit.upper() for signal in ordered}:
+        raise RecordError("a lead is missing, and cannot be computed from z-scored ones")
     scale *= [-1 if at is not None and at < 0 else 1 for at in order]
     baseline = np.array([signal.baseline for signal in ordered], dtype=np.float64)
     return _Calibration(
@@ -487,8 +489,10 @@ def sex_of(value: object) -> str:
 # "Gestational age: 39".
 _FIELD = r"(?:^|[,;<(]|[:=]\s*\S+\s+)\s*{}>?\s*[:=]\s*([^<,;]*?)\s*(?=\s\S+\s*[:=]|[<,;)]|$)"
 _AGE_FIELD, _SEX_FIELD = (re.compile(_FIELD.format(n), re.I) for n in ("age", "(?:sex|gender)"))
-# "Patient: p00012", "patient 12", "Patient ID: p1"
-_PATIENT = re.compile(r"patient(?:[\s_-]*id)?(?:\s*[:=]\s*(?=\S)|\s+(?=\S+$))(.+)", re.I)
+# "Patient: p00012", "patient 12", "Patient ID: p1"; but not "Patient: unknown"
+_PATIENT = re.compile(
+    r"patient(?:[\s_-]*id)?(?:\s*[:=]\s*|\s+(?=\S+$))(?!(?:unknown|none|nan|n/?a|\W*)$)(\S.*)", re.I
+)
 _CODES = re.compile(r"dx\s*[:=](.*)", re.I)
 _REASON = re.compile(r"reason for admission\s*[:=]\s*(.+)", re.I)  # of PTB
 

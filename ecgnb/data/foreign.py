@@ -86,17 +86,18 @@ def check_hdf5(path: str, name: str, state: str) -> None:
     _ask("hdf5", path, name)
 
 
-_running: list[subprocess.Popen[bytes]] = []
+_running: dict[int, subprocess.Popen[bytes]] = {}  # by the process that asks
 _one_at_a_time = threading.Lock()
 
 
 def _ask(*question: object) -> npt.NDArray:
     with _one_at_a_time:
-        child = _running[0] if _running else _start()
+        child = _running.get(os.getpid()) or _start()
         assert child.stdin
         assert child.stdout
         timer = threading.Timer(_PATIENCE_S, child.kill)
         timer.start()
+        answer, content = {}, b""
         try:
             child.stdin.write(json.dumps(question).encode() + b"\n")
             child.stdin.flush()
@@ -106,9 +107,10 @@ def _ask(*question: object) -> npt.NDArray:
             answer = {}
         finally:
             timer.cancel()
-        if not answer:
-            _stop()
-            raise _UnreadableError("it is damaged: the program that reads it died")
+            if len(content) != answer.get("bytes"):  # also where Ctrl-C came in between
+                _stop()
+    if not answer:
+        raise _UnreadableError("it is damaged: the program that reads it died")
     if "unreadable" in answer:
         raise _UnreadableError(f"it cannot be read ({answer['unreadable']})")
     if "unfit" in answer:
@@ -125,14 +127,14 @@ def _start() -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    _running.append(child)
+    _running[os.getpid()] = child
     return child
 
 
 @atexit.register
 def _stop() -> None:
-    while _running:
-        child = _running.pop()
+    if child := _running.pop(os.getpid(), None):
+        child.kill()
         with suppress(OSError):
             child.communicate()
 

@@ -102,7 +102,7 @@ $(foreach e,$(EDITIONS),$(eval $(call execute,$(e))))
 # after another, since they share the runs that are trained. Those of the last two are of a study of
 # their own: they wait for the first edition only, and keep a core busy that the other leaves idle.
 MAKEFLAGS += -j2
-OWN    := $(filter 05_% 06_%,$(NOTEBOOKS))
+OWN    := $(filter 05_% 06%,$(NOTEBOOKS))
 SHARED := $(filter-out $(OWN),$(NOTEBOOKS))
 define follow
 $(if $(previous),$(1): | $(previous))

@@ -17,7 +17,7 @@ STAMP     := .venv/.installed
 TOOLS     := .venv/.tools
 NOTEBOOKS := $(sort $(notdir $(wildcard notebooks/*.ipynb)))
 EXECUTED  := $(foreach e,$(EDITIONS),$(addprefix book/editions/$(e)/,$(NOTEBOOKS)))
-GENERATED := $(addprefix book/generated/,answer.md studies.md datasets.md speed.md cli.md)
+GENERATED := $(addprefix book/generated/,studies.md datasets.md speed.md cli.md)
 
 # What a result depends on besides its notebook: the package and the recorded runs.
 SOURCES := $(shell find ecgnb -name '*.py' -o -name '*.toml') \
@@ -112,8 +112,7 @@ $(foreach e,$(EDITIONS),$(eval previous :=)$(foreach n,$(SHARED),$(eval $(call f
 previous := book/editions/$(firstword $(EDITIONS))/$(lastword $(SHARED))
 $(foreach e,$(EDITIONS),$(foreach n,$(OWN),$(eval $(call follow,book/editions/$(e)/$(n)))))
 
-# answer.md comes with its figure answer.png: each command writes into the folder it is given.
-book/generated/answer.md book/generated/datasets.md book/generated/studies.md: book/generated/%.md: $(SOURCES) $(STAMP)
+book/generated/datasets.md book/generated/studies.md: book/generated/%.md: $(SOURCES) $(STAMP)
 	@mkdir -p $(@D)
 	@$(BIN)/python -m ecgnb.report.pages $* $(@D)
 	@touch $@

@@ -1,7 +1,6 @@
 """What the chapters say: curves, times and sentences, on runs whose truth is known."""
 
 import itertools
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,15 @@ from scipy.optimize import least_squares
 
 from ecgnb.analysis import compare, curves
 from ecgnb.analysis.bootstrap import REPLICATES
-from ecgnb.analysis.compare import compare_arms, compare_families
+from ecgnb.analysis.compare import (
+    FROM,
+    NET,
+    compare_arms,
+    compare_families,
+    pair,
+    runs_table,
+    summarise,
+)
 from ecgnb.analysis.convergence import (
     break_even,
     median_time,
@@ -20,20 +27,12 @@ from ecgnb.analysis.convergence import (
     times_to_target,
 )
 from ecgnb.analysis.curves import Curve, fit_curves, worth
-from ecgnb.chapters import (
-    common,
-    diminishing,
-    filtered,
-    published,
-)
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
 from ecgnb.models.build import forward_gflop
-from ecgnb.report import prose
-from ecgnb.report.charts import draw_heads, draw_worth
+from ecgnb.report import notebook
 from ecgnb.study.declare import load_study
 from ecgnb.study.store import Result
-from ecgnb.training.arms import ARMS
 
 SIZES, SEEDS = (50, 100, 200, 400, 800), range(10)
 SCRATCH, TUNED = Curve(0.05, 3.0, 0.7), Curve(0.05, 0.6, 0.45)
@@ -163,83 +162,20 @@ def test_one_seed_has_no_interval(study, results):
     one = worth(study, [run for run in results if run.spec.seed == 0])[0]
     assert np.isnan(one.multiples[1:]).all()
     assert np.isfinite(one.multiples[0]).all()
-    assert diminishing._read(one)["interval"] == "not known with one seed"
-    assert diminishing._read(one)["interval "] == "not known with one seed"
-    assert len(draw_worth([one]).axes) == 1
+    assert np.isnan(one.vanishes[1:]).all()
 
 
-def test_a_gain_that_shrinks_is_said_to_shrink(study, results):
-    change = diminishing.shrinking(study, results)
-    assert set(change["verdict"]) == {"helps"}
-    assert change["head"].tolist() == ["pooled", "pooled", "flattened"]
-    text = diminishing.shrinking_answer(change, worth(study, results)).data
-    assert text.startswith("**Yes** for ResNet1d18 (+0.")
-    assert "whose gain shrinks. In brackets stand the gains with 50 and with 800 training" in text
-    assert "stand after Holm's correction for all 3 comparisons." in text
-    table = diminishing.shrinking_table(change, [])
-    assert table["the gain"].tolist() == ["shrinks"] * 3
-    assert table["records"].tolist() == ["50 to 800"] * 3
-    turned = change.assign(difference=-change["difference"], verdict="harms")
-    turned["verdict"] = ["harms", "equivalent", "undecided"]
-    text = diminishing.shrinking_answer(turned, []).data
-    said = re.sub(r" \([+-]0\.\d+ to [+-]?0\.\d+\)", "", text)
-    assert said.startswith(
-        "**No** for ResNet1d18, whose gain grows; **no** for GRU, whose gain stays; "
-        "**undecided** for GRU (flattened head). In brackets"
-    )
-    words = diminishing.shrinking_table(turned, [])["the gain"].tolist()
-    assert words == ["grows", "stays", "undecided"]
-
-
-def test_the_numbers_of_a_change_are_of_the_same_seeds(study, results):
+def test_a_change_of_the_gain_is_over_the_seeds_that_both_sizes_have(study, results):
     """More seeds at one size move its gain, and must not move the change."""
     fewer = [run for run in results if run.spec.size != 800 or run.spec.seed < 5]
-    change = diminishing.shrinking(study, fewer)
+    runs = runs_table(study, fewer)
+    gains = pair(runs[runs["arm"] == "finetune"], runs[runs["arm"] == "scratch"])
+    ends = [gains[gains["size"] == size] for size in (50, 800)]
+    change = summarise(pair(*ends, on=[*FROM, *NET, "target"]), [*FROM, *NET, "target"])
     assert (change["seeds"] == 5).all()
-    difference = change["gain_few"] - change["gain_many"]
-    assert difference.to_numpy() == pytest.approx(change["difference"].to_numpy())
-    assert diminishing.shrinking_table(change, [])["seeds"].tolist() == [5] * 3
-
-
-def test_no_more_records_are_said_than_there_are(study, results):
-    one = replace(
-        worth(study, results)[0],
-        multiples=np.array([[20.0] + [3.0] * 4, [4.0] * 5, [np.inf] * 5]),
-        vanishes=(np.inf, np.inf, np.inf),
-    )
-    other = replace(one, model="gru", multiples=one.multiples / 10, vanishes=(120.0, 90.0, 300.0))
-    assert diminishing._worth_sentence([other, one]) == (
-        "By the fitted curves, pre-training is worth, with 50 training records, 2.0 times as many "
-        "for GRU and more than 16.0, all that there are, for ResNet1d18."
-    )
-    assert diminishing._vanishes_sentence([one]) == (
-        "With all there are, the gain is over 0.01 for ResNet1d18."
-    )
-    assert diminishing._vanishes_sentence([one, replace(other, errors=0 * other.errors)]) == (
-        "The gain is under 0.01 from this many on: 120 for GRU; with all there are, it is over "
-        "0.01 for ResNet1d18."
-    )
-    read = diminishing._read(one)
-    assert read["interval"] == "4.0 to more than 16.0 times"
-    assert read["gain under 0.01 from"] == read["interval "] == "not reached"
-    table = diminishing.worth_reading_table([one])
-    assert table["interval"].tolist()[-1] == "more than 1.0 times at both ends"
-    assert table["worth"].tolist()[1:3] == ["3.0 times", "3.0 times"]
-    assert "GRU" not in (alt := diminishing.worth_text(study, [one])[1])
-    assert alt.endswith("at 800: more than 1.0 times.")
-
-
-def test_a_gain_that_the_curves_miss_is_told(study, results):
-    one = worth(study, results)[0]
-    errors = np.array([[0.3, 0.2, 0.15, 0.1, 0.1], [0.2, 0.15, 0.13, 0.1, 0.08]])
-    one = replace(one, errors=errors, vanishes=(350, 200, np.inf))
-    assert diminishing._vanishes_sentence([one]) == (
-        "The gain is under 0.01 from this many on: 350 for ResNet1d18 (yet +0.020 was measured "
-        "with 800: the curves miss it)."
-    )
-    assert diminishing._read(one)["interval "] == "200 to not reached"
-    later = replace(one, vanishes=(900, 200, np.inf))
-    assert "yet" not in diminishing._vanishes_sentence([later])
+    assert set(change["verdict"]) == {"helps"}
+    difference = change["first"] - change["second"]
+    assert difference.to_numpy() == pytest.approx(change["mean"].to_numpy())
 
 
 def test_times_until_the_level_of_scratch(study, results):
@@ -356,46 +292,6 @@ def test_networks_that_gain_more_are_said_to(study, results):
     }
 
 
-def test_choosing_on_the_test_set_flatters(study, results):
-    found = published.flattery(results)
-    # Validation liked the second epoch best, the test set the third.
-    assert found["honest"].to_numpy() == pytest.approx(0.6)
-    assert set(found["published"].round(2)) == {0.65, 0.75}
-    text = published.flattery_answer(study, found).data
-    assert "+0.050 from scratch and +0.150 fine-tuned" in text
-    assert "mean gain from fine-tuning is +0.100 as published and 0.000" in text
-    assert "has not been run" in published.flattery_answer(study, found.iloc[:0]).data
-
-
-def test_the_published_reading_has_a_winner_everywhere(study, results):
-    text = published.published_view(study, [run for run in results if run.spec.size < 200]).data
-    assert "wins in 6 of 6" in text
-    assert "*helps* in 6 and *harms* in 0 of the 6; in 0 of these 6" in text
-
-
-def test_the_published_reading_of_the_other_questions(study, results):
-    pooled = [run for run in results if run.spec.head == "pooled"]
-    text = published.published_shrinking(study, pooled).data
-    assert "ResNet1d18: +" in text
-    assert "The last is smaller than the first" in text
-    text = published.published_families(study, results).data
-    assert "ResNet1d18 +" in text
-    assert "GRU (flattened head) +" in text
-    assert "GRU +" not in text
-    assert "not all in this study" in published.published_families(study, pooled).data
-
-
-def test_the_published_reading_of_convergence_is_off_a_test_curve(study, results, monkeypatch):
-    monkeypatch.setattr(published, "published_runs", lambda _: results)
-    text = published.published_times(study).data
-    # Fine-tuned, 0.75 in the third epoch; from scratch 0.65 there, and 0.6 in the second.
-    assert (
-        "ResNet1d18 with 50 records: fine-tuned after 3 epochs, from scratch after 3 epochs" in text
-    )
-    monkeypatch.setattr(published, "published_runs", lambda _: [])
-    assert "has not been run" in published.published_times(study).data
-
-
 def made(study, level):
     """Runs of all cells of a study, their AUROC at a level of their own but for some luck."""
     rng = np.random.default_rng(0)
@@ -446,90 +342,16 @@ def test_a_size_has_one_number_of_training_records():
     ]
     gain = compare_arms(study, runs)
     assert gain["records"].tolist() == [716, 716]
-    fewer, all_ = sorted(gain["tested"])
-    assert f" which together test on {fewer:,} to {all_:,} records of " in prose.answer(gain).data
-
-
-def test_the_network_is_named_that_is_better_untaught_than_most_are_taught():
-    networks = {"models": ["resnet1d18", "gru", "lstm", "resnet1d50"], "heads": ["pooled"]}
-    study = load_study("demo", **networks, sizes=[50, 200])
-    levels = {"resnet1d18": 0.85, "resnet1d50": 0.88, "gru": 0.7, "lstm": 0.75}
-
-    def said(levels):
-        taught = made(study, lambda cell: levels[cell.model] + 0.05 * (cell.arm == "finetune"))
-        return prose.choice(study, taught).data
-
-    # ResNet1d50 from scratch is better than the same two, and named later.
-    assert said(levels).startswith(
-        "**Choose the network first.** ResNet1d18 (convolutional) from scratch is better than GRU "
-        "(recurrent) and LSTM (recurrent) fine-tuned, at every number of training records (+0.0"
-    )
-    assert said({**levels, "gru": 0.84, "lstm": 0.87}) == ""
-    assert prose.choice(study, []).data == ""
-
-
-def test_a_network_is_named_with_its_head():
-    study = load_study("demo", models=["gru"], heads=["pooled", "flattened"], sizes=[50, 200])
-    gains = {"pooled": 0.1, "flattened": 0.25}
-    runs = made(study, lambda cell: 0.7 + gains[cell.head] * (cell.arm == "finetune"))
-    text = prose.answer(compare_arms(study, runs)).data
-    (line,) = re.findall("^- .*", text, re.MULTILINE)
-    said = re.search(r"GRU \((.+) and (.+)\) and GRU \(flattened head\) \((.+) and (.+)\)", line)
-    assert said
-    assert [round(float(one), 2) for one in said.groups()] == [0.1, 0.1, 0.25, 0.25]
-    assert re.search(r"fine-tuned for GRU; .+ for GRU \(flattened head\)\.$", text, re.MULTILINE)
-
-
-def test_a_larger_source_is_compared_with_what_it_extends():
-    study = load_study("clinical-filtered")
-    level = {"": 0.7, "ptb-xl": 0.75, "ptb-xl-extended": 0.79, "chapman-shaoxing": 0.7}
-    found = made(study, lambda cell: level[cell.source])
-    table = filtered.extended(study, found)
-    assert set(table["source"] + ">" + table["other"]) == {"ptb-xl-extended>ptb-xl"}
-    assert table["difference"].to_numpy() == pytest.approx([0.04] * 3, abs=0.003)
-    assert set(table["verdict"]) == {"helps"}
-    text = filtered.filtered_answer(study, found).data
-    assert "*helps*) and +0.0" in text
-    assert text.count("**Does a larger source teach more?**") == 1
-    assert text.count("fine-tuning **helps**") == 2  # to Chapman-Shaoxing, from either source
-    assert "no other records" in filtered.filtered_answer(study, []).data
 
 
 def test_a_companion_is_found_by_its_name(tmp_path, monkeypatch):
-    study, runs = common.companion(load_study("nguyen2025"), "paper")
+    study, runs = notebook.companion(load_study("nguyen2025"), "paper")
     assert (study.name, runs) == ("nguyen2025", [])
     monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path))  # where nothing was recorded
-    study, runs = common.companion(load_study("clinical"), "paper")
+    study, runs = notebook.companion(load_study("clinical"), "paper")
     assert (study.name, runs) == ("clinical-paper", [])
-
-
-def test_figures_and_texts_of_the_chapters(study, results):
-    gain, found = compare_arms(study, results), worth(study, results)
-    assert len(draw_worth(found).axes) == 1
-    heads = draw_heads(gain)
-    assert [axes.get_title(loc="left") for axes in heads.axes] == ["pooled head", "flattened head"]
-    for caption, alt in (
-        diminishing.worth_text(study, found),
-        common.gains_text(study, gain),
-    ):
-        assert "sim-north" not in caption
-        assert "GRU" in alt
-    lists = [
-        diminishing.limits(study, results, found),
-    ]
-    assert all("simulated" in text.data for text in lists)
 
 
 def test_no_curve_is_fitted_to_two_sizes(study, results):
     few = [run for run in results if run.spec.size in (50, 100)]
     assert curves.worth(study, few) == []
-    assert "parameters" not in diminishing.limits(study, few, []).data
-    assert {run.spec.arm for run in few} <= set(ARMS)
-
-
-def test_a_curve_of_as_many_points_as_parameters_is_not_checked(study, results):
-    some = [run for run in results if run.spec.size in (50, 100, 200)]
-    for runs, unchecked in ((some, True), (results, False)):
-        text = diminishing.limits(study, runs, curves.worth(study, runs)).data
-        assert "Each curve has 3 parameters" in text
-        assert ("nothing checks its form" in text) is unchecked

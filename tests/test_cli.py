@@ -129,6 +129,3 @@ def test_generated_pages(tmp_path):
     studies = (tmp_path / "studies.md").read_text()
     assert "100 epochs" in studies
     assert " 0 updates" not in studies
-    pages.write_answer(tmp_path)
-    assert (tmp_path / "answer.md").read_text().startswith("**Choose the network first.** Res")
-    assert (tmp_path / "answer.png").stat().st_size > 10_000

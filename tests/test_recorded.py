@@ -34,7 +34,7 @@ def results(progress):
     return progress.finished()
 
 
-def test_the_main_pair_is_whole_and_answers_without_data(progress, results):
+def test_the_main_pair_is_whole_without_data(results):
     main = replace(STUDY, pairs=STUDY.pairs[:1])
     done = {replace(run.spec, learning_rate=0.0, source_learning_rate=0.0) for run in results}
     assert set(main.cells()) <= done

@@ -7,36 +7,28 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from IPython import get_ipython
 from IPython.display import Markdown, display
 
-from ecgnb.analysis.statistics import DETECTABLE, LEVEL, POWER
-from ecgnb.chapters.common import by_target, in_order
+from ecgnb.chapters.common import by_target
 from ecgnb.data.catalog import card, parts
 from ecgnb.data.fetch import fetch
 from ecgnb.errors import UserError
 from ecgnb.files import put
-from ecgnb.models import MODELS
 from ecgnb.report.wording import (
-    interval_texts,
     joined,
-    named,
-    needed_text,
     network,
-    p_texts,
-    signed,
 )
 from ecgnb.study.cost import groups
 from ecgnb.study.data import fingerprints, missing_datasets, recorded_runs, with_what_is_here
-from ecgnb.study.declare import load_study
+from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.plan import duration, open_progress, size_label
 from ecgnb.study.run import default_workers, run_study
 from ecgnb.study.spec import Study
@@ -145,6 +137,19 @@ def runs(study: Study, *, workers: int | None = None) -> list[Result]:
     return run_study(study, workers=count, progress="TQDM_DISABLE" not in os.environ)
 
 
+def companion(study: Study, kind: str) -> tuple[Study, list[Result]]:
+    """Return the study beside a study, as ``clinical-paper`` beside ``clinical``, and its runs.
+
+    A study that has no such companion is returned without runs.
+    """
+    name = f"{study.name}-{kind}"
+    if name not in study_names():
+        return study, []
+    beside = load_study(name)
+    there = not beside.recorded or recorded_runs(beside).exists()
+    return beside, runs(beside) if there else []
+
+
 _MACHINE = Path("/content")  # of Google Colab; what is written here is gone with the machine
 _DRIVE = _MACHINE / "drive"
 _KEPT = _DRIVE / "MyDrive" / "ecgnb" / "runs"
@@ -229,86 +234,6 @@ def settings(study: Study, results: Sequence[Result] = ()) -> pd.DataFrame:
             cells = set(replace(study, pairs=pairs).cells())
             rows.append({**row, "runs made": f"{len(cells & made):,} of {len(cells):,}"})
     return pd.DataFrame(rows)
-
-
-def comparison_table(comparison: pd.DataFrame) -> pd.DataFrame:
-    """Write a comparison for reading: one row a network and size.
-
-    The power is that of finding a difference of `DETECTABLE`; the seeds for it are those at which
-    it would be `POWER`, if the variances are as they were found.
-    """
-    pairs = {
-        "from": comparison["source"].map(lambda name: card(name).short_title),
-        "to": comparison["target"].map(lambda name: card(name).short_title),
-    }
-    several = len(comparison[["source", "target"]].drop_duplicates()) > 1
-    return pd.DataFrame(
-        {
-            **(pairs if several else {}),
-            "network": named(comparison["model"], comparison["head"]),
-            "records": comparison["records"].map("{:,}".format),
-            "difference": comparison["difference"].map(signed),
-            f"{LEVEL:.0%} interval": interval_texts(comparison),
-            "verdict": comparison["verdict"],
-            "p (Holm)": p_texts(comparison),
-            f"power at {DETECTABLE:g}": [
-                "not known" if np.isnan(power) else f"{power:.0%}" for power in comparison["power"]
-            ],
-            f"seeds for {POWER:.0%}": comparison["seeds_needed"].map(needed_text),
-            "fine-tuned": comparison["first"].map("{:.3f}".format),
-            "from scratch": comparison["second"].map("{:.3f}".format),
-            "seeds": comparison["seeds"],
-            "tested": comparison["tested"].map("{:,}".format),
-            "classes": comparison["classes"],
-        }
-    )
-
-
-def metrics_frame(results: Sequence[Result]) -> pd.DataFrame:
-    """Put runs into one table: a row a run, the fields of its spec and its facts as columns.
-
-    ``records`` is the number of training records of its size, the mean over seeds: the folds, and
-    with them all records but two fifths, are not quite equally large.
-    """
-    frame = pd.DataFrame([{**asdict(result.spec), **result.facts} for result in results])
-    sizes = frame.groupby(["dataset", "size"])["train_records"]
-    return frame.assign(records=sizes.transform("mean").round().astype(int))
-
-
-def metrics_table(results: Sequence[Result], metric: str = "auroc") -> pd.DataFrame:
-    """Average one test metric over seeds, for reading: a row a model and size, a column an arm.
-
-    Only the seeds that all arms of a row have count, so that its columns can be compared.
-    """
-    frame = metrics_frame(results)
-    index = ["model", "records"]
-    arms = frame.groupby(index)["arm"].transform("nunique")
-    frame = frame[frame.groupby([*index, "seed"])["arm"].transform("nunique") == arms]
-    table = frame.pivot_table(index=index, columns="arm", values=metric)
-    table = table[[arm for arm in ARMS if arm in table]].map(_score_text)
-    table = table.assign(seeds=frame.groupby(index)["seed"].nunique())
-    table = table.rename(columns={arm: ARMS[arm].title for arm in ARMS}).reset_index()
-    table = in_order(table)
-    table["model"] = table["model"].map(lambda name: MODELS[name].title)
-    return table.rename_axis(columns=None)
-
-
-def _score_text(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3f}"
-
-
-def rates_table(study: Study, results: Sequence[Result]) -> pd.DataFrame:
-    """Tabulate the learning rates chosen on validation, one column a training size."""
-    frame = metrics_frame(results)
-    frame = frame[frame["seed"] == study.seeds[0]]
-    table = frame.pivot_table(
-        index=["model", "arm"], columns="records", values="learning_rate", sort=False
-    )
-    table.columns = [f"{size:,}" for size in table.columns]
-    table = table.map("{:g}".format).reset_index()
-    table["model"] = table["model"].map(lambda name: MODELS[name].title)
-    table["arm"] = table["arm"].map(lambda name: ARMS[name].title)
-    return table
 
 
 def footer(study: Study, results: Sequence[Result] = ()) -> Markdown:

@@ -1,8 +1,7 @@
 """Pages of the book that are written by the build.
 
-``python -m ecgnb.report.pages datasets DIR`` writes the page of datasets; ``answer`` and
-``studies`` write what is computed of pages written by hand: the answer so far, and the numbers of
-the protocol.
+``python -m ecgnb.report.pages datasets DIR`` writes the page of datasets; ``studies`` the numbers
+of the protocol.
 """
 
 from __future__ import annotations
@@ -12,23 +11,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ecgnb.analysis.compare import compare_arms
 from ecgnb.analysis.statistics import LEVEL, MARGIN
-from ecgnb.chapters.common import by_target, main_pair
+from ecgnb.chapters.common import by_target
 from ecgnb.data.catalog import CATALOG, JOINT, DatasetCard
 from ecgnb.data.catalog import card as find_card
 from ecgnb.data.labels import LABEL_SETS
 from ecgnb.models import MODELS
-from ecgnb.report.charts import draw_gain
-from ecgnb.report.prose import answer, choice, gain_alt, gain_caption, scale
 from ecgnb.study.data import selection
 from ecgnb.study.declare import load_study, study_names
-from ecgnb.study.plan import open_progress, size_label
+from ecgnb.study.plan import size_label
 from ecgnb.study.spec import Pair, Side, Study
 from ecgnb.training.arms import ARMS
 from ecgnb.training.metrics import UNLABELLED
-
-_ANSWERED_BY = "clinical"  # the study whose verdict stands on the front page
 
 _VOCABULARIES = {
     "scp": "SCP-ECG statements",
@@ -148,21 +142,6 @@ def _label_sets() -> Iterator[str]:
         yield f"| `{label_set.name}` | {count} | {label_set.description} |"
 
 
-def write_answer(folder: Path) -> None:
-    """Write ``answer.md`` and ``answer.png`` for the front page, from recorded runs."""
-    study = load_study(_ANSWERED_BY)
-    results = main_pair(study, open_progress(study).finished(), head="pooled")
-    comparison = compare_arms(study, results)
-    figure = draw_gain(comparison)
-    figure.savefig(folder / "answer.png", dpi=150, bbox_inches="tight")
-    text = (
-        f"{choice(study, results).data}\n\n{answer(comparison).data}\n\n"
-        f"![{gain_alt(comparison)}](answer.png)\n\n*{gain_caption(study, comparison)}*\n\n"
-        f"{scale(study).data}\n"
-    )
-    (folder / "answer.md").write_text(text)
-
-
 def write_studies(folder: Path) -> None:
     """Write the numbers of the protocol, from the declarations of the studies.
 
@@ -236,5 +215,5 @@ def _learnt(study: Study, side: Side) -> str:
 
 
 if __name__ == "__main__":
-    pages = {"answer": write_answer, "datasets": write_datasets, "studies": write_studies}
+    pages = {"datasets": write_datasets, "studies": write_studies}
     pages[sys.argv[1]](Path(sys.argv[2]))

@@ -70,17 +70,6 @@ def at_sizes(comparison: pd.DataFrame) -> list[str]:
     return [f"{row['records']:,} ({signed(row['difference'])})" for row in rows]
 
 
-def found_at_sizes(comparison: pd.DataFrame) -> list[str]:
-    """Write differences with their training records, intervals and verdicts."""
-    return [
-        f"{signed(row['difference'])} with {row['records']:,} (interval {interval}, "
-        f"*{row['verdict']}*)"
-        for row, interval in zip(
-            comparison.to_dict("records"), interval_texts(comparison), strict=True
-        )
-    ]
-
-
 def p_text(value: float) -> str:
     """Write a p value."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"

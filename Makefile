@@ -4,7 +4,6 @@
 # All set up .venv by themselves the first time.
 
 PYTHON   ?= python3
-EDITIONS ?= clinical demo
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -15,8 +14,9 @@ SHELL       := /bin/bash
 BIN       := .venv/bin
 STAMP     := .venv/.installed
 TOOLS     := .venv/.tools
-NOTEBOOKS := $(sort $(notdir $(wildcard notebooks/*.ipynb)))
-EXECUTED  := $(foreach e,$(EDITIONS),$(addprefix book/editions/$(e)/,$(NOTEBOOKS)))
+CLINICAL  := $(addprefix book/editions/clinical/,$(notdir $(wildcard notebooks/0*.ipynb)))
+LIVE      := $(addprefix book/live/,by_hand.ipynb simulated.ipynb)
+EXECUTED  := $(LIVE) $(CLINICAL)
 GENERATED := $(addprefix book/generated/,studies.md datasets.md speed.md cli.md)
 
 # What a result depends on besides its notebook: the package and the recorded runs.
@@ -86,31 +86,20 @@ address: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python benchmarks/bench.py
 
-# A notebook that fails leaves its half-executed copy in _build/notebooks, never in the book.
-# It runs where the executed ones lie, not where it lies: beside them is the folder of its tables.
+# A notebook that fails leaves its half-executed copy in _build/notebooks, never in the book. It runs
+# where only what it writes lies: files beside the pages, for their links.
 define execute
-book/editions/$(1)/%.ipynb: notebooks/%.ipynb $$(SOURCES) $$(STAMP)
-	@echo "executing $$* with the study $(1)"
-	@mkdir -p $$(@D) _build/notebooks/$(1)
-	@$$(BIN)/papermill $$< _build/notebooks/$(1)/$$(@F) -p study $(1) -k python3 \
-	  --cwd $$(@D) --no-progress-bar --log-level WARNING
-	@mv _build/notebooks/$(1)/$$(@F) $$@
+@echo "executing $(<F)"
+@mkdir -p $(@D) _build/notebooks
+@$(BIN)/papermill $< _build/notebooks/$(@F) $(1) -k python3 --cwd $(@D) \
+  --no-progress-bar --log-level WARNING
+@mv _build/notebooks/$(@F) $@
 endef
-$(foreach e,$(EDITIONS),$(eval $(call execute,$(e))))
-
-# The editions side by side, for recorded runs are read on one core; within an edition one notebook
-# after another, since they share the runs that are trained. Those of the last two are of a study of
-# their own: they wait for the first edition only, and keep a core busy that the other leaves idle.
-MAKEFLAGS += -j2
-OWN    := $(filter 05_% 06%,$(NOTEBOOKS))
-SHARED := $(filter-out $(OWN),$(NOTEBOOKS))
-define follow
-$(if $(previous),$(1): | $(previous))
-$(eval previous := $(1))
-endef
-$(foreach e,$(EDITIONS),$(eval previous :=)$(foreach n,$(SHARED),$(eval $(call follow,book/editions/$(e)/$(n)))))
-previous := book/editions/$(firstword $(EDITIONS))/$(lastword $(SHARED))
-$(foreach e,$(EDITIONS),$(foreach n,$(OWN),$(eval $(call follow,book/editions/$(e)/$(n)))))
+$(CLINICAL): book/editions/clinical/%.ipynb: notebooks/%.ipynb $(SOURCES) $(STAMP)
+	$(call execute,-p study clinical)
+$(LIVE): book/live/%.ipynb: notebooks/%.ipynb $(SOURCES) $(STAMP)
+	$(call execute)
+MAKEFLAGS += -j2  # reading recorded runs, and training, take a core each
 
 book/generated/datasets.md book/generated/studies.md: book/generated/%.md: $(SOURCES) $(STAMP)
 	@mkdir -p $(@D)
@@ -141,4 +130,4 @@ book: $(HTML)
 	@echo "the book: $(HTML)"
 
 clean:
-	rm -rf _build book/editions book/generated .mypy_cache .pytest_cache .ruff_cache
+	rm -rf _build book/editions book/live book/generated .mypy_cache .pytest_cache .ruff_cache

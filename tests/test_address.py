@@ -74,7 +74,7 @@ def test_no_name_is_too_long_and_a_fork_writes_its_own(checkout):
             assert text.count(f"{name}/blob/main/notebooks/{path.name})") == 1
             assert text.count("github") == 2
             nbformat.validate(nbformat.read(path, 4))
-        for check in (["format", "--check"], ["check"]):
+        for check in (["format", "--check"], ["check", "--ignore", "I001"]):
             command = [sys.executable, "-m", "ruff", *check, "-q", "notebooks"]
             subprocess.run(command, cwd=checkout, check=True)
     for path, old in before.items():

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ecgnb import __version__, cli
+from ecgnb.analysis.statistics import LEVEL, MARGIN
 from ecgnb.report import pages
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study
@@ -125,7 +126,9 @@ def test_plan_and_status_of_recorded_runs():
 @recorded
 def test_generated_pages(tmp_path):
     pages.write_studies(tmp_path)
-    assert "margin is ±0.01" in (tmp_path / "rule.md").read_text()
+    protocol = (Path(__file__).parents[1] / "book" / "protocol.md").read_text()
+    assert f"with a {LEVEL:.0%} interval" in protocol.replace("95 %", "95%")
+    assert f"is ±{MARGIN:g}." in protocol
     studies = (tmp_path / "studies.md").read_text()
     assert "100 epochs" in studies
     assert " 0 updates" not in studies

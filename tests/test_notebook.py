@@ -3,9 +3,11 @@
 import ast
 import sys
 import types
+from copy import deepcopy
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -14,7 +16,13 @@ from ecgnb.errors import UserError
 from ecgnb.report import notebook
 from ecgnb.study.declare import load_study
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("0*.ipynb"))
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("0*.ipynb"))
+# Of the demo, what a chapter can still be read with.
+SMALLER = {key: {"models": '["gru"]', "sizes": "[50, 0]"} for key in ("01", "02", "03")}
+SMALLER |= {"04": {"sizes": 50}, "05": {"sizes": [225, 0]}}
+SMALLER |= {"by": {"folds": 2, "updates": 5, "source_updates": 5}}
+LIVE = [FOLDER / "by_hand.ipynb", FOLDER / "simulated.ipynb"]
 NAMES = ("study", "target", "source", "models", "sizes", "seeds", "workers", "drive")
 
 
@@ -62,10 +70,10 @@ def test_a_notebook_is_run_twice_in_one_kernel(shell):
 
 
 def test_parameters_replace_what_the_study_says():
-    given = {"models": '["gru"]', "sizes": "[50, 0]", "seeds": 2, "workers": "2"}
+    given = {"models": '["resnet1d18"]', "sizes": "[50, 0]", "seeds": 2, "workers": 2}
     plan = notebook.open_study("demo", **given, target=None, drive=False)
     assert {(pair.models, pair.sizes, pair.seeds) for pair in plan.pairs} == {
-        (("gru",), (50, 0), (0, 1))
+        (("resnet1d18",), (50, 0), (0, 1))
     }
     assert notebook.open_study("demo", models="gru", sizes=50, seeds=[3]).models == ("gru",)
 
@@ -73,19 +81,18 @@ def test_parameters_replace_what_the_study_says():
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"study": 5}, "'study' is the name of a study, or of its file, not 5"),
-        ({"study": None}, "'study' is the name of a study, or of its file, not None"),
+        ({"study": 5}, "'study' is the name of a study or a file, not 5"),
+        ({"study": None}, "'study' is the name of a study or a file, not None"),
         ({"study": ["demo"]}, "'study' is the name of a study"),
-        ({"drive": "yes"}, "'drive' is True or False, not 'yes'"),
-        ({"target": 3}, "'target' is the name of a dataset, not 3"),
-        ({"models": 18}, "'models' is a list of networks"),
-        ({"models": ""}, "'models' is a list of networks"),
-        ({"sizes": "[50, all]"}, "'sizes' is a list of numbers of training records"),
-        ({"sizes": []}, "'sizes' is a list of numbers of training records"),
-        ({"seeds": True}, "'seeds' is a number of seeds, or a list of them, not True"),
-        ({"workers": 0}, "'workers' is a number of processes, at least 1, not 0"),
-        ({"stdy": "clinical"}, "unknown parameter 'stdy'; a notebook takes study, target"),
         ({"study": "demon"}, "unknown study 'demon'"),
+        ({"drive": "yes"}, "'drive' is True or False, not 'yes'"),
+        ({"workers": 0}, "'workers' is a number of processes, not 0"),
+        ({"workers": "2"}, "'workers' is a number of processes, not '2'"),
+        ({"target": 3}, "in quotes, not 3"),
+        ({"models": 18}, "models"),
+        ({"sizes": "[50, many]"}, "no list"),
+        ({"seeds": 0}, "seeds"),
+        ({"stdy": "clinical"}, "unknown parameter 'stdy'; a notebook takes study, target"),
     ],
 )
 def test_a_wrong_parameter_is_refused_in_one_sentence(given, sentence):
@@ -136,8 +143,8 @@ def test_nothing_happens_elsewhere(capsys, monkeypatch):
 )
 def test_it_says_how_long_a_study_takes(left, said, colab, capsys, monkeypatch):
     group = types.SimpleNamespace(runs=4, done=4 - left, seconds_left=1800 * left)
-    monkeypatch.setattr(notebook, "open_progress", lambda study: types.SimpleNamespace(score=None))
-    monkeypatch.setattr(notebook, "groups", lambda study, score: [group])
+    monkeypatch.setattr(notebook, "open_progress", lambda study: None)
+    monkeypatch.setattr(notebook, "groups", lambda progress: [group])
     monkeypatch.setattr(notebook, "run_study", lambda study, **_: [])
     notebook.runs(notebook.open_study("demo"), workers=2)
     printed = capsys.readouterr().out
@@ -173,3 +180,28 @@ def test_runs_are_kept_on_drive_also_those_of_before(colab, cache, tmp_path, cap
     assert {path.read_text() for path in drive.rglob("*.npz")} == {"new", "old"}
     notebook.open_study("demo")  # the link is still there
     assert "Finished runs are kept in" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *LIVE], ids=lambda path: path.stem)
+def test_every_notebook_runs_by_papermill_and_twice_in_one_kernel(
+    path, common, tmp_path, monkeypatch
+):
+    """With `demo`, one seed and few records; trained once for all of them."""
+    monkeypatch.setenv("ECGNB_CACHE", str(common / "demo"))
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    whole = nbformat.read(path, 4)
+    again = [
+        deepcopy(cell) for cell in whole.cells if "parameters" not in cell.metadata.get("tags", [])
+    ]
+    for cell in again:
+        cell.id += "-again"
+    whole.cells += again
+    nbformat.write(whole, tmp_path / "twice.ipynb")
+    given = SMALLER.get(path.stem[:2], {}) | ({} if path.stem == "by_hand" else {"seeds": 1})
+    options = {"kernel_name": "python3", "progress_bar": False, "cwd": tmp_path}
+    done = papermill.execute_notebook(
+        tmp_path / "twice.ipynb", tmp_path / "out.ipynb", given, **options
+    )
+    outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]

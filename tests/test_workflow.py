@@ -109,7 +109,7 @@ def test_a_study_from_the_first_run_to_an_edited_package(checkout: Checkout):
     first = checkout.finished()
     assert len(first) == RUNS
     called = (checkout.folder / "_build" / "html" / "index.html").read_text()
-    assert called == "-j2 book EDITIONS=clinical demo\n"
+    assert called == "-j2 book\n"
 
     assert "Nothing to be done" in checkout.snakemake("--cores", "2")
 
@@ -321,8 +321,3 @@ def test_a_study_is_recorded_when_all_its_shards_are_done(checkout: Checkout):
     checkout.configure(tuning=0, runs=1, studies=studies)
     output = checkout.snakemake("-n", "studies")
     assert [_jobs(output, rule) for rule in ("tuning", "runs", "record")] == [4, 20, 1]
-
-
-def test_config_names_the_editions_of_the_makefile():
-    config = yaml.safe_load((ROOT / "workflow" / "config.yaml").read_text())
-    assert f"EDITIONS ?= {config['editions']}\n" in (ROOT / "Makefile").read_text()

@@ -28,7 +28,7 @@ from ecgnb.report.wording import (
 )
 from ecgnb.study.cost import groups
 from ecgnb.study.data import fingerprints, missing_datasets, recorded_runs, with_what_is_here
-from ecgnb.study.declare import load_study, study_names
+from ecgnb.study.declare import chapter_study, load_study, study_names
 from ecgnb.study.plan import duration, open_progress, size_label
 from ecgnb.study.run import default_workers, run_study
 from ecgnb.study.spec import Study
@@ -36,18 +36,7 @@ from ecgnb.study.store import Result, provenance
 from ecgnb.training.arms import ARMS
 from ecgnb.training.device import choose_device, describe_device
 
-# What each parameter of a notebook takes; of several, a list or one alone.
-_TAKES: dict[str, tuple[type, str]] = {
-    "study": (str, "the name of a study, or of its file"),
-    "target": (str, "the name of a dataset"),
-    "source": (str, "the name of a dataset"),
-    "models": (str, 'a list of networks, such as ["resnet1d18"]'),
-    "sizes": (int, "a list of numbers of training records, such as [50, 0]"),
-    "seeds": (int, "a number of seeds, or a list of them"),
-    "workers": (int, "a number of processes, at least 1"),
-    "drive": (bool, "True or False"),
-}
-_SEVERAL = ("models", "sizes", "seeds")
+_PARAMETERS = ("study", "target", "source", "models", "sizes", "seeds", "workers", "drive")
 
 
 def open_study(study: str, chapter: str = "", **parameters: Any) -> Study:
@@ -64,8 +53,8 @@ def open_study(study: str, chapter: str = "", **parameters: Any) -> Study:
         `ecgnb.study.declare.chapter_study`.
     **parameters
         The notebook's others: ``target``, ``source``, ``models``, ``sizes``, ``seeds``, which
-        replace what the study says unless they are None; ``workers``, for `runs`; and ``drive``,
-        whether a notebook in Google Colab keeps its runs on the user's Google Drive.
+        see `ecgnb.study.declare.load_study`; ``workers``, for `runs`; and ``drive``, whether a
+        notebook in Google Colab keeps its runs on the user's Google Drive.
 
     Raises
     ------
@@ -73,20 +62,22 @@ def open_study(study: str, chapter: str = "", **parameters: Any) -> Study:
         If papermill has set a parameter that notebooks do not have, a value is of the wrong type,
         or the study cannot be done.
     """
-    given = {"study": study, **parameters}
-    unknown = [name for name in [*given, *_injected()] if name not in _TAKES]
+    unknown = [name for name in (*parameters, *_injected()) if name not in _PARAMETERS]
     if unknown:
-        raise UserError(f"unknown parameter {unknown[0]!r}; a notebook takes {', '.join(_TAKES)}")
-    read = {name: _read(name, value) for name, value in given.items()}
-    changes = {
-        name: read[name]
-        for name in ("target", "source", "models", "sizes", "seeds")
-        if read.get(name) is not None
-    }
-    own = dict(load_study(read["study"]).chapters).get(chapter, read["study"])
+        raise UserError(
+            f"unknown parameter {unknown[0]!r}; a notebook takes {', '.join(_PARAMETERS)}"
+        )
+    drive = parameters.pop("drive", False)
+    workers = parameters.pop("workers", None)
+    if not isinstance(study, str):
+        raise UserError(f"the parameter 'study' is the name of a study or a file, not {study!r}")
+    if not isinstance(drive, bool):
+        raise UserError(f"the parameter 'drive' is True or False, not {drive!r}")
+    if workers is not None and (type(workers) is not int or workers < 1):
+        raise UserError(f"the parameter 'workers' is a number of processes, not {workers!r}")
     if hosted():
-        _prepare_machine(drive=read.get("drive", False))
-    plan = load_study(own, **changes)
+        _prepare_machine(drive=drive)
+    plan = chapter_study(load_study(study, **parameters), chapter)
     if hosted():
         _fetch_missing(plan)
     if card(plan.pairs[0].target.dataset).simulated:
@@ -104,24 +95,6 @@ def _injected() -> list[str]:
     return [name for name in names if not name.startswith("PAPERMILL_")]  # of --inject-paths
 
 
-def _read(name: str, value: Any) -> Any:
-    """Return a parameter's value as `load_study` takes it; papermill hands lists over as text."""
-    kind, words = _TAKES[name]
-    if value is None and name not in ("study", "drive"):
-        return None
-    entries = value if isinstance(value, list | tuple) and name in _SEVERAL else [value]
-    if isinstance(value, str) and name in _SEVERAL:
-        entries = [piece.strip(" '\"") for piece in value.strip("[] ").split(",")]
-    if kind is int:
-        entries = [int(one) if str(one).isdecimal() else one for one in entries]
-    if not entries or any(type(one) is not kind for one in entries) or entries == [""]:
-        raise UserError(f"the parameter {name!r} is {words}, not {value!r}")
-    if name == "workers" and entries[0] < 1:
-        raise UserError(f"the parameter {name!r} is {words}, not {value!r}")
-    alone = name not in _SEVERAL or (name == "seeds" and isinstance(value, int))
-    return entries[0] if alone else list(entries)
-
-
 def runs(study: Study, *, workers: int | None = None) -> list[Result]:
     """Return the final runs of a study.
 
@@ -130,11 +103,10 @@ def runs(study: Study, *, workers: int | None = None) -> list[Result]:
     """
     if study.recorded and recorded_runs(study).exists():
         return open_progress(study).finished()
-    count = _read("workers", workers)
     if hosted():
-        _say_how_long(study, count)
+        _say_how_long(study, workers)
     # Where output is kept, as in the book, the environment switches progress bars off.
-    return run_study(study, workers=count, progress="TQDM_DISABLE" not in os.environ)
+    return run_study(study, workers=workers, progress="TQDM_DISABLE" not in os.environ)
 
 
 def companion(study: Study, kind: str) -> tuple[Study, list[Result]]:

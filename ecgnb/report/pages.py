@@ -1,17 +1,17 @@
-"""Pages of the book that are written by the build.
+"""Pages of the book whose content is declared: the catalog's datasets, and the studies.
 
-``python -m ecgnb.report.pages datasets DIR`` writes the page of datasets; ``studies`` the numbers
-of the protocol.
+``python -m ecgnb.report.pages datasets DIR`` writes ``datasets.md``, ``studies`` writes
+``studies.md``.
 """
 
 from __future__ import annotations
 
+import html
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ecgnb.analysis.statistics import LEVEL, MARGIN
 from ecgnb.chapters.common import by_target
 from ecgnb.data.catalog import CATALOG, JOINT, DatasetCard
 from ecgnb.data.catalog import card as find_card
@@ -24,53 +24,43 @@ from ecgnb.study.spec import Pair, Side, Study
 from ecgnb.training.arms import ARMS
 from ecgnb.training.metrics import UNLABELLED
 
-_VOCABULARIES = {
-    "scp": "SCP-ECG statements",
-    "snomed": "SNOMED CT codes",
-    "cpsc": "nine names",
-    "code-test": "six columns",
-    "ptb": "reason for admission",
-    "brugada": "Brugada syndrome, yes or no",
-    "text": "free text",
-}
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Write a Markdown table; what stands in it is text, never HTML or another cell."""
+    cells = [head, ["---"] * len(head)]
+    cells += [[html.escape(str(one)).replace("|", "\\|") for one in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
 def write_datasets(folder: Path) -> None:
     """Write ``datasets.md`` from the catalog."""
     studies = [load_study(name) for name in study_names()]
-    used = sum(not card.simulated for card in CATALOG.values() if _roles(card, studies))
-    public = sum(not card.simulated for card in CATALOG.values())
+    overview = (
+        (card.short_title, f"{card.records:,}" if card.records else "any", _named(card, studies))
+        for card in CATALOG.values()
+    )
+    sets = (
+        (f"`{one.name}`", len(one.classes) or "those in the data", one.description)
+        for one in LABEL_SETS.values()
+    )
     parts = [
         "# Datasets",
-        f"Which ECGs does the package know, and which of them does the evidence rest on? The "
-        f"catalog holds {public} public datasets and {len(CATALOG) - public} simulated ones. So "
-        f"far {used} of the public ones are used by a study. No dataset comes with the package, "
-        "but for a few example records.",
-        "\n".join(_table(studies)),
+        "The ECGs that the package knows, and the studies that use them. None comes with the "
+        "package, but for a few example records.",
+        _table(["dataset", "records", "used by"], overview),
         *(_section(card, studies) for card in CATALOG.values()),
         "## Label sets",
-        "A label set is the list of classes that a task predicts. Where its classes are *found*, "
-        "every code that occurs often enough becomes a class.",
-        "\n".join(_label_sets()),
+        "A label set is the list of classes that a task predicts. Where they are *those in the "
+        "data*, every code that occurs often enough becomes a class.",
+        _table(["label set", "classes", "what"], sets),
     ]
     (folder / "datasets.md").write_text("\n\n".join(parts) + "\n")
 
 
-def _table(studies: list[Study]) -> Iterator[str]:
-    yield "| dataset | records | used by |"
-    yield "|---|---:|---|"
-    for card in CATALOG.values():
-        roles = ", ".join(
-            f"`{study}`" for study in dict.fromkeys(s for s, _ in _roles(card, studies))
-        )
-        count = f"{card.records:,}" if card.records else "any" if card.simulated else ""
-        yield f"| {card.short_title} | {count} | {roles} |"
-
-
-def _roles(card: DatasetCard, studies: list[Study]) -> list[tuple[str, str]]:
+def _roles(card: DatasetCard, studies: list[Study]) -> list[tuple[Study, str]]:
     """List the studies that use a dataset, each with the dataset's role."""
     roles = [
-        (study.name, role)
+        (study, role)
         for study in studies
         for pair in study.pairs
         for role, side in (("source", pair.source), ("target", pair.target))
@@ -79,139 +69,91 @@ def _roles(card: DatasetCard, studies: list[Study]) -> list[tuple[str, str]]:
     return list(dict.fromkeys(roles))
 
 
+def _named(card: DatasetCard, studies: list[Study]) -> str:
+    return ", ".join(dict.fromkeys(f"`{study.name}`" for study, _ in _roles(card, studies)))
+
+
 def _section(card: DatasetCard, studies: list[Study]) -> str:
+    readers = [
+        f"`{one.name}`" for one in LABEL_SETS.values() if card.vocabulary in one.vocabularies
+    ]
+    uses = [
+        f"`{study.name}` ({role}{_count(study, card)})" for study, role in _roles(card, studies)
+    ]
+    low, high = card.seconds
+    patients = f"{card.patients:,}" if card.patients else "not counted"
     entries = {
-        "Name here": f"`{card.name}`" + (f", version {card.version}" if card.version else ""),
-        "Records": _records(card),
-        "Signals": _signals(card),
-        "Labels": _labels(card),
-        "Used by": _used(card, studies),
+        "Name here": f"`{card.name}`" + f", version {card.version}" * bool(card.version),
+        "Records": f"{card.records:,}" if card.records else "",
+        "Patients": (patients if card.patients_known else "not named by record")
+        * (not card.simulated),
+        "Joins": ", ".join(f"`{name}`" for name in card.also),
+        "Sampling rate": " or ".join(map(str, card.sampling_rates)) + " Hz",
+        "Length": (f"{low:g} s" if low == high else f"{low:g} to {high:g} s") * bool(high),
+        "Amplitude": "millivolts" if card.amplitude == "mV" else "standardised, amplitude lost",
+        "Codes": f"`{card.vocabulary}`",
+        "Label sets": ", ".join(readers) or "none",
+        "Used by": "; ".join(uses) or "no study yet",
         "Licence": card.licence,
         "Where": f"<{card.url}>" if card.url else "",
         "Awkward": card.notes,
         "Reference": f"{{cite:p}}`{card.citation}`" if card.citation else "",
+        "Download": f"`ecgnb fetch {card.name}`" if card.homes else "",
     }
     lines = [f"{term}\n: {text}" for term, text in entries.items() if text]
-    return "\n\n".join([f"## {card.title}", card.description, *lines, *_download(card)])
+    return "\n\n".join([f"## {card.title}", card.description, *lines])
 
 
-def _records(card: DatasetCard) -> str:
-    if card.simulated:
-        return "as many as a study asks for"
-    if card.also:
-        own = f"what is there of `{card.folders[0]}`"
-        return f"{own} and of {', '.join(f'`{name}`' for name in card.also)}"
-    patients = f" of {card.patients:,} patients" if card.patients else ""
-    unknown = "" if card.patients_known else "; which records share a patient is not known"
-    return f"{card.records:,}{patients}{unknown}"
-
-
-def _signals(card: DatasetCard) -> str:
-    low, high = card.seconds
-    rates = " or ".join(str(rate) for rate in card.sampling_rates)
-    length = f", {low:g} s" if low == high else f", {low:g} to {high:g} s"
-    unit = "millivolts" if card.amplitude == "mV" else "standardised, amplitude lost"
-    return f"{rates} Hz{length if high else ''}; {unit}"
-
-
-def _labels(card: DatasetCard) -> str:
-    sets = [f"`{s.name}`" for s in LABEL_SETS.values() if card.vocabulary in s.vocabularies]
-    read = f"read by {', '.join(sets)}" if sets else "read by no label set"
-    return f"{_VOCABULARIES[card.vocabulary]}, {read}"
-
-
-def _used(card: DatasetCard, studies: list[Study]) -> str:
-    texts = []
-    for name, role in _roles(card, studies):
-        named = selection(next(study for study in studies if study.name == name), card.name)
-        count = f", {len(named):,} records" if named is not None else ""
-        texts.append(f"`{name}` ({role}{count})")
-    return "; ".join(texts) or "no study yet"
-
-
-def _download(card: DatasetCard) -> Iterator[str]:
-    if card.homes:
-        yield f"To download it:\n\n```\necgnb fetch {card.name}\n```"
-
-
-def _label_sets() -> Iterator[str]:
-    yield "| label set | classes | what |"
-    yield "|---|---|---|"
-    for label_set in LABEL_SETS.values():
-        count = str(len(label_set.classes)) if label_set.classes else "found"
-        yield f"| `{label_set.name}` | {count} | {label_set.description} |"
+def _count(study: Study, card: DatasetCard) -> str:
+    named = selection(study, card.name)
+    return "" if named is None else f", {len(named):,} records"
 
 
 def write_studies(folder: Path) -> None:
-    """Write the numbers of the protocol, from the declarations of the studies.
-
-    ``rule.md`` has those of the rule, ``studies.md`` a table for each study.
-    """
-    enough = {pair.min_test_positives for name in study_names() for pair in load_study(name).pairs}
-    rule = (
-        f"Intervals are at {LEVEL:.0%}; the margin is ±{MARGIN:g}, of macro AUROC and of whatever "
-        f"else is compared. A class is scored if it has at least {max(enough)} positives and as "
-        f"many negatives in a test fifth, {min(enough)} where the target is small.\n"
-    )
-    (folder / "rule.md").write_text(rule)
+    """Write ``studies.md``: for each study what stands in its declaration."""
     parts = []
-    for name in study_names():
-        study = load_study(name)
-        rows = {
+    for study in map(load_study, study_names()):
+        settings = {
+            "protocol": study.protocol,
             "learning rates": "; ".join(
                 f"{name}{': ' * bool(name)}{', '.join(f'{rate:g}' for rate in grid)}"
                 for name, grid in study.learning_rates
             ),
-            "chosen with": f"seed {study.tuning_seed}, for each number of records"
-            if any(len(grid) > 1 for _, grid in study.learning_rates)
-            else "nothing to choose",
-            "records in a batch": str(study.batch_size),
-            "looks at validation": "after every epoch"
-            if study.epochs
-            else f"{study.evaluations} in a training",
+            "seed that chooses among them": study.tuning_seed,
+            "records in a batch": study.batch_size,
+            "looks at validation": study.evaluations or f"{study.epochs}, after every epoch",
             "sampling rate and window": f"{study.data.rate:g} Hz, {study.data.seconds:g} s",
         }
-        body = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
-        pairs = "\n".join(
-            f"| {' | '.join(_pair(study, *several))} |" for several in by_target(study.pairs)
-        )
-        parts.append(
-            f"**{study.title}** (`{name}`)\n\n| | |\n|---|---|\n{body}\n\n"
-            "| source | target | networks | heads | training records | arms | seeds |\n"
-            f"|---|---|---|---|---|---|---|\n{pairs}\n"
-        )
-    (folder / "studies.md").write_text("\n".join(parts))
+        head = ["source", "target", "networks and heads", "training records", "arms", "seeds"]
+        rows = [_pair(study, *several) for several in by_target(study.pairs)]
+        parts += [f"### {html.escape(study.title)}", f"`{study.name}`"]
+        parts += [_table(["what", "value"], settings.items()), _table(head, rows)]
+    (folder / "studies.md").write_text("\n\n".join(parts) + "\n")
 
 
-def _pair(study: Study, sources: list[Side], pair: Pair) -> list[str]:
+def _pair(study: Study, sources: list[Side], pair: Pair) -> list[object]:
     pretrained = any(ARMS[arm].pretrained for arm in pair.arms)
-    seeds = len(pair.seeds)
     return [
-        _sides(study, sources) if pretrained else "none",
-        _sides(study, [pair.target]),
-        ", ".join(MODELS[model].title for model in pair.models),
-        ", ".join(pair.heads),
+        "; ".join(_sides(study, sources)) if pretrained else "none",
+        "; ".join(_sides(study, [pair.target])),
+        f"{', '.join(MODELS[model].title for model in pair.models)}; {', '.join(pair.heads)}",
         ", ".join(size_label(size) for size in pair.sizes),
         ", ".join(ARMS[arm].title for arm in pair.arms),
-        f"{seeds} seed{'s' * (seeds != 1)}",
+        len(pair.seeds),
     ]
 
 
-def _sides(study: Study, sides: list[Side]) -> str:
+def _sides(study: Study, sides: list[Side]) -> Iterator[str]:
     """Name datasets, and once for all that are alike, what of them is learnt and for how long."""
     alike: dict[Side, list[str]] = {}
     for side in sides:
         title = find_card(side.dataset).short_title
         alike.setdefault(replace(side, dataset=""), []).append(title)
-    return "; ".join(f"{'; '.join(names)}, {_learnt(study, side)}" for side, names in alike.items())
-
-
-def _learnt(study: Study, side: Side) -> str:
-    length = f"{study.epochs} epochs" if study.epochs else f"{side.updates} updates"
-    if side.label_set == UNLABELLED:
-        return f"no labels, {length}"
-    enough = f" with at least {side.min_positives} positives" if side.min_positives else ""
-    return f"labels `{side.label_set}`{enough}, {length}"
+    for side, names in alike.items():
+        labels = "no labels" if side.label_set == UNLABELLED else f"`{side.label_set}`"
+        least = f", at least {side.min_positives} positives" * bool(side.min_positives)
+        length = f"{study.epochs} epochs" if study.epochs else f"{side.updates} updates"
+        yield f"{'; '.join(names)} ({labels}{least}; {length})"
 
 
 if __name__ == "__main__":

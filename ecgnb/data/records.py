@@ -466,6 +466,7 @@ _FEMALE = "f|w|female|woman|weiblich|frau|f[eé]minin[eo]?|femenino|mujer|femme|
 _SEX = re.compile(rf"(?:(?P<male>{_MALE})|(?P<female>{_FEMALE}))\.?", re.I)
 
 
+@functools.lru_cache(maxsize=1024)
 def age_of(value: object) -> float:
     """Read an age in years, such as ``60``, ``60 years`` or ``>89`` (90); NaN from anything else.
 
@@ -476,6 +477,7 @@ def age_of(value: object) -> float:
     return age if age <= _OLDEST else math.nan
 
 
+@functools.lru_cache(maxsize=1024)
 def sex_of(value: object) -> str:
     """Read ``male`` or ``female`` from a word of several languages; empty from anything else.
 
@@ -505,22 +507,23 @@ def facts(header: Header) -> dict[str, Any]:
     RecordError
         If a code has something else than a number behind a colon.
     """
-    reason = _first(_REASON.match, header)
+    lines = [(line, line.lower()) for line in header.comments]
+
+    def first(word: str, find: Callable[[str], re.Match[str] | None]) -> str:
+        return next((m[1] for line, low in lines if word in low and (m := find(line))), "")
+
     try:
-        codes = split_codes(" ".join(m[1] for m in map(_CODES.match, header.comments) if m))
+        stated = [m[1] for line, low in lines if low[:2] == "dx" and (m := _CODES.match(line))]
+        codes = split_codes(" ".join(stated))
     except ValueError as error:
         raise RecordError(f"header: {error}") from error
-    if reason:
+    if reason := first("reason", _REASON.match):
         codes = [re.sub(r"[^a-z0-9]+", "-", reason.lower()).strip("-")]
     values: dict[str, Any] = {
-        "age": age_of(_first(_AGE_FIELD.search, header)),
-        "sex": sex_of(_first(_SEX_FIELD.search, header)),
+        "age": age_of(first("age", _AGE_FIELD.search)),
+        "sex": sex_of(first("sex", _SEX_FIELD.search) or first("gender", _SEX_FIELD.search)),
         "codes": " ".join(dict.fromkeys(codes)),
     }
-    if patient := " ".join(_first(_PATIENT.match, header).split()):
+    if patient := " ".join(first("patient", _PATIENT.match).split()):
         values["patient"] = patient
     return values
-
-
-def _first(find: Callable[[str], re.Match[str] | None], header: Header) -> str:
-    return next((match[1] for match in map(find, header.comments) if match), "")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import h5py
@@ -13,13 +13,12 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import WriteRecord
 
 from ecgnb.data import catalog, layouts
 from ecgnb.data.arrays import Options
 from ecgnb.data.catalog import data_root
 from ecgnb.data.layouts import LAYOUTS
-from ecgnb.data.prepare import prepare
+from ecgnb.data.prepare import prepare, summary
 from ecgnb.data.records import LEADS
 from ecgnb.errors import UserError
 from ecgnb.simulate.hospital import write_hospital
@@ -29,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path, monkeypatch):
     """An empty ECGNB_DATA."""
     folder = tmp_path / "ecg"
     folder.mkdir()
@@ -37,18 +36,37 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def write_card(root: Path, layout: str, extra: str = "") -> None:
+def write_card(root, layout, extra=""):
     (root / "mine.toml").write_text(
         f'[mine]\ntitle = "My hospital"\nlayout = "{layout}"\nvocabulary = "own"\n{extra}'
     )
 
 
-def waves(count: int, samples: int = 2000) -> np.ndarray:
+def waves(count, samples=2000):
     """Signals in microvolts, (records, samples, 12), none of which begins or ends with 0."""
     return np.random.default_rng(0).integers(1, 900, (count, samples, 12)).astype(np.int16)
 
 
-def blocks_of_the_page() -> tuple[str, str]:
+def array(root, text, signals=None):
+    """An array of twelve records, as if nobody looked, and the table that describes it."""
+    folder = root / "mine"
+    folder.mkdir(exist_ok=True)
+    np.save(folder / "signals.npy", waves(12, 1000) if signals is None else signals)
+    write_card(root, "array", "sampling_rates = [100]\n")
+    return write_table(root, text)
+
+
+def write_table(root, text):
+    (root / "mine" / "records.csv").write_text(text, encoding="utf-8")
+    return root / "mine"
+
+
+def table_of(head, *rows):
+    """A table of twelve rows, in which the given ones take turns."""
+    return "\n".join([head, *(rows[number % len(rows)] for number in range(12))])
+
+
+def blocks_of_the_page():
     """The card and the study of the page for readers with data of their own."""
     page = (ROOT / "book" / "own_data.md").read_text()
     card, declared = (block.partition("```")[0] for block in page.split("```toml\n")[1:])
@@ -75,9 +93,7 @@ def test_an_array_and_a_table(root, leads_first, kind):
     table.to_csv(root / "mine" / "records.csv", index=False)
     write_card(root, "array", "sampling_rates = [200]\n")
     prepared = prepare("mine", Options(rate=200, antialias=False))
-    assert prepared.manifest["dropped"] == [
-        {"record": "000004", "reason": "every sample is 0 or missing"}
-    ]
+    assert prepared.manifest["dropped"] == [{"record": "000004", "reason": "no lead ever moves"}]
     assert np.array_equal(prepared.signals[0], signals[0].T)
     assert prepared.table["flags"].tolist()[2:4] == ["unlabelled", "padded"]
     assert prepared.table["codes"].iloc[1] == "long-QT"
@@ -86,43 +102,37 @@ def test_an_array_and_a_table(root, leads_first, kind):
     assert (folds == 1).all()
 
 
-def test_records_and_a_table(root, write_record: WriteRecord):
-    for name in ("a/R1", "a/R2", "b/R1"):
-        write_record(root / "mine" / name[0], name[2:])
-    pd.DataFrame(
-        {"record": ["a/R1", "R2", "b/R1", "R1", "R9"], "codes": ["AF", "AF SB", "", "", ""]}
-    ).to_csv(root / "mine" / "records.csv", index=False)
-    write_card(root, "table")
-    prepared = prepare("mine")
-    assert list(prepared.table["record"]) == ["R2", "a/R1", "b/R1"]
-    assert list(prepared.table["codes"]) == ["AF SB", "AF", ""]
-    assert prepared.manifest["counts"]["absent"] == 2  # "R1" may be either
+SPOILT = {
+    "2 rows": ("AF\n0\n1\n", None, "12 records in the array, but 2 rows in the table"),
+    "shape": (None, np.ones((3, 12, 12), np.int16), r"holds int16 values of shape \(3, 12, 12\)"),
+    "no class": ("age\n0\n1\n", np.ones((2, 12, 5)), "neither a column 'codes' nor a column of"),
+    "objects": (None, np.array([None]), "signals.npy holds no array"),
+    "no table": (None, None, "records.csv is missing"),
+    "pipe": (None, None, "signals.npy is missing"),
+    "rate": (None, None, "must give its sampling_rates"),
+    **dict.fromkeys(("empty", "npz", "text"), (None, None, "signals.npy holds no array")),
+    "nothing": (None, None, "My hospital is not in"),
+}
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        ("rows", "3 records in the array, but 2 rows in the table"),
-        ("shape", r"holds int16 values of shape \(3, 12, 12\)"),
-        ("rate", "must give its sampling_rates"),
-        ("classes", "neither a column 'codes' nor a column of zeros and ones"),
-        ("table", "records.csv is missing"),
-        ("array", "signals.npy is missing"),
-        ("folder", "My hospital is not in"),
-    ],
-)
-def test_what_is_wrong_is_said(root, spoil, message):
-    if spoil != "folder":
-        (root / "mine").mkdir()
-        if spoil != "array":
-            shape = (3, 12, 12) if spoil == "shape" else (3, 12, 500)
-            np.save(root / "mine" / "signals.npy", np.ones(shape, dtype=np.int16))
-        if spoil != "table":
-            rows = 2 if spoil == "rows" else 3
-            column = "age" if spoil == "classes" else "AF"
-            table = pd.DataFrame({column: [0, 50, 1][:rows]})
-            table.to_csv(root / "mine" / "records.csv", index=False)
-    write_card(root, "array", "" if spoil == "rate" else "sampling_rates = [100]\n")
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_what_is_wrong_is_said(root, spoil):
+    text, signals, message = SPOILT[spoil]
+    folder = array(root, text or table_of("AF", "0", "1"), signals)
+    path = folder / ("records.csv" if spoil == "no table" else "signals.npy")
+    if spoil in ("no table", "pipe", "empty", "npz", "text"):
+        path.unlink()
+    if spoil == "npz":
+        with open(path, "wb") as file:
+            np.savez(file, waves(12, 1000))
+    elif spoil == "pipe":
+        os.mkfifo(path)
+    elif spoil in ("empty", "text"):
+        path.write_text("no array" if spoil == "text" else "")
+    elif spoil == "rate":
+        write_card(root, "array")
+    elif spoil == "nothing":
+        folder.rename(root / "other")
     with pytest.raises(UserError, match=message):
         prepare("mine")
 
@@ -130,26 +140,167 @@ def test_what_is_wrong_is_said(root, spoil, message):
 @pytest.mark.parametrize(
     ("folds", "fault"),
     [
-        (range(10), "holds 0 in a row"),
-        ([*range(1, 10), None], "holds nothing in a row"),
-        ([*range(1, 10), "test"], "holds test in a row"),
-        ([1.5, *range(2, 11)], "holds 1.5 in a row"),
+        (range(10), "holds 0 in row 2"),
+        ([*range(1, 10), ""], "holds nothing in row 11"),
+        ([*range(1, 10), "test"], "holds test in row 11"),
+        ([1.5, *range(2, 11)], "holds 1.5 in row 2"),
         ([1, 2, 3, 4, 5] * 2, "never holds 6"),
     ],
 )
 def test_folds_are_1_to_10_or_left_out(root, folds, fault):
-    (root / "mine").mkdir()
-    np.save(root / "mine" / "signals.npy", waves(10, 1000))
-    table = pd.DataFrame({"AF": [0, 1] * 5, "fold": range(1, 11)}).sample(frac=1, random_state=0)
-    table.to_csv(root / "mine" / "records.csv", index=False)
-    write_card(root, "array", "sampling_rates = [100]\n")
-    assert prepare("mine").table["fold"].tolist() == table["fold"].tolist()
-    table.assign(fold=list(folds)).to_csv(root / "mine" / "records.csv", index=False)
+    good = [3, 1, 2, *range(4, 11)]
+    array(root, "\n".join(["AF,fold", *(f"1,{n}" for n in good)]), waves(10, 1000))
+    assert prepare("mine").table["fold"].tolist() == good
+    write_table(root, "\n".join(["AF,fold", *(f"1,{n}" for n in folds)]))
     with pytest.raises(UserError, match=f"'fold' {fault}; .* 1 to 10, or be left out.*correct"):
         prepare("mine")
 
 
-def test_what_is_not_in_utf_8_is_named(root, write_record: WriteRecord):
+@pytest.mark.parametrize("head", ["patient,AF", "Patient, AF", " patient ;AF", "\ufeffPATIENT;AF"])
+def test_patients_under_any_spelling_of_their_column_stay_together(root, head):
+    separator = ";" if ";" in head else ","
+    array(root, table_of(head, *(f"{row}{separator} 1" for row in ("p1", "p1 ", " p2"))))
+    prepared = prepare("mine")
+    assert set(prepared.table["patient"]) == {"p1", "p2"}
+    assert "12 records prepared, of 2 patients\n  classes: AF 12" in summary(prepared)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        *(("patient_id", "patient"), ("Pateint", "patient"), ("SubjectID", "patient")),
+        *(("strat_fold", "fold"), ("gender", "sex"), ("record id", "record"), ("dx", "codes")),
+    ],
+)
+def test_a_column_that_is_nearly_ours_is_refused(root, name, meant):
+    array(root, table_of(f"AF,{name}", "1,1", "0,0"))
+    with pytest.raises(UserError, match=f"a column '{name}': call it '{meant}', or leave it out"):
+        prepare("mine")
+
+
+def test_codes_are_split_as_in_headers(root):
+    cells = ["AF LBBB", '"AF, LBBB"', "AF;LBBB", "AF|LBBB", " AF ;LBBB;"]
+    array(root, table_of("age,codes", *(f"60,{cell}" for cell in [*cells, "X:x"])))
+    prepared = prepare("mine")
+    assert set(prepared.table["codes"]) == {"AF LBBB"}
+    reason = "the code 'X:x' has no number after its colon"
+    dropped = [{"record": f"0000{row}", "reason": reason} for row in ("05", "11")]
+    assert prepared.manifest["dropped"] == dropped
+
+
+@pytest.mark.parametrize(
+    ("cell", "layout"), [(cell, "array") for cell in ("-1", "2", "?", "")] + [("", "code-test")]
+)
+def test_a_cell_that_says_neither_yes_nor_no_is_named(root, cell, layout):
+    text = table_of("AF,SB", *["1,0"] * 5, f"{cell},0", "0,1")
+    array(root, text)
+    name = "mine"
+    if layout == "code-test":
+        name, folder = "code-test", root / "code-test" / "data" / "annotations"
+        folder.mkdir(parents=True)
+        (folder / "gold_standard.csv").write_text(text)
+    said = re.escape(cell or "nothing")
+    with pytest.raises(UserError, match=f"row 7 of the column 'AF' holds '?{said}"):
+        prepare(name)
+
+
+def test_classes_are_counted_and_what_is_none_is_named(root):
+    head = "yes,flag,sex,gender,site,is_train,ward,weight,age"
+    array(root, table_of(head, "Yes,TRUE,F,1,1,1,north,70,>89", "no,false,w,0,0,1,south,1,1954"))
+    prepared = prepare("mine")
+    lines = summary(prepared).split("\n  ")
+    assert "classes: flag 6, yes 6" in lines
+    left = dict.fromkeys(("gender", "site", "is_train", "weight"), "by its name no diagnosis")
+    left["ward"] = "not 0 or 1"
+    assert lines[-2].startswith("columns left out: gender (by its name no diagnosis), site (")
+    for name, reason in left.items():
+        assert f"{name} ({reason})" in lines[-2]
+    assert lines[-1] == "age: 6 not understood (first: '1954')"
+    assert set(prepared.table["sex"]) == {"female"}
+    np.testing.assert_array_equal(prepared.table["age"][:2], [90, np.nan])
+
+
+SCALED = {  # what an array is stored in, and how many millivolts are taken for one
+    "volts": lambda mv: (mv / 500).astype(np.float32),
+    "float microvolts": lambda mv: (mv * 1000).astype(np.float32),
+    "converter units": lambda mv: np.rint(mv * 100).astype(np.int16),
+}
+
+
+@pytest.mark.parametrize("unit", SCALED)
+def test_an_amplitude_that_is_no_ecgs_is_said(root, unit):
+    signals = np.random.default_rng(0).normal(0, 0.2, (12, 1000, 12))
+    array(root, table_of("AF", "0", "1"), signals)
+    assert "amplitude" not in summary(prepare("mine"))
+    array(root, table_of("AF", "0", "1"), SCALED[unit](signals))
+    said = summary(prepare("mine"))
+    assert "0.5 to 5 are usual: check the unit" in said
+    assert ("clipped 12" in said) == (unit == "float microvolts")
+
+
+@pytest.mark.parametrize("value", [-32768, np.inf, -np.inf, np.nan, 1e300, 2**63 + 2**62])
+def test_values_that_stand_for_no_sample_are_missing(root, value):
+    kind = {-32768: np.int16, 2**63 + 2**62: np.uint64}.get(value, np.float64)
+    signals = waves(12, 1000).astype(kind)
+    signals[0, 500, 3] = value
+    signals[1, :200, 3] = value  # filled up
+    array(root, table_of("AF", "0", "1"), signals / 1000 if kind == np.float64 else signals)
+    prepared = prepare("mine")
+    missing = {"record": "000000", "reason": "lead aVR has 1 missing samples"}
+    assert prepared.manifest["dropped"] == [missing]
+    assert prepared.table["flags"][0] == "padded"
+    np.testing.assert_array_equal(prepared.signals[0, :, :800], waves(12, 1000)[1, 200:].T)
+
+
+@pytest.mark.parametrize("separator", ",;\t")
+def test_records_are_found_by_any_way_to_write_them(root, write_record, separator):
+    names = ["R0", "R1.hea", "./R2", "a/R3", "a\\R4", "a/R5.dat", " R6 "]
+    write_record(root / "elsewhere" / "b", "R7")
+    write_record(root / "elsewhere" / "c", "R7")
+    for number in range(len(names)):
+        write_record(root / "elsewhere" / "a", f"R{number}")
+    os.symlink(root / "elsewhere", root / "mine")
+    os.symlink(root / "elsewhere", root / "mine" / "a" / "round")  # a link that leads in a circle
+    os.mkfifo(root / "mine" / "R8.hea")
+    write_card(root, "table")
+    rows = (f"{name},AF" for name in [*names, "R7", "R8"])
+    write_table(root, "\n".join(["Record,Codes", *rows]).replace(",", separator))
+    prepared = prepare("mine")
+    assert prepared.table["codes"].tolist() == ["AF"] * len(names)
+    assert prepared.manifest["counts"]["absent"] == 1
+    reason = "it may be b/R7.hea or c/R7.hea"
+    assert prepared.manifest["dropped"] == [{"record": "R7", "reason": reason}]
+
+
+@pytest.mark.parametrize(
+    ("there", "rows", "sentence"),
+    [
+        ("001.hea", "1", "looked for 1.hea, and there is 001.hea; the names must agree"),
+        ("R1.HEA", "R1", "looked for R1.hea, and there is R1.HEA; records are read from WFDB"),
+        ("R1.edf", "R1", "looked for R1.hea, and there is R1.edf; records are read from WFDB"),
+        ("R1.mat", "R1", "looked for R1.hea, and there is R1.mat; records are read from WFDB"),
+        (".R1.hea", "R1", "looked for R1.hea, and there is records.csv"),
+        ("R1.hea", "R1\nR2\nR1.hea", "'R1' stands in rows 2 and 4"),
+        ("R1.hea", "R1\n", "row 3 names no record"),
+    ],
+)
+def test_names_that_lead_nowhere_are_told_with_an_example(root, there, rows, sentence):
+    (root / "mine").mkdir()
+    (root / "mine" / there).write_text("R1 12 100 1000")
+    write_card(root, "table")
+    write_table(root, f"record,codes\n{rows},AF\n")
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        prepare("mine")
+
+
+@pytest.mark.parametrize("part", ["", "g1"])
+def test_the_challenges_copy_of_ptb_is_told_from_ptb(root, write_record, part):
+    write_record(root / "ptb" / part, "S0001")
+    with pytest.raises(UserError, match=r"S0001\.hea is not in a folder of its patient.*challenge"):
+        prepare("ptb")
+
+
+def test_what_is_not_in_utf_8_is_named(root, write_record):
     table = write_record(root / "mine", "R1").with_name("records.csv")
     write_card(root, "table")
     table.write_bytes("record,Müdigkeit\nR1,1\n".encode("latin-1"))
@@ -163,7 +314,7 @@ def test_what_is_not_in_utf_8_is_named(root, write_record: WriteRecord):
         prepare("mine")
 
 
-def test_ptb(root, write_record: WriteRecord):
+def test_ptb(root, write_record):
     reasons = ("Myocardial infarction", "Healthy control", "Heart failure (NYHA 2)")
     leads = [*(lead.lower() for lead in LEADS), "vx", "vy", "vz"]
     for patient, reason in enumerate(reasons, start=1):
@@ -184,7 +335,7 @@ def test_ptb(root, write_record: WriteRecord):
     assert (prepared.table["sex"] == "female").all()
 
 
-def test_incart_tells_its_patients(root, write_record: WriteRecord):
+def test_incart_tells_its_patients(root, write_record):
     said = "<age>: 65 <sex>: F <diagnoses> Coronary artery disease"
     for number, patient in enumerate((1, 1, 2), start=1):
         write_record(
@@ -279,7 +430,6 @@ def test_real_records_as_ones_own_come_out_as_they_were(tmp_path, monkeypatch, l
         np.save(root / "mine" / "signals.npy", whole.signals)
     else:
         (root / "mine" / "files").symlink_to(there)
-        monkeypatch.setattr(layouts.os, "walk", partial(os.walk, followlinks=True))
     columns = ["record", "patient", "age", "sex", "fold", "codes"]
     whole.table[columns].to_csv(root / "mine" / "records.csv", index=False)
     write_card(root, layout, "sampling_rates = [100]\n")
@@ -314,7 +464,7 @@ target = { dataset = "mine", label_set = "own-all", min_positives = 20, updates 
 """
 
 
-def study_of_the_page() -> str:
+def study_of_the_page():
     """As on the page, but shorter, from another source and to the hospital of these tests."""
     text = f"{blocks_of_the_page()[1]}\n[data]\nrate = 50\nseconds = 4\nsimulated_records = 400\n"
     for said, instead in {

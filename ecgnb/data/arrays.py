@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
-from ecgnb.data import layouts, records, resample, splits
+from ecgnb.data import checks, layouts, records, resample, splits
 from ecgnb.data.catalog import DatasetCard
 from ecgnb.data.labels import unknown_codes
 from ecgnb.data.layouts import Listing
@@ -28,69 +29,32 @@ from ecgnb.files import in_processes
 
 _MARK = "#"
 _WINDOW = re.compile(r"\.hea#\d+$")  # a name of a file may hold the mark too, but not behind this
+_MOST_WINDOWS = 100_000  # of a record; what says it has more is dropped when it is read
 
 
-def cut(listing: Listing, source: Path, seconds: float) -> Listing:
-    """List as many windows of a record as it holds; the rest is left out, as of a long record.
-
-    A record of less than two windows stays as it is. Windows are named ``RECORD#0`` and so on, and
-    have the patient, the fold and the labels of their record.
-
-    Parameters
-    ----------
-    listing : Listing
-    source : Path
-        The raw dataset.
-    seconds : float
-        Length of a window.
-    """
+def _cut(listing: Listing, source: Path, seconds: float) -> Listing:
+    """List as many windows of a record as it holds, ``RECORD#0`` and so on, if it holds two."""
     if listing.tensor is not None:
         return listing
-    whole = listing.table.to_dict("records")
-    rows = [window for row in whole for window in _windows(row, source, seconds)]
+    rows: list[dict[Any, Any]] = []
+    for row in listing.table.to_dict("records"):
+        try:
+            header = records.read_header(source / row["path"])
+            count = header.samples / header.sampling_rate / seconds
+        except (records.RecordError, ArithmeticError):  # it is dropped when it is read
+            count = 0
+        names = [f"{_MARK}{n}" for n in range(int(count))] if 2 <= count < _MOST_WINDOWS else [""]
+        rows += [{**row, **{key: row[key] + n for key in ("record", "path")}} for n in names]
     return replace(listing, table=pd.DataFrame(rows, columns=listing.table.columns))
 
 
-def _windows(row: dict[Any, Any], source: Path, seconds: float) -> Iterator[dict[Any, Any]]:
-    try:
-        header = records.read_header(source / row["path"])
-        count = int(header.samples / header.sampling_rate / seconds)
-    except records.RecordError:  # it is dropped, with this reason, when it is read
-        count = 1
-    if count < 2:
-        yield row
-        return
-    for number in range(count):
-        yield {
-            **row,
-            "record": f"{row['record']}{_MARK}{number}",
-            "path": f"{row['path']}{_MARK}{number}",
-        }
-
-
-def name_windows(selection: pd.DataFrame, listing: Listing) -> pd.DataFrame:
-    """Let a table that names records name each of their windows; others stay as they are.
-
-    Parameters
-    ----------
-    selection : DataFrame
-        With a column ``record``.
-    listing : Listing
-        What `cut` returned.
-    """
+def _name_windows(selection: pd.DataFrame, listing: Listing) -> pd.DataFrame:
+    """Let a table that names records name each of their windows; others stay as they are."""
     windows = listing.table["record"][listing.table["path"].str.contains(_WINDOW)]
     whole = windows.str.rpartition(_MARK)[0] if len(windows) else windows
     several = pd.DataFrame({"record": whole, "window": windows})
     named = selection.merge(several, on="record", how="left")
     return named.assign(record=named["window"].fillna(named["record"])).drop(columns="window")
-
-
-def window_of(path: str) -> tuple[str, int]:
-    """Return the header of a window, and which window of the record it is."""
-    if not _WINDOW.search(path):
-        return path, 0
-    header, _, number = path.rpartition(_MARK)
-    return header, int(number)
 
 
 SIMULATED_RECORDS = 3000
@@ -99,9 +63,8 @@ _BATCH = 256  # records that a process takes at a time
 _WORTH_A_PROCESS = 2000  # records: a process begins in about the time it takes to convert so many
 _MICROVOLT_LIMIT = 32767
 _GLANCE = 32  # samples
+_GLANCED = 97  # of so many bytes one, to find records that are the same
 _KEPT = 2**24  # bytes
-
-_Where = tuple[bool, layouts.Tensor | None]  # of a `Listing`
 
 
 @dataclass(frozen=True)
@@ -110,20 +73,18 @@ class Options:
 
     Attributes
     ----------
-    rate : float
-        Sampling rate of the arrays in Hz.
-    seconds : float
-        Window; longer records keep their first seconds.
+    rate, seconds : float
+        Sampling rate of the arrays in Hz, and the window: longer records keep their beginning.
     short : str
-        ``pad`` records of at least half a window with their last value, or ``drop`` them.
-        Records under half a window are always dropped.
+        ``pad`` records of at least half a window with their last value, or ``drop`` them. Those
+        under half a window are always dropped.
     antialias : bool
         Whether to filter before taking fewer samples.
     band : bool
         Whether to pass only 0.5 to 40 Hz and to scale each lead to a standard deviation of 1000,
         as ``ptb-xl-filtered`` was published; amplitude is lost.
     every_window : bool
-        Whether a longer record gives as many windows as it holds, instead of its first alone.
+        Whether a longer record gives as many windows as it holds.
     simulated_records : int
         How many records a simulated hospital writes; other datasets ignore it.
     """
@@ -148,50 +109,14 @@ class Options:
         return round(self.rate * self.seconds)
 
 
-def convert(
-    paths: list[str], source: Path, listing: Listing, options: Options, file: str, begin: int
-) -> Iterator[dict[str, Any] | str]:
-    """Convert records, each into its own place in a file, and say in order what became of them.
-
-    The file's bytes do not depend on how many processes there are.
-
-    Parameters
-    ----------
-    paths : list of str
-        As in the table of a `Listing`.
-    source : Path
-        The raw dataset.
-    listing : Listing
-        Says where signals, age, sex and codes stand.
-    options : Options
-    file : str
-        Gets the signals of record `i` at `begin` plus `i` times their size: int16, (12, samples).
-    begin : int
-        Where the signals begin.
-
-    Yields
-    ------
-    dict or str
-        Flags, and what the header says; or the reason why the record cannot be used.
-    """
-    where = listing.in_headers, listing.tensor  # without the table, which may be long
-    jobs = [
-        (paths[first : first + _BATCH], first, source, where, options, file, begin)
-        for first in range(0, len(paths), _BATCH)
-    ]
-    for outcomes in in_processes(_convert, jobs, len(paths) // _WORTH_A_PROCESS):
-        yield from outcomes
-
-
 def _convert(
-    paths: list[str],
-    first: int,
-    source: Path,
-    where: _Where,
-    options: Options,
-    file: str,
-    begin: int,
+    paths: list[str], first: int, file: str, begin: int, *given: Any
 ) -> list[dict[str, Any] | str]:
+    """Write records into a file whose signals begin at `begin`, each into its own place.
+
+    Its bytes do not depend on how many processes write it. Returns flags, range and what the header
+    says of each, or the reason why it cannot be used.
+    """
     # Once glibc has freed a block so large, it keeps smaller ones instead of handing every record's
     # arrays back to the system: that would be a third of the time.
     np.empty(_KEPT, dtype=np.uint8)
@@ -199,46 +124,44 @@ def _convert(
     with open(file, "r+b") as target:
         for row, path in enumerate(paths, start=first):
             try:
-                values, found = _record(path, source, where, options)
-            except records.RecordError as error:
+                values, found = _record(path, *given)
+            except (records.RecordError, ValueError) as error:
                 outcomes.append(str(error))
-                continue
-            target.seek(begin + row * values.nbytes)
-            target.write(values.data)
-            outcomes.append(found)
+            except Exception as error:  # whatever one record's damage does ends that record alone
+                outcomes.append(f"cannot be read ({type(error).__name__}: {error})")
+            else:
+                target.seek(begin + row * values.nbytes)
+                target.write(values.data)
+                outcomes.append(found)
     return outcomes
 
 
 def _record(
-    path: str, source: Path, where: _Where, options: Options
+    path: str, source: Path, in_headers: bool, tensor: layouts.Tensor | None, options: Options
 ) -> tuple[npt.NDArray[np.int16], dict[str, Any]]:
-    in_headers, tensor = where
     facts: dict[str, Any] = {}
     filtered = False
     if tensor is None:
-        name, number = window_of(path)
+        name, _, number = path.rpartition(_MARK) if _WINDOW.search(path) else (path, "", 0)
         header, values = _read(source / name)
         rate, filtered = header.sampling_rate, header.signals[0].unit == "NU"
-        values = values[round(number * options.seconds * rate) :]
+        values = values[round(int(number) * options.seconds * rate) :]
         facts = records.facts(header) if in_headers else {}
     else:
         values, rate = layouts.read_microvolts(tensor, int(path)), tensor.rate
+    values = _trimmed(values, rate)
     wanted = options.samples
     # Asked before the filter, which makes a ripple of 0.01 % of a lead that is stuck.
     used = max(1, round(options.seconds * rate))
-    flat = _flat(values[:used])
-    try:
-        resampled = resample.resample(
-            values, rate, options.rate, antialias=options.antialias, longest=wanted
-        )
-    except ValueError as error:
-        raise records.RecordError(str(error)) from error
+    flat = np.ptp(values[:_GLANCE], axis=0) == 0
+    if flat.any():
+        flat = np.ptp(values[:used], axis=0) == 0
+    resampled = resample.resample(
+        values, rate, options.rate, antialias=options.antialias, longest=wanted
+    )
     # The filter hands a missing sample on: it is seen after it, where there are fewer to look at.
-    seen = resampled if options.antialias else values[:used]
-    if np.isnan(seen.sum()) or np.isnan(values[used:].sum()):
-        missing = np.isnan(values).sum(axis=0)
-        lead = records.LEADS[int(missing.argmax())]
-        raise records.RecordError(f"lead {lead} has {missing.max()} missing samples")
+    if np.isnan((resampled if options.antialias else values[:used]).sum()):
+        raise records.RecordError(_missing(values))
     shortest = wanted if options.short == "drop" else wanted // 2
     window = resample.fit_window(resampled, wanted, shortest=shortest)
     if window is None:
@@ -250,11 +173,41 @@ def _record(
     if options.band:
         values = _band(values, options.rate, filtered)
     whole = np.rint(values.T).clip(-_MICROVOLT_LIMIT, _MICROVOLT_LIMIT).astype("<i2")
-    flat |= (whole == whole[:, :1]).all(axis=1)
-    flags = [f"flat:{records.LEADS[lead]}" for lead in np.flatnonzero(flat)]
+    high, low = whole.max(axis=1).astype(int), whole.min(axis=1).astype(int)
+    flags = [f"flat:{records.LEADS[lead]}" for lead in np.flatnonzero(flat | (high == low))]
     flags += ["padded"] if padded else []
-    flags += ["clipped"] if max(values.max(), -values.min()) > _MICROVOLT_LIMIT else []
-    return np.ascontiguousarray(whole), {**facts, "flags": " ".join(flags)}
+    flags += ["clipped"] if max(high.max(), -low.min()) == _MICROVOLT_LIMIT else []
+    spans = sorted((high - low).tolist())
+    facts |= {"flags": " ".join(flags), "range": spans[len(spans) // 2]}
+    return np.ascontiguousarray(whole), facts
+
+
+def _trimmed(values: npt.NDArray[np.float64], rate: float) -> npt.NDArray[np.float64]:
+    """Leave out ends that only fill up: a lead is missing, or none moves for 0.1 s."""
+    still = max(1, int(rate / 10))
+    first, behind = _filling(values, still), _filling(values[::-1], still)
+    if first + behind >= len(values):
+        missing = np.isnan(values).any()
+        raise records.RecordError(_missing(values) if missing else "no lead ever moves")
+    return values[first : len(values) - behind] if first or behind else values
+
+
+def _filling(values: npt.NDArray[np.float64], still: int) -> int:
+    """Count the samples that fill up the beginning; a glance settles almost all."""
+    if not np.isnan(values[0].sum()) and values[0, 0] != values[min(still, len(values) - 1), 0]:
+        return 0
+    missing = np.asarray(np.isnan(values).any(axis=1))
+    if missing.all():
+        return len(values)
+    begin = int(missing.argmin())
+    moves = np.flatnonzero((values[begin:] != values[begin]).any(axis=1) & ~missing[begin:])
+    stands = int(moves[0]) if len(moves) else len(values) - begin
+    return begin + (stands if stands > still else 0)
+
+
+def _missing(values: npt.NDArray[np.float64]) -> str:
+    missing = np.isnan(values).sum(axis=0)
+    return f"lead {records.LEADS[int(missing.argmax())]} has {missing.max()} missing samples"
 
 
 # The windows of a record follow one another.
@@ -281,14 +234,6 @@ def _band(values: npt.NDArray[np.float64], rate: float, filtered: bool) -> npt.N
     return (values - values.mean(axis=0)) * scale  # type: ignore[no-any-return]
 
 
-def _flat(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Tell which leads never move; a glance at the beginning settles almost all."""
-    flat: npt.NDArray[np.bool_] = np.ptp(values[:_GLANCE], axis=0) == 0
-    for lead in np.flatnonzero(flat):
-        flat[lead] = np.ptp(values[:, lead]) == 0
-    return flat
-
-
 SELECTION = ("record", "patient", "fold", "age", "sex", "codes")
 """Columns of a table that names the records of a study, and of a prepared table."""
 
@@ -300,10 +245,13 @@ _FOLD_SEED = 0
 
 def canonical(table: pd.DataFrame) -> str:
     """Write a table as text that does not depend on the version of any library."""
-    columns = _lists(table[list(SELECTION)])
-    return "\n".join(
-        "\t".join(_plain(value) for value in row) for row in zip(*columns, strict=True)
-    )
+    rows = _plain_rows(table[list(SELECTION)])
+    return "\n".join("\t".join(map(_plain, row)) for row in rows)
+
+
+def file_digest(path: Path) -> str:
+    """Hash a small file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _plain(value: object) -> str:
@@ -321,31 +269,14 @@ def write_arrays(
     partial: Path,
     progress: bool,
 ) -> dict[str, Any]:
-    """Write ``signals.npy`` and ``records.parquet`` into a folder, and return what is in them.
+    """Write ``signals.npy`` and ``records.parquet`` into `partial`, and return their manifest.
 
-    Parameters
-    ----------
-    facts : DatasetCard
-    source : Path
-        The raw dataset.
-    listing : Listing
-        Its records.
-    options : Options
-    selection : DataFrame or None
-        The records to use, with columns `SELECTION`; None for all.
-    partial : Path
-        Where to write.
-    progress : bool
-        Whether to show a progress bar.
-
-    Raises
-    ------
-    UserError
-        If no record can be used.
+    `source` is the raw dataset; `selection` names the records to use, with columns `SELECTION`, or
+    is None for all. Raises UserError if no record can be used.
     """
     if options.every_window:
-        listing = cut(listing, source, options.seconds)
-        selection = None if selection is None else name_windows(selection, listing)
+        listing = _cut(listing, source, options.seconds)
+        selection = None if selection is None else _name_windows(selection, listing)
     rows, dropped = _rows(listing, selection)
     kept: list[dict[str, Any]] = []
     digest = hashlib.sha256()
@@ -354,13 +285,16 @@ def write_arrays(
         npy_header(file, 0, options.samples)
         file.flush()
         begin = file.tell()
-        outcomes = convert(
-            [row["path"] for row in rows], source, listing, options, file.name, begin
-        )
+        paths = [row["path"] for row in rows]
+        given = file.name, begin, source, listing.in_headers, listing.tensor, options
+        jobs = [
+            (paths[first : first + _BATCH], first, *given) for first in range(0, len(rows), _BATCH)
+        ]
+        done = in_processes(_convert, jobs, len(rows) // _WORTH_A_PROCESS)
         bar = tqdm(
             rows, desc=f"prepare {facts.name}", disable=not progress, leave=False, unit="record"
         )
-        for index, (row, outcome) in enumerate(zip(bar, outcomes, strict=True)):
+        for index, (row, outcome) in enumerate(zip(bar, chain.from_iterable(done), strict=True)):
             if isinstance(outcome, str):
                 dropped.append({"record": row["record"], "reason": outcome})
                 continue
@@ -368,7 +302,7 @@ def write_arrays(
             digest.update(content)
             # What a study names of its records stands over what the files say.
             first, second = (row, outcome) if selection is None else (outcome, row)
-            merged = {**first, **second}
+            merged = {**first, **second, "glance": content[::_GLANCED]}
             unlabelled = "" if merged["codes"] else "unlabelled"
             kept.append({**merged, "flags": f"{outcome['flags']} {unlabelled}".strip()})
         file.truncate(begin + len(kept) * size)
@@ -377,23 +311,32 @@ def write_arrays(
         file.flush()
         os.fsync(file.fileno())
     if not kept:
+        first = dropped[0] if dropped else {"record": "all", "reason": "none is selected"}
         raise UserError(
             f"no record of {facts.name} in {source} can be used; the first reason: "
-            f"{dropped[0]['reason'] if dropped else 'none is named by the selection'}"
+            f"{first['record']}, {first['reason']}"
         )
-    table = _with_folds(pd.DataFrame(kept), facts)
+    whole = pd.DataFrame(kept)
+    known = facts.patients_known or bool((whole["patient"] != whole["record"]).any())
+    signals = np.load(partial / "signals.npy", mmap_mode="r")
+    copies = checks.copies(signals, whole["glance"])
+    if selection is None:
+        whole = _as_one_patient(whole, copies)
+    table = _with_folds(whole)
     table.to_parquet(partial / "records.parquet", index=False)
     digest.update(canonical(table).encode())
+    in_millivolts = facts.amplitude == "mV" and not options.band
     return {
         "dataset": facts.name,
         "version": facts.version,
         "prepared_version": PREPARED_VERSION,
         "fingerprint": digest.hexdigest(),
+        "records": file_digest(partial / "records.parquet"),
         "options": asdict(options),
-        "patients": "known" if facts.patients_known else "one record each, assumed",
+        "patients": "known" if known else "one record each, assumed",
         "filter": "Kaiser-windowed low-pass" if options.antialias else "none (every k-th sample)",
         "counts": {
-            "listed": len(listing.table) + len(listing.absent),
+            "listed": len(listing.table) + len(listing.absent) + len(listing.dropped),
             "absent": len(listing.absent),
             "kept": len(kept),
             "dropped": len(dropped),
@@ -401,39 +344,57 @@ def write_arrays(
         },
         "dropped": dropped,
         "unknown_codes": unknown_codes(table["codes"], facts.vocabulary),
+        "notes": [
+            *([f"not here, for example: {listing.absent[0]}"] if listing.absent else []),
+            *listing.notes,
+            *checks.of_copies(table, copies),
+            *(checks.of_amplitude(whole["range"].to_numpy()) if in_millivolts else []),
+        ],
     }
+
+
+def _as_one_patient(table: pd.DataFrame, copies: list[list[int]]) -> pd.DataFrame:
+    """Give records of the same samples one patient, and one fold where the dataset has folds."""
+    same: dict[str, str] = {}
+
+    def first(patient: str) -> str:
+        while patient in same:
+            patient = same[patient]
+        return patient
+
+    for rows in copies:
+        one, *others = dict.fromkeys(first(table["patient"][row]) for row in rows)
+        same |= dict.fromkeys(others, one)
+    patients = table["patient"].map(first)
+    joined = patients.isin({first(patient) for patient in same})
+    folds = table["fold"].where(~joined, table.groupby(patients)["fold"].transform("first"))
+    return table.assign(patient=patients, fold=folds)
 
 
 def _rows(
     listing: Listing, selection: pd.DataFrame | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Join what is listed with what is selected; the rest is dropped with its reason."""
-    table = listing.table
+    again = listing.table["record"].duplicated()
+    twice = "duplicate id: another file has the same record id"
+    gone = [*listing.dropped, *((name, twice) for name in listing.table["record"][again])]
+    table = listing.table[~again]
     if selection is not None:
-        table = table[table["record"].isin(selection["record"])]
-    again = table["record"].duplicated()
-    reason = "duplicate id: another file has the same record id"
-    dropped = [{"record": name, "reason": reason} for name in table["record"][again]]
-    table = table[~again]
-    if selection is not None:
-        paths = table.set_index("record")["path"]
-        there = selection["record"].isin(paths.index)
-        dropped += [
-            {"record": name, "reason": "named by the study, but not here"}
-            for name in selection["record"][~there]
-        ]
-        table = selection[there].assign(path=paths.loc[selection["record"][there]].to_numpy())
-        table = table.sort_values("record")
-    names, rows = list(table.columns), zip(*_lists(table), strict=True)
-    return [dict(zip(names, row, strict=True)) for row in rows], dropped
+        table = selection.merge(table[["record", "path"]], "left", "record").sort_values("record")
+        absent = table["path"].isna()
+        gone = [(name, reason) for name, reason in gone if name in {*selection["record"]}]
+        gone += [(name, "named by the study, but not here") for name in table["record"][absent]]
+        table = table[~absent]
+    rows = [dict(zip(table.columns, row, strict=True)) for row in _plain_rows(table)]
+    return rows, [{"record": name, "reason": reason} for name, reason in gone]
 
 
-def _lists(table: pd.DataFrame) -> list[list[Any]]:
-    """Return the columns as Python's own values; pandas would hand out strings one by one."""
-    return [table[name].to_numpy(object).tolist() for name in table.columns]
+def _plain_rows(table: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+    """Yield rows of Python's own values; pandas would hand out strings one by one."""
+    return zip(*(table[name].to_numpy(object).tolist() for name in table.columns), strict=True)
 
 
-def _with_folds(table: pd.DataFrame, facts: DatasetCard) -> pd.DataFrame:
+def _with_folds(table: pd.DataFrame) -> pd.DataFrame:
     table = table[[*SELECTION, "flags"]].reset_index(drop=True)
     if (table["fold"] == 0).any():
         labels = table["codes"].str.get_dummies(" ").to_numpy(dtype=bool)

@@ -10,8 +10,7 @@ import ast
 import functools
 import os
 import posixpath
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -21,40 +20,27 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ecgnb.data import splits
+from ecgnb.data import own
 from ecgnb.data.catalog import CATALOG, OWN_LAYOUTS, DatasetCard, data_root, find
-from ecgnb.data.records import LEADS, RecordError
+from ecgnb.data.own import check_file, read_own
+from ecgnb.data.records import LEADS
 from ecgnb.errors import UserError
 
 _LEADS = len(LEADS)
+_LARGEST = 1e9  # microvolts: more is a value that stands for "missing", such as 1e20
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One array of signals: floating-point values are millivolts, whole numbers microvolts.
+    """One array of signals: floating-point values are millivolts, whole numbers microvolts."""
 
-    Attributes
-    ----------
-    path : str
-        A NumPy or an HDF5 file.
-    name : str
-        The array in an HDF5 file; empty for NumPy.
-    records : int
-        How many there are, on the first axis.
-    leads_first : bool
-        Whether the shape is (records, 12, samples) rather than (records, samples, 12).
-    rate : float
-        Sampling rate in Hz.
-    leads : tuple of str
-        Their order.
-    """
-
-    path: str
-    name: str
+    path: str  # a NumPy or an HDF5 file
+    name: str  # the array in an HDF5 file; empty for NumPy
     records: int
-    leads_first: bool
-    rate: float
+    leads_first: bool  # whether the shape is (records, 12, samples), not (records, samples, 12)
+    rate: float  # Hz
     leads: tuple[str, ...]
+    state: str  # size and time of the file, which tell whether it is still the same
 
 
 def open_tensor(path: Path, name: str, rate: float, leads: tuple[str, ...]) -> Tensor:
@@ -62,25 +48,30 @@ def open_tensor(path: Path, name: str, rate: float, leads: tuple[str, ...]) -> T
 
     Raises
     ------
-    OSError
-        If it is not there or cannot be read.
+    FileNotFoundError
+        If it is not there.
     ValueError
         If it is not an array of 12-lead signals.
     """
-    array = _opened(str(path), name)
-    shape = tuple(array.shape)
+    there = check_file(path).stat()
+    state = f"{there.st_size} {there.st_mtime_ns}"
+    try:
+        array = _opened(str(path), name, state)
+        shape, kind = tuple(array.shape), array.dtype.kind
+    except Exception as error:  # numpy and h5py raise whatever their parsers stumble over
+        raise ValueError(f"{path.name} holds no array that can be read ({error})") from error
     twelve = [axis for axis in range(1, len(shape)) if shape[axis] == _LEADS]
-    if len(shape) != 3 or len(twelve) != 1 or array.dtype.kind not in "fiu":
+    if len(shape) != 3 or len(twelve) != 1 or kind not in "fiu":
         raise ValueError(
             f"{path.name} holds {array.dtype} values of shape {shape}; it must hold numbers of "
             "shape (records, 12, samples) or (records, samples, 12)"
         )
-    return Tensor(str(path), name, shape[0], twelve == [1], rate, leads)
+    return Tensor(str(path), name, shape[0], twelve == [1], rate, leads, state)
 
 
 # A process reads many records of one file.
 @functools.lru_cache(maxsize=2)
-def _opened(path: str, name: str) -> Any:
+def _opened(path: str, name: str, state: str) -> Any:
     if not name:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     import h5py  # for one dataset
@@ -89,65 +80,52 @@ def _opened(path: str, name: str) -> Any:
 
 
 def read_microvolts(tensor: Tensor, record: int) -> npt.NDArray[np.float64]:
-    """Read one record in the standard lead order; what it was filled up with is left out.
+    """Read one record in the standard lead order.
 
     Returns
     -------
     ndarray of float64, shape (samples, 12)
-        Without samples at both ends that are 0, or missing, in all leads.
-
-    Raises
-    ------
-    RecordError
-        If nothing is left.
+        Missing samples are NaN: what is not finite or beyond 1 kV, and -32768 in 16 bits.
     """
-    values = np.asarray(_opened(tensor.path, tensor.name)[record])
-    scale = 1000.0 if values.dtype.kind == "f" else 1.0
-    values = (values.T if tensor.leads_first else values).astype(np.float64) * scale
-    used = np.flatnonzero(((values != 0) & ~np.isnan(values)).any(axis=1))
-    if used.size == 0:
-        raise RecordError("every sample is 0 or missing")
-    order = [tensor.leads.index(lead) for lead in LEADS]
-    return values[used[0] : used[-1] + 1, order]
+    stored = np.asarray(_opened(tensor.path, tensor.name, tensor.state)[record])
+    values = stored.astype(np.float64) * (1000.0 if stored.dtype.kind == "f" else 1.0)
+    missing = ~(np.abs(values) < _LARGEST)
+    if stored.dtype == np.int16:
+        missing |= stored == -(2**15)
+    values[missing] = np.nan
+    values = values.T if tensor.leads_first else values
+    return values[:, [tensor.leads.index(lead) for lead in LEADS]]
 
 
 COLUMNS = ("record", "path", "patient", "fold", "age", "sex", "codes")
 _OLDEST = 90.0  # PTB-XL writes 300 for every age over 89
-_SEXES = {"m": "male", "f": "female"}
 
 
 @dataclass(frozen=True)
 class Listing:
     """The records of a raw dataset.
 
-    Attributes
-    ----------
-    table : DataFrame
-        One row a record that is present, sorted by record id, with columns `COLUMNS`: ``path`` is
-        the header relative to the dataset's folder, or the row of a `tensor`; ``fold`` is 0 where
-        the dataset has none; ``age`` is in years; ``sex`` is ``female``, ``male`` or empty.
-    absent : tuple of str
-        Paths that a table or a ``RECORDS`` file names and that are not there.
-    in_headers : bool
-        Whether age, sex and codes must be read from the headers.
-    tensor : Tensor or None
-        The one array that holds all signals, where they are not in WFDB records.
+    `table` has one row a record that is present, sorted by record id, with columns `COLUMNS`:
+    ``path`` is the header relative to the dataset's folder, or the row of the `tensor`; ``fold`` is
+    0 where the dataset has none; ``age`` is in years; ``sex`` is ``female``, ``male`` or empty.
     """
 
     table: pd.DataFrame
-    absent: tuple[str, ...]
-    in_headers: bool
-    tensor: Tensor | None = None
+    absent: tuple[str, ...]  # paths that a table or a RECORDS file names and that are not there
+    in_headers: bool = False  # whether age, sex and codes must be read from the headers
+    tensor: Tensor | None = None  # the array with all signals, where they are not in WFDB records
+    dropped: tuple[tuple[str, str], ...] = ()  # records that cannot be used, and why
+    notes: tuple[str, ...] = ()  # what of a table was left out or not understood
 
 
 def _ptb_xl(folder: Path, card: DatasetCard) -> Listing:
-    table = pd.read_csv(folder / "ptbxl_database.csv")
-    there = _headers(folder)
+    table = pd.read_csv(check_file(folder / "ptbxl_database.csv"))
+    there = _headers(folder).keys()
     # Only one of the two sampling rates may have been downloaded; the published 100 Hz comes first.
     column = "filename_lr" if table["filename_lr"].isin(there).any() else "filename_hr"
     present = table[column].isin(there)
     used = table[present]
-    axis = used["heart_axis"].map(_axis_codes)
+    axis = used["heart_axis"].map(_AXES).fillna("")
     scp = used["scp_codes"].map(_scp_codes)
     age = used["age"].astype(float)
     listed = pd.DataFrame(
@@ -161,17 +139,19 @@ def _ptb_xl(folder: Path, card: DatasetCard) -> Listing:
             "codes": (scp + " " + axis).str.strip(),
         }
     )
-    return _listing(listed, tuple(table[column][~present]), in_headers=False)
+    return _listing(listed, tuple(table[column][~present]))
+
+
+_AXES = {"LAD": "AXIS-LAD", "ALAD": "AXIS-LAD", "RAD": "AXIS-RAD", "ARAD": "AXIS-RAD"}
 
 
 def _scp_codes(text: str) -> str:
-    return " ".join(f"{code}:{value:.0f}" for code, value in ast.literal_eval(text).items())
-
-
-def _axis_codes(axis: object) -> str:
-    if axis in ("LAD", "ALAD"):
-        return "AXIS-LAD"
-    return "AXIS-RAD" if axis in ("RAD", "ARAD") else ""
+    try:
+        return " ".join(f"{code}:{value:.0f}" for code, value in ast.literal_eval(text).items())
+    except Exception as error:  # it may be any expression, and as deep as it likes
+        raise ValueError(
+            f"scp_codes must be like {{'NORM': 100.0}}, and one is {str(text)[:60]!r}"
+        ) from error
 
 
 def _challenge(folder: Path, card: DatasetCard) -> Listing:
@@ -181,7 +161,7 @@ def _challenge(folder: Path, card: DatasetCard) -> Listing:
     table = pd.DataFrame({"record": names, "path": [f"{path}.hea" for path in there]}, dtype=str)
     table = table.assign(patient=table["record"], fold=0, age=float("nan"), sex="", codes="")
     absent = tuple(name for name in _named_in_records_files(folder) if name not in there)
-    return _listing(table, absent, in_headers=True)
+    return replace(_listing(table, absent, there), in_headers=True)
 
 
 def _named_in_records_files(folder: Path) -> list[str]:
@@ -191,7 +171,7 @@ def _named_in_records_files(folder: Path) -> list[str]:
     while pending:
         part = pending.pop()
         try:
-            lines = (folder / part / "RECORDS").read_text(errors="replace").split()
+            lines = check_file(folder / part / "RECORDS").read_text(errors="replace").split()
         except OSError:
             if part:
                 named.append(part)
@@ -207,33 +187,31 @@ def _named_in_records_files(folder: Path) -> list[str]:
 
 
 def _brugada_huca(folder: Path, card: DatasetCard) -> Listing:
-    table = pd.read_csv(folder / "metadata.csv", dtype={"patient_id": str})
-    there = _headers(folder)
+    table = pd.read_csv(check_file(folder / "metadata.csv"), dtype={"patient_id": str})
     paths = "files/" + table["patient_id"] + "/" + table["patient_id"]
     findings = ("brugada", "basal_pattern", "sudden_death")
     codes = [
         " ".join(f"{name}:{int(value)}" for name, value in zip(findings, row, strict=True))
         for row in table[list(findings)].fillna(0).itertuples(index=False)
     ]
-    listed = pd.DataFrame(
-        {
-            "record": table["patient_id"],
-            "path": paths + ".hea",
-            "patient": table["patient_id"],
-            "fold": 0,
-            "age": float("nan"),
-            "sex": "",
-            "codes": codes,
-        }
-    )
-    present = paths.isin(there)
-    return _listing(listed[present], tuple(paths[~present]), in_headers=False)
+    listed = pd.DataFrame({"record": table["patient_id"], "path": paths + ".hea", "codes": codes})
+    listed = listed.assign(patient=listed["record"], fold=0, age=float("nan"), sex="")
+    present = paths.isin(_headers(folder).keys())
+    return _listing(listed[present], tuple(paths[~present]))
 
 
 def _ptb(folder: Path, card: DatasetCard) -> Listing:
     """As `_challenge`, but each patient has a folder, and record names are told apart by it."""
     listing = _challenge(folder, card)
-    folders = listing.table["path"].str.split("/").str[-2]
+    folders = ("/" + listing.table["path"]).str.split("/").str[-2]
+    strange = listing.table["path"][~folders.str.fullmatch(r"patient\d+")]
+    if len(strange):
+        raise UserError(
+            f"{folder / strange.iloc[0]} is not in a folder of its patient, as in {card.title}. "
+            "The PhysioNet Challenge's copy does not say who shares a patient: get the original "
+            f"(`ecgnb fetch {card.name}`), or move the copy to a folder of another name with a "
+            'card of layout = "challenge" and vocabulary = "snomed"'
+        )
     return replace(listing, table=listing.table.assign(patient=folders))
 
 
@@ -241,117 +219,83 @@ _CODE_TEST_LEADS = ("I", "II", "III", "aVL", "aVF", "aVR", "V1", "V2", "V3", "V4
 
 
 def _code_test(folder: Path, card: DatasetCard) -> Listing:
-    gold = pd.read_csv(folder / "annotations" / "gold_standard.csv").astype(bool)
-    facts = pd.read_csv(folder / "attributes.csv")
-    codes = [" ".join(gold.columns[row]) or "NORM" for row in gold.to_numpy()]
-    table = pd.DataFrame({"age": facts["age"], "sex": facts["sex"], "codes": codes})
-    tensor = open_tensor(
-        folder / "ecg_tracings.hdf5", "tracings", card.sampling_rates[0], _CODE_TEST_LEADS
-    )
+    gold = read_own(folder / "annotations" / "gold_standard.csv")
+    stated = np.column_stack([own.stated(gold[name]) for name in gold])
+    facts = read_own(folder / "attributes.csv")
+    codes = [" ".join(gold.columns[row]) or "NORM" for row in stated]
+    table = facts[["age", "sex"]].assign(codes=codes)
+    rate = float(card.sampling_rates[0])
+    tensor = open_tensor(folder / "ecg_tracings.hdf5", "tracings", rate, _CODE_TEST_LEADS)
     return _own_table(table, None, tensor)
 
 
 def _table(folder: Path, card: DatasetCard) -> Listing:
     """WFDB records anywhere below the folder, described by ``records.csv``."""
-    return _own_table(_read_own(folder), sorted(_headers(folder)), None)
+    return _own_table(read_own(folder / "records.csv"), _headers(folder), None)
 
 
 def _array(folder: Path, card: DatasetCard) -> Listing:
     """One array, ``signals.npy``, whose records ``records.csv`` describes in the same order."""
     if not card.sampling_rates:
         raise ValueError("the card of an array must give its sampling_rates")
-    tensor = open_tensor(folder / "signals.npy", "", card.sampling_rates[0], LEADS)
-    return _own_table(_read_own(folder), None, tensor)
+    tensor = open_tensor(folder / "signals.npy", "", float(card.sampling_rates[0]), LEADS)
+    return _own_table(read_own(folder / "records.csv"), None, tensor)
 
 
-def _read_own(folder: Path) -> pd.DataFrame:
-    texts = dict.fromkeys(("record", "patient", "sex", "codes"), str)
-    try:
-        return pd.read_csv(folder / "records.csv", dtype=texts)
-    except UnicodeDecodeError as error:
-        raise ValueError("records.csv is not in UTF-8") from error
+def _own_table(
+    table: pd.DataFrame, headers: Mapping[str, str] | None, tensor: Tensor | None
+) -> Listing:
+    """List what a table describes: an array in its order, or WFDB records by their names."""
+    if tensor is not None and tensor.records != len(table):
+        raise ValueError(
+            f"{tensor.records} records in the array, but {len(table)} rows in the table"
+        )
+    usable, absent, dropped, notes = own.described(table, headers)
+    listing = _listing(usable, absent, headers or {})
+    dropped_too = (*listing.dropped, *dropped.items())
+    return replace(listing, tensor=tensor, dropped=dropped_too, notes=notes)
 
 
-def _own_table(table: pd.DataFrame, headers: list[str] | None, tensor: Tensor | None) -> Listing:
-    """Bring a table to `COLUMNS`: whatever it does not say is unknown.
+def _walk(folder: Path) -> Iterator[tuple[str, set[str]]]:
+    """Yield each folder below as a prefix with its files, also where links lead, and each once.
 
-    Records are found by the names of their headers, or in an array by their order. Without a
-    column ``codes``, every other column of zeros and ones is a class.
+    Only regular files: a pipe would be waited for. A dot begins the name of what a Mac or an
+    unfinished download leaves beside a record.
     """
-    count = len(table)
-    if tensor is not None and tensor.records != count:
-        raise ValueError(f"{tensor.records} records in the array, but {count} rows in the table")
-    record = table.get("record", pd.Series([f"{row:06d}" for row in range(count)]))
-    paths = _by_name(headers or [])
-    codes = table["codes"].fillna("") if "codes" in table else _codes_of_columns(table)
-    listed = pd.DataFrame(
-        {
-            "record": record,
-            "path": record.map(paths) if tensor is None else [str(row) for row in range(count)],
-            "patient": table.get("patient", record).fillna(record),
-            "fold": _own_folds(table),
-            "age": table.get("age", pd.Series(np.nan, table.index)).astype(float),
-            "sex": table.get("sex", pd.Series("", table.index)).str.lower().str[:1].map(_SEXES),
-            "codes": codes,
-        }
-    ).fillna({"sex": ""})
-    here = listed["path"].notna()
-    return replace(
-        _listing(listed[here], tuple(record[~here]), in_headers=False),
-        tensor=tensor,
-    )
+    pending, seen = [""], set()
+    while pending:
+        prefix = pending.pop()
+        state = os.stat(folder / prefix)
+        if (state.st_dev, state.st_ino) in seen:
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        with os.scandir(folder / prefix) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+        yield prefix, {entry.name for entry in shown if entry.is_file()}
+        parts = sorted((e.is_symlink(), e.name) for e in shown if e.is_dir())
+        pending += [f"{prefix}{name}/" for _, name in reversed(parts)]
 
 
-def _own_folds(table: pd.DataFrame) -> pd.Series | int:
-    """Return the folds that a table gives; 0 if it gives none."""
-    if "fold" not in table:
-        return 0
-    wanted = range(1, splits.FOLDS + 1)
-    folds = pd.to_numeric(table["fold"], errors="coerce")
-    strange = table["fold"][~folds.isin(wanted)]
-    if len(strange):
-        fault = f"holds {'nothing' if pd.isna(strange.iloc[0]) else strange.iloc[0]} in a row"
-    elif absent := {*wanted} - {*folds}:
-        fault = f"never holds {min(absent)}"
-    else:
-        return folds.astype(int)
-    raise ValueError(
-        f"the column 'fold' {fault}; it must divide the records into 1 to {splits.FOLDS}, or be "
-        "left out"
-    )
+def _headers(folder: Path) -> dict[str, str]:
+    """Find every header below a folder: its path relative to it, without the suffix.
 
-
-def _by_name(headers: list[str]) -> dict[str, str]:
-    """Find headers by their path, or by their name alone where no two have the same."""
-    short = [path.rpartition("/")[2] for path in headers]
-    count = Counter(short)
-    found = {name: path for name, path in zip(short, headers, strict=True) if count[name] == 1}
-    found |= {path: path for path in headers}
-    return {name: f"{path}.hea" for name, path in found.items()}
-
-
-def _codes_of_columns(table: pd.DataFrame) -> pd.Series:
-    others = [name for name in table if name not in COLUMNS]
-    classes = [name for name in others if table[name].dropna().isin([0, 1]).all()]
-    if not classes:
-        raise ValueError("there is neither a column 'codes' nor a column of zeros and ones")
-    names = [str(name).strip().replace(" ", "-").replace(":", "-") for name in classes]
-    stated = table[classes].fillna(0).astype(bool).to_numpy()
-    return pd.Series(
-        [" ".join(np.array(names)[row]) for row in stated], index=table.index, dtype=object
-    )
-
-
-def _headers(folder: Path) -> set[str]:
-    """Find every header below a folder: its path relative to the folder, without the suffix."""
-    found: set[str] = set()
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
-        part = Path(parent).relative_to(folder).as_posix()
-        prefix = "" if part == "." else f"{part}/"
-        # A dot begins the name of what a Mac or an unfinished download leaves beside a header.
-        names = (name for name in files if name.endswith(".hea") and not name.startswith("."))
-        found.update(f"{prefix}{name[:-4]}" for name in names)
+    The value is empty, or says why it is not a record by itself: a record of several segments is
+    dropped together with these, which say neither whose they are nor what they show.
+    """
+    found: dict[str, str] = {}
+    for prefix, files in _walk(folder):
+        stems = [name[:-4] for name in files if name.endswith(".hea")]
+        found.update((prefix + stem, "") for stem in stems)
+        others = {name.rpartition(".")[0] for name in files if not name.endswith(".hea")}
+        for stem in {*stems} - others:  # a record of several segments has no signal file
+            with open(folder / f"{prefix}{stem}.hea", errors="replace") as file:
+                first, *lines = file.read(2**20).split("\n")
+            if "/" in first.partition(" ")[0]:
+                segments = {line.split()[0] for line in lines if line.strip() and line[0] != "#"}
+                found |= {
+                    f"{prefix}{s}": f"a segment of {prefix}{stem}" for s in segments & {*stems}
+                }
+                found[prefix + stem] = "record of several segments"
     for path in found:
         if path.encode(errors="replace").decode() != path:
             name = os.fsencode(path).decode("latin-1")
@@ -361,9 +305,14 @@ def _headers(folder: Path) -> set[str]:
     return found
 
 
-def _listing(table: pd.DataFrame, absent: tuple[str, ...], *, in_headers: bool) -> Listing:
-    ordered = table[list(COLUMNS)].sort_values(["record", "path"], ignore_index=True)
-    return Listing(ordered, absent, in_headers)
+def _listing(
+    table: pd.DataFrame, absent: tuple[str, ...], headers: Mapping[str, str] = MappingProxyType({})
+) -> Listing:
+    reasons = {f"{path}.hea": reason for path, reason in headers.items() if reason}
+    out = table["path"].isin(reasons.keys())
+    dropped = zip(table["record"][out], table["path"][out].map(reasons), strict=True)
+    ordered = table.loc[~out, list(COLUMNS)].sort_values(["record", "path"], ignore_index=True)
+    return Listing(ordered, absent, dropped=tuple(sorted(dropped)))
 
 
 LAYOUTS: Mapping[str, Callable[[Path, DatasetCard], Listing]] = MappingProxyType(
@@ -400,11 +349,11 @@ def list_records(card: DatasetCard, folder: Path) -> Listing:
         listing = LAYOUTS[card.layout](folder, card)
     except FileNotFoundError as error:
         raise UserError(f"{card.name} is incomplete: {error.filename} is missing") from error
-    except (OSError, KeyError, TypeError, ValueError, SyntaxError) as error:  # and those of pandas
+    except (OSError, KeyError, TypeError, ValueError) as error:  # and those of pandas
         way = "correct that file" if card.layout in OWN_LAYOUTS else "get that file again"
+        fault = error if type(error) is ValueError else f"{type(error).__name__}: {error}"
         raise UserError(
-            f"a table of {card.name} in {folder} cannot be read "
-            f"({type(error).__name__}: {error}); {way}"
+            f"a table of {card.name} in {folder} cannot be read ({fault}); {way}"
         ) from error
     if card.record_range:
         first, last = card.record_range
@@ -417,8 +366,22 @@ def list_records(card: DatasetCard, folder: Path) -> Listing:
     for name in card.also:
         listing = _joined(listing, folder, CATALOG[name])
     if listing.table.empty:
-        raise UserError(f"{folder} holds no record of {card.name}; look at `ecgnb datasets`")
+        raise UserError(f"{folder} holds no record of {card.name}{_what_is_there(folder, listing)}")
     return listing
+
+
+def _what_is_there(folder: Path, listing: Listing) -> str:
+    """Say what was looked for and what is there instead, an example each."""
+    if listing.dropped:
+        record, reason = listing.dropped[0]
+        return f" that can be used; the first reason: {record}, {reason}"
+    files = sorted(prefix + name for prefix, names in _walk(folder) for name in names)
+    looked = f"{listing.absent[0]}.hea" if listing.absent else "WFDB headers (.hea)"
+    headers = [name for name in files if name.endswith(".hea")]
+    other = [name for name in files if not name.endswith((".csv", ".txt", ".md", "RECORDS"))]
+    seen = (headers or other or files or ["no file at all"])[0]
+    way = "the names must agree" if headers else "records are read from WFDB files with headers"
+    return f": looked for {looked}, and there is {seen}; {way}"
 
 
 def _joined(listing: Listing, folder: Path, other: DatasetCard) -> Listing:
@@ -434,4 +397,4 @@ def _joined(listing: Listing, folder: Path, other: DatasetCard) -> Listing:
         path for path in listing.absent if posixpath.basename(path).partition("_")[0] not in present
     )
     whole = pd.concat([listing.table, table], ignore_index=True).sort_values("record")
-    return Listing(whole.reset_index(drop=True), absent, listing.in_headers)
+    return replace(listing, table=whole.reset_index(drop=True), absent=absent)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import posixpath
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,14 +29,20 @@ from ecgnb.data.arrays import (
     SELECTION,
     Options,
     canonical,
+    file_digest,
     npy_header,
     write_arrays,
 )
 from ecgnb.data.catalog import DatasetCard, cache_root, card, data_root, find
+from ecgnb.data.labels import default_label_set, encode
 from ecgnb.data.layouts import Listing
 from ecgnb.errors import UserError
 from ecgnb.files import locked
 from ecgnb.simulate import hospital
+
+_FILES = ("signals.npy", "records.parquet", "manifest.json")
+_CHUNK = 256  # records that are copied at a time
+_MOST = 8  # codes that a summary counts
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ def prepare(
         )
     _check(options, selection)
     folder = cache_root() / "prepared" / f"{facts.name}-{_digest(options, selection)}"
-    found = ready(facts, folder)
+    found = _ready(facts, folder)
     if facts.simulated:
         source: Path | None = _simulated(facts.name, options)
     else:
@@ -118,7 +125,7 @@ def prepare(
     if _of_these_files(found, fingerprint):
         return found
     with alone(folder):
-        found = ready(facts, folder)
+        found = _ready(facts, folder)
         if not _of_these_files(found, fingerprint):  # nobody else was faster
             with writing(folder) as partial:
                 manifest = write_arrays(
@@ -127,27 +134,21 @@ def prepare(
                 manifest["files_fingerprint"] = fingerprint
                 text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
                 (partial / "manifest.json").write_text(text + "\n")
-            found = open_prepared(facts, folder)
+            found = _opened(facts, folder)
     return found
 
 
 def _of_these_files(found: Prepared | None, fingerprint: str) -> TypeGuard[Prepared]:
-    return found is not None and found.manifest["files_fingerprint"] == fingerprint
-
-
-def open_prepared(dataset: str | DatasetCard, folder: Path) -> Prepared:
-    """Open a prepared folder; its signals stay on disk until they are touched."""
-    facts = card(dataset) if isinstance(dataset, str) else dataset
-    signals = np.load(folder / "signals.npy", mmap_mode="r", allow_pickle=False)
-    table = pd.read_parquet(folder / "records.parquet")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    return Prepared(facts, folder, signals, table, manifest)
+    return found is not None and found.manifest.get("files_fingerprint") == fingerprint
 
 
 def summary(prepared: Prepared) -> str:
-    """Say in one line what is there, what is not and what was dropped."""
-    counts = prepared.manifest["counts"]
-    parts = [f"{prepared.card.title}: {counts['kept']:,} records prepared"]
+    """Say what is there, what is not, what was dropped, and what is odd; a line each."""
+    counts, table = prepared.manifest["counts"], prepared.table
+    patients = table["patient"].nunique()
+    known = prepared.manifest["patients"] == "known"
+    who = f"of {patients:,} patients" if known else "each taken for another patient"
+    parts = [f"{prepared.card.title}: {counts['kept']:,} records prepared, {who}"]
     if counts["absent"]:
         parts.append(f"{counts['listed']:,} listed, {counts['absent']:,} of them not here")
     if counts["dropped"]:
@@ -156,7 +157,22 @@ def summary(prepared: Prepared) -> str:
     if unknown := prepared.manifest["unknown_codes"]:
         names = ", ".join(list(unknown)[:5])
         parts.append(f"{len(unknown)} codes not in any label set ({names})")
-    return "; ".join(parts)
+    with suppress(UserError):  # no label set reads its codes
+        names = default_label_set(prepared.card.vocabulary)
+        labels = encode(table["codes"], prepared.card.vocabulary, names)
+        parts += _counted("classes", labels.sum())
+    kinds = [
+        kind for flags in table["flags"] for kind in {f.partition(":")[0] for f in flags.split()}
+    ]
+    parts += _counted("flags", pd.Series(kinds, dtype=str).value_counts())
+    return "\n  ".join([*parts, *prepared.manifest["notes"]])
+
+
+def _counted(what: str, counts: pd.Series) -> list[str]:
+    counts = counts.sort_values(ascending=False, kind="stable")
+    most = ", ".join(f"{name} {count:,}" for name, count in counts.head(_MOST).items())
+    more = f" and {len(counts) - _MOST} others" if len(counts) > _MOST else ""
+    return [f"{what}: {most}{more}"] if most else []
 
 
 def _check(options: Options, selection: pd.DataFrame | None) -> None:
@@ -180,12 +196,41 @@ def _check(options: Options, selection: pd.DataFrame | None) -> None:
         raise UserError(f"the table of selected records names {again.iloc[0]} twice; name it once")
 
 
-def ready(facts: DatasetCard, folder: Path) -> Prepared | None:
-    """Open a prepared folder; None where it has to be made, or made again."""
+def _ready(facts: DatasetCard, folder: Path) -> Prepared | None:
+    """Open a prepared folder; None where it has to be made, or made again.
+
+    Its files have one time. Where one was touched since, all is read and hashed.
+    """
     try:
-        return open_prepared(facts, folder)
-    except (OSError, ValueError):  # not there, or its files were touched
+        signals = np.load(folder / "signals.npy", mmap_mode="r", allow_pickle=False)
+        table = pd.read_parquet(folder / "records.parquet")
+        manifest = json.loads((folder / "manifest.json").read_text())
+        if len({(folder / name).stat().st_mtime_ns for name in _FILES}) > 1:
+            digest = hashlib.sha256()
+            for first in range(0, len(signals), _CHUNK):
+                digest.update(signals[first : first + _CHUNK].data)
+            digest.update(canonical(table).encode())
+            now = digest.hexdigest(), file_digest(folder / "records.parquet")
+            if now != (manifest["fingerprint"], manifest["records"]):
+                return None
+            with suppress(OSError):  # another's cache
+                _same_time(folder)
+        return Prepared(facts, folder, signals, table, manifest)
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
+
+
+def _same_time(folder: Path) -> None:
+    time = (folder / _FILES[-1]).stat().st_mtime_ns
+    for name in _FILES:
+        os.utime(folder / name, ns=(time, time))
+
+
+def _opened(facts: DatasetCard, folder: Path) -> Prepared:
+    """Open what was just written."""
+    if (whole := _ready(facts, folder)) is None:
+        raise UserError(f"{folder} cannot be read again after it was written; run again")
+    return whole
 
 
 def _raw_folder(facts: DatasetCard, *, needed: bool) -> Path | None:
@@ -234,24 +279,21 @@ def _files_fingerprint(facts: DatasetCard, source: Path, listing: Listing) -> st
     # The folder of a simulated hospital is named by its code; a real one may lie anywhere.
     digest = hashlib.sha256(source.name.encode() if facts.simulated else b"")
     if listing.tensor is not None:
-        digest.update(f"{listing.tensor.rate} {_state(listing.tensor.path)}\n".encode())
-    for path in listing.table["path"] if listing.tensor is None else ():
-        stem = f"{source}/{path[:-4]}"
-        # The signal file has the header's name; a download may bring it long after the header.
-        states = [_state(f"{stem}{suffix}") for suffix in (".hea", ".dat", ".mat")]
-        digest.update(f"{path} {states}\n".encode())
+        digest.update(f"{listing.tensor.rate} {listing.tensor.state}\n".encode())
+    else:
+        # Signal files lie beside their header, under any name, and may arrive long after it.
+        for part in sorted({posixpath.dirname(path) for path in listing.table["path"]}):
+            with os.scandir(source / part) as entries:
+                states = [
+                    (entry.name, state.st_size, state.st_mtime_ns)
+                    for entry in entries
+                    if entry.is_file() and not entry.name.endswith((".csv", ".txt"))
+                    for state in (entry.stat(),)
+                ]
+            digest.update(f"{part} {sorted(states)}\n".encode())
     if not listing.in_headers:
         digest.update(canonical(listing.table).encode())
     return digest.hexdigest()
-
-
-def _state(path: str) -> str:
-    """Return size and time of a file: a corrected label or gain may be of equal length."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return "absent"
-    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _cannot_write(folder: Path, error: Exception) -> UserError:
@@ -287,6 +329,7 @@ def writing(folder: Path) -> Iterator[Path]:
     old = partial.with_name(f"{partial.name}-old")
     try:
         yield partial
+        _same_time(partial)
         with suppress(FileNotFoundError):
             os.replace(folder, old)
         os.replace(partial, folder)
@@ -299,8 +342,6 @@ def writing(folder: Path) -> Iterator[Path]:
         for left in (partial, old):
             shutil.rmtree(left, ignore_errors=True)
 
-
-_CHUNK = 256  # records that are copied at a time
 
 DATASET = "dataset"
 """The column of a joined table that names the part."""
@@ -345,13 +386,13 @@ def join(name: str, parts: Sequence[Prepared]) -> Prepared:
     fingerprint = join_fingerprints({part.card.name: part.fingerprint for part in parts})
     folder = cache_root() / "prepared" / f"joined-{fingerprint[:12]}"
     facts = card(name)
-    if whole := ready(facts, folder):
+    if whole := _ready(facts, folder):
         return whole
     with alone(folder):
-        if not (whole := ready(facts, folder)):  # nobody else was faster
+        if not (whole := _ready(facts, folder)):  # nobody else was faster
             with writing(folder) as partial:
                 _write(partial, parts, fingerprint)
-            whole = open_prepared(facts, folder)
+            whole = _opened(facts, folder)
     return whole
 
 

@@ -1,0 +1,238 @@
+"""The table that describes a dataset of one's own: its columns, classes, and which file is which.
+
+Nothing in it is passed over in silence: what is ambiguous is refused with its row and column, what
+is left out is named.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import io
+import os
+import posixpath
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ecgnb.data import splits
+from ecgnb.data.labels import split_codes
+from ecgnb.data.records import age_of, sex_of
+
+_COLUMNS = ("record", "patient", "fold", "age", "sex", "codes")
+# Other names of our columns, letters and digits alone.
+_OTHER_NAMES = {
+    "record": "recordid recordname records ecgid filename file id name",
+    "patient": "patientid patientnr patientnumber pid mrn subject subjectid person personid",
+    "fold": "folds stratfold cvfold",
+    "age": "ages ageyears ageinyears",
+    "sex": "gender",
+    "codes": "code labels diagnoses dx scpcodes",
+}
+_NEAR = {other: name for name, others in _OTHER_NAMES.items() for other in others.split()}
+_YES, _NO = ("1", "1.0", "yes", "true"), ("0", "0.0", "no", "false")
+# A column of zeros and ones under such a name is no diagnosis.
+_NO_CLASS = (
+    "gender male female site center centre hospital device nurse train istrain test istest val "
+    "isval validation split set height weight bmi id index year"
+)
+
+
+def check_file(path: Path) -> Path:
+    """Refuse what is not there, and pipes and devices, from which a reader would wait for ever."""
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return path
+
+
+def read_own(path: Path) -> pd.DataFrame:
+    """Read a table as text without blanks at its ends; row `i` stands in line `i` + 2.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it cannot be read, has a column twice, or one that seems to be another's.
+    """
+    try:
+        text = check_file(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not in UTF-8") from error
+    separator = max(",;\t", key=text.partition("\n")[0].count)
+    rows = pd.read_csv(
+        io.StringIO(text), sep=separator, dtype=str, header=None, na_filter=False,
+        skipinitialspace=True, skip_blank_lines=False,
+    )  # fmt: skip
+    rows = rows.fillna("").apply(lambda column: column.str.strip())
+    names = [name.lower() if name.lower() in _COLUMNS else name for name in rows.iloc[0]]
+    if again := [name for name, count in Counter(names).items() if count > 1 and name]:
+        raise ValueError(f"{path.name} has two columns '{again[0]}': keep one")
+    for name in {*names} - {*_COLUMNS}:
+        plain = _plain(name)
+        near = difflib.get_close_matches(plain, ("record", "patient"), n=1, cutoff=0.8)
+        wanted = _NEAR.get(plain, *near or [""])
+        if wanted and wanted not in names:
+            raise ValueError(
+                f"{path.name} has a column '{name}': call it '{wanted}', or leave it out"
+            )
+    table = rows.iloc[1:].set_axis(names, axis=1).reset_index(drop=True)
+    return table.loc[(table != "").any(axis=1), [name for name in names if name]]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.lower())
+
+
+def described(
+    table: pd.DataFrame, headers: Iterable[str] | None
+) -> tuple[pd.DataFrame, tuple[str, ...], dict[str, str], tuple[str, ...]]:
+    """Say what a table tells of each record; whatever it does not tell is unknown.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `read_own` gives it.
+    headers : iterable of str, or None
+        The paths of headers without suffix, which ``record`` names by path or name alone; None
+        where the rows follow an array.
+
+    Returns
+    -------
+    DataFrame
+        The records that are there: `ecgnb.data.layouts.COLUMNS`.
+    tuple of str
+        Those that are not.
+    dict of str to str
+        Those that cannot be used, with the reason.
+    tuple of str
+        What was left out or not understood.
+
+    Raises
+    ------
+    ValueError
+        If a name, a class or a fold is missing, ambiguous or none.
+    """
+    if headers is None:
+        numbers = [str(row) for row in range(len(table))]
+        found = pd.Series([[number] for number in numbers], table.index)
+        names = pd.Series([number.zfill(6) for number in numbers], table.index)
+        record = table.get("record", names)
+    elif "record" in table:
+        record, found = _by_name(table["record"], headers)
+    else:
+        raise ValueError(f"the table has no column 'record' among {', '.join(map(str, table))}")
+    if len(wrong := record[(record == "") | record.duplicated()]):
+        name, row = str(wrong.iloc[0]), int(wrong.index[0])
+        first = int(record[record == name].index[0])
+        fault = f"'{name}' stands in rows {first + 2} and {row + 2}"
+        raise ValueError(fault if name else f"row {row + 2} names no record")
+    codes, dropped, notes = _codes(table)
+    dropped |= {row: f"it may be {' or '.join(of[:2])}" for row, of in found.items() if of[1:]}
+    patient = table.get("patient", record).str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    listed = pd.DataFrame(
+        {
+            "record": record,
+            "path": found.str[0],
+            "patient": patient.where(patient != "", record),
+            "fold": _folds(table),
+            "age": _cells(age_of, table, "age", notes).astype(float),
+            "sex": _cells(sex_of, table, "sex", notes),
+            "codes": codes,
+        }
+    )
+    here = found.map(len) > 0
+    usable = listed[here & ~listed.index.isin(dropped)]
+    reasons = {record[row]: reason for row, reason in dropped.items() if here[row]}
+    return usable, tuple(record[~here]), reasons, tuple(notes)
+
+
+def _cells(read: Callable[[str], Any], table: pd.DataFrame, name: str, notes: list[str]) -> Any:
+    """Read a column cell by cell; what is not understood is unknown, and noted."""
+    cells = table.get(name, pd.Series("", table.index))
+    values = cells.map(read)
+    strange = cells[(cells != "") & (values.isna() | (values == ""))]
+    if len(strange):
+        notes.append(f"{name}: {len(strange)} not understood (first: '{strange.iloc[0]}')")
+    return values
+
+
+def _folds(table: pd.DataFrame) -> pd.Series | int:
+    """Return the folds that a table gives; 0 if it gives none."""
+    if "fold" not in table:
+        return 0
+    wanted = range(1, splits.FOLDS + 1)
+    folds = pd.to_numeric(table["fold"], errors="coerce")
+    strange = table["fold"][~folds.isin(wanted)]
+    if len(strange):
+        fault = f"holds {strange.iloc[0] or 'nothing'} in row {strange.index[0] + 2}"
+    elif absent := {*wanted} - {*folds}:
+        fault = f"never holds {min(absent)}"
+    else:
+        return folds.astype(int)
+    raise ValueError(
+        f"the column 'fold' {fault}; it must divide the records into 1 to {splits.FOLDS}, or be "
+        "left out"
+    )
+
+
+def _by_name(names: pd.Series, headers: Iterable[str]) -> tuple[pd.Series, pd.Series]:
+    """Return names without what is no part of them (``./``, ``.hea``), and the headers of each."""
+    paths, short = {*headers}, defaultdict(list)
+    for path in sorted(paths):
+        short[path.rpartition("/")[2]].append(path)
+    plain = names.str.replace("\\", "/").map(lambda name: name and posixpath.normpath(name))
+    bare = plain.str.replace(r"\.(hea|dat|mat)$", "", regex=True, case=False)
+    clean = plain.where(plain.isin(paths) | plain.isin(short.keys()), bare)
+    whole = clean.map(lambda name: [name] if name in paths else short.get(name, []))
+    return clean, whole.map(lambda found: [f"{path}.hea" for path in found])
+
+
+def stated(cells: pd.Series) -> npt.NDArray[np.bool_]:
+    """Read a class; ValueError names a cell that says neither yes nor no."""
+    yes = cells.str.lower().isin(_YES)
+    wrong = cells[~yes & ~cells.str.lower().isin(_NO)]
+    if len(wrong):
+        cell = f"'{wrong.iloc[0]}'" if wrong.iloc[0] else "nothing"
+        raise ValueError(
+            f"row {wrong.index[0] + 2} of the column '{cells.name}' holds {cell}: write 1 or 0, or "
+            "leave the column out if it is no class"
+        )
+    return yes.to_numpy()
+
+
+def _codes(table: pd.DataFrame) -> tuple[pd.Series, dict[Any, str], list[str]]:
+    """Read the codes of each row, why some cannot be read, and which columns were left out."""
+    left, wrong = {}, dict[Any, str]()
+    names = [str(name) for name in table if name not in _COLUMNS]
+    if "codes" in table:
+        left = dict.fromkeys(names, "codes are given")
+
+        def read(row: Any, text: str) -> str:
+            try:
+                return " ".join(split_codes(text))
+            except ValueError as error:
+                wrong[row] = str(error)
+                return ""
+
+        codes = [read(*cell) for cell in zip(table.index, table["codes"], strict=True)]
+    else:
+        for name in names:
+            known = table[name].str.lower().isin((*_YES, *_NO))
+            if _plain(name) in _NO_CLASS.split():
+                left[name] = "by its name no diagnosis"
+            elif 2 * known.sum() <= (table[name] != "").sum():
+                left[name] = "not 0 or 1"
+        classes = [name for name in names if name not in left]
+        if not classes:
+            raise ValueError("there is neither a column 'codes' nor a column of zeros and ones")
+        tokens = np.array([re.sub(r"[\s:,;|]+", "-", name) for name in classes])
+        rows = np.column_stack([stated(table[name]) for name in classes])
+        codes = [" ".join(tokens[row]) for row in rows]
+    said = ", ".join(f"{name} ({why})" for name, why in left.items())
+    series = pd.Series(codes, table.index, dtype=object)
+    return series, wrong, [f"columns left out: {said}"] if left else []

@@ -244,7 +244,7 @@ def test_a_run_that_never_gets_there_is_censored(study, results):
         for run in results
     ]
     times = times_to_target(study, poor)
-    summary, costs = summarise_times(times), break_even(study, poor, times)
+    summary, costs = summarise_times(times), break_even(times)
     assert (summary["other_never"] == len(SEEDS)).all()
     assert summary["other_median"].isna().all()
     assert (summary["other_mean"] == 100).all()
@@ -266,7 +266,7 @@ def test_seeds_of_one_fifth_are_too_few(study, results):
 
 def test_break_even_counts_the_pretraining(study, results):
     times = times_to_target(study, results)
-    costs = break_even(study, results, times)
+    costs = break_even(times)
     row = costs[(costs["model"] == "resnet1d18") & (costs["size"] == 50)].iloc[0]
     forward = forward_gflop("resnet1d18", "pooled", 4, study.data.samples)
     update = 3 * forward * study.batch_size

@@ -186,7 +186,10 @@ CELL = [*FROM, *TASK, *NET]
 
 
 def runs_table(
-    study: Study, results: Iterable[Result], metric: str = "auroc", only: Collection[str] = ()
+    study: Study,
+    results: Iterable[Result],
+    metric: str | None = "auroc",
+    only: Collection[str] = (),
 ) -> pd.DataFrame:
     """Return one row a run, in a reader's order: pairs as they come, head, network, size, seed.
 
@@ -197,7 +200,8 @@ def runs_table(
         Final runs.
     metric : str
         ``auroc`` or ``f1``, macro averages over the classes that can be scored, F1 at the
-        thresholds that were chosen on validation; or ``ece``, the expected calibration error.
+        thresholds that were chosen on validation; ``ece``, the expected calibration error; or
+        None, which scores nothing and is quick.
     only : collection of str
         Score no other classes than these; empty for all.
 
@@ -211,7 +215,8 @@ def runs_table(
     """
     rows = []
     for run in results:
-        score, boot = _scored(study, run, metric, tuple(only)) or (np.nan, _UNSCORED)
+        scored = _scored(study, run, metric, tuple(only)) if metric else None
+        score, boot = scored or (np.nan, _UNSCORED)
         facts = {"target": run.spec.dataset, "fold": run.spec.seed % FOLDS}
         facts["records"] = run.facts["train_records"]
         rows.append({**vars(run.spec), **facts, "score": score, "boot": boot, "run": run})
@@ -303,13 +308,23 @@ def average(rows: pd.DataFrame, over: Collection[str], by: Collection[str]) -> p
     return pd.concat(kept, ignore_index=True) if kept else rows.head(0)
 
 
+def full_rounds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return as many seeds of each fold, in their order.
+
+    Of a round that has begun, nothing is taken until it is finished, or the folds would weigh
+    unequally.
+    """
+    rows = rows.sort_values("seed")
+    rounds = rows["fold"].value_counts().reindex(range(FOLDS), fill_value=0).min()
+    return rows[rows.groupby("fold").cumcount() < max(rounds, 1)]
+
+
 def summarise(
     rows: pd.DataFrame, by: Collection[str] = CELL, margin: float = MARGIN
 ) -> pd.DataFrame:
     """Average scores or differences of each group over full rounds of the folds.
 
-    Of a round that has begun, nothing is taken until it is finished, or the folds would weigh
-    unequally. A group in which a run cannot be scored is left out.
+    A group in which a run cannot be scored is left out; see `full_rounds`.
 
     Parameters
     ----------
@@ -340,15 +355,13 @@ def summarise(
     told, found = [], []
     for name, group in rows.groupby(by, sort=False, dropna=False):
         if group["seed"].duplicated().any():
-            others = group.columns.drop([*by, *_VALUES, "run"])
-            differ = [str(name) for name in others if group[name].nunique() > 1]
+            names = group.columns[~group.columns.str.match("boot|run|score|first|second")]
+            differ = [name for name in names.drop(by) if group[name].nunique() > 1]
             raise UserError(
                 f"A group, {', '.join(map(str, name))}, has a seed twice; add to `by`, or select, "
                 f"what differs: {', '.join(differ)}."
             )
-        group = group.sort_values("seed")
-        rounds = group["fold"].value_counts().reindex(range(FOLDS), fill_value=0).min()
-        group = group[group.groupby("fold").cumcount() < max(rounds, 1)]
+        group = full_rounds(group)
         if group["score"].isna().any():
             continue
         folds = [one for _, one in group.groupby("fold")]

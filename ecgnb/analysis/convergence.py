@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ecgnb.analysis.compare import Cell, Scores, cell_of
+from ecgnb.analysis.compare import FROM, NET, full_rounds, pair, runs_table
 from ecgnb.analysis.statistics import LEVEL, MARGIN, holm
 from ecgnb.errors import UserError
 from ecgnb.models.build import forward_gflop
@@ -18,7 +17,8 @@ from ecgnb.study.plan import UPDATE_PASSES
 from ecgnb.study.spec import Study
 from ecgnb.study.store import Result
 
-_FIELDS = list(Cell.__dataclass_fields__)
+_FIELDS = [*FROM, "target", "label_set", "min_positives", "size", "budget", *NET]
+_SAME = [name for name in _FIELDS if name not in FROM]
 
 
 def times_to_target(study: Study, results: Sequence[Result], arm: str = "finetune") -> pd.DataFrame:
@@ -30,30 +30,31 @@ def times_to_target(study: Study, results: Sequence[Result], arm: str = "finetun
     Returns
     -------
     DataFrame
-        One row a run: the fields of `Cell`, ``arm``, ``seed``, ``fifth`` (seeds with the same one
-        share their patients), ``records``, ``goal``, ``reached``, ``updates`` (until then, or
-        all), ``step`` (updates between two looks), and ``seconds`` and ``gflop`` of the updates.
+        One row a run: what `ecgnb.analysis.compare.CELL` names, with ``budget`` for all of its
+        updates; ``arm``, ``seed``, ``fold`` (seeds with the same one share their patients),
+        ``records``, ``goal``, ``reached``, ``updates`` (until then, or all), ``step`` (updates
+        between two looks), ``seconds`` and ``gflop`` of the updates, and ``pretraining_gflop``.
 
     Raises
     ------
     UserError
         If no cell has both arms with seeds of two fifths: on one, nothing can be tested.
     """
-    scores = Scores(study, results)
+    runs = runs_table(study, results, metric=None).assign(budget=lambda one: one["updates"])
+    paired = pair(runs[runs["arm"] == arm], runs[runs["arm"] == "scratch"], _SAME)
     rows = []
-    for cell in scores.cells:
-        scratch, other = scores.of(cell, "scratch"), scores.of(cell, arm)
-        if not cell.source:
+    for _, cell in paired.groupby(_FIELDS, sort=False):
+        cell = full_rounds(cell)
+        if cell["fold"].nunique() < 2:
             continue
-        fifths = scores.shared(scratch, other)
-        places = {seed: fifth for fifth, seeds in enumerate(fifths) for seed in seeds}
-        if len(fifths) < 2:
-            continue
-        for seed, goal in _goals(places, scratch, other).items():
-            for run in (scratch[seed], other[seed]):
-                extra = {"seed": seed, "fifth": places[seed], "goal": goal}
-                extra["records"] = scores.records(cell)
-                rows.append({**asdict(cell), **_time(study, run, goal), **extra})
+        goals = _goals(cell)
+        for pairing in cell.to_dict("records"):
+            told = {key: pairing[key] for key in (*_FIELDS, "seed", "fold", "records")}
+            told["goal"] = goals[pairing["seed"]]
+            rows += [
+                {**told, **_time(study, run, told["goal"])}
+                for run in (pairing["run_other"], pairing["run"])
+            ]
     if not rows:
         raise UserError(
             f"Times are compared with those of other patients: study {study.name} needs the arms "
@@ -62,32 +63,22 @@ def times_to_target(study: Study, results: Sequence[Result], arm: str = "finetun
     return pd.DataFrame(rows)
 
 
-def _goals(
-    places: Mapping[int, int], scratch: Mapping[int, Result], other: Mapping[int, Result]
-) -> dict[int, float]:
+def _goals(paired: pd.DataFrame) -> dict[int, float]:
     """Return the level to reach with each seed, in favour of neither arm.
 
     It is the best validation AUROC from scratch, averaged over the other seeds, less the margin.
     Were it that of the same seed, the run from scratch would always reach it, and an equal one
     often not. As some patients are easier than others, the level of a fifth is moved by how far
     the best of both arms there is from that of all fifths.
-
-    Parameters
-    ----------
-    places : mapping
-        The fifth of each seed.
-    scratch, other : mapping
-        Runs by seed.
     """
+    sides = (paired["run_other"], paired["run"])
     best = pd.DataFrame(
-        {
-            place: {seed: max(runs[seed].history["validation_auroc"]) for seed in places}
-            for place, runs in enumerate((scratch, other))
-        }
-    )
+        [[max(run.history["validation_auroc"]) for run in side] for side in sides],
+        columns=paired["seed"],
+    ).T
     others = (best[0].sum() - best[0]) / (len(best) - 1)
     both = best.mean(axis=1)
-    easier = both.groupby(pd.Series(places)).transform("mean") - both.mean()
+    easier = both.groupby(paired.set_index("seed")["fold"]).transform("mean") - both.mean()
     return dict(others + easier - MARGIN)
 
 
@@ -103,6 +94,7 @@ def _time(study: Study, run: Result, goal: float) -> dict[str, object]:
         "step": last / len(reached),
         "seconds": history["seconds"][-1] * updates / last,
         "gflop": _gflop(study, run, updates),
+        "pretraining_gflop": _pretraining_gflop(study, run),
     }
 
 
@@ -155,7 +147,7 @@ def _difference(cell: pd.DataFrame, arm: str) -> tuple[float, float, float]:
     By Student's t over the means of the fifths: what seeds of one fifth have in common, their
     patients, is not counted twice.
     """
-    means = cell.pivot_table(index="fifth", columns="arm", values="updates")
+    means = cell.pivot_table(index="fold", columns="arm", values="updates")
     saved = means["scratch"] - means[arm]
     # Both times are known to a look: where all differences are alike by chance, that is the error.
     rounding = cell["step"].mean() * np.sqrt(2 / 12 / cell["seed"].nunique())
@@ -181,9 +173,7 @@ def median_time(runs: pd.DataFrame) -> float:
     return float(survival.quantiles[under[0]]) if len(under) else float("nan")
 
 
-def break_even(
-    study: Study, results: Sequence[Result], times: pd.DataFrame, arm: str = "finetune"
-) -> pd.DataFrame:
+def break_even(times: pd.DataFrame, arm: str = "finetune") -> pd.DataFrame:
     """Find for how many targets a pre-training must serve before it has saved what it cost.
 
     What is saved is a difference of restricted means, see `summarise_times`.
@@ -195,12 +185,10 @@ def break_even(
         and ``targets`` with ``fewest`` and ``most``, the ends of their interval; infinity where
         nothing is saved.
     """
-    tuned = {cell_of(run.spec): run for run in results if run.spec.arm == arm}
     rows = []
     for name, cell in times.groupby(_FIELDS, sort=False):
         known: dict[str, Any] = dict(zip(_FIELDS, name, strict=True))
-        run = tuned[Cell(**known)]
-        cost = _pretraining_gflop(study, run)
+        cost = cell["pretraining_gflop"].max()
         means = cell.groupby("arm")["gflop"].mean()
         saved = float(means["scratch"] - means[arm])
         low, high, _ = _difference(cell, arm)

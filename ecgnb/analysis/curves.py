@@ -1,15 +1,17 @@
-"""Learning curves: how errors fall with training records, and how many pre-training is worth."""
+"""Learning curves: how errors fall with training records, and the data multiplier of transfer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy import stats
 
-from ecgnb.analysis.compare import Cell, Scores
+from ecgnb.analysis.compare import CELL, full_rounds, pair, runs_table
 from ecgnb.analysis.statistics import LEVEL, MARGIN, Floats
 from ecgnb.study.spec import Study
 from ecgnb.study.store import Result
@@ -18,6 +20,8 @@ PARAMETERS = 3
 """Of a curve; the fewest sizes that it is fitted to."""
 
 _REPLICATES = 500
+_CURVE = ["model", "head", "source", "target"]
+_CURVE += [name for name in CELL if name not in (*_CURVE, "size")]
 _FLATTEST, _STEEPEST = 0.01, 2.0
 _TRIED, _ROUNDS = 41, 4  # steepnesses at once, and how often they are looked at more closely
 
@@ -44,8 +48,8 @@ class Curve:
         return float((self.scale / (error - self.floor)) ** (1 / self.steepness))
 
 
-def fit_curves(records: Floats, errors: Floats) -> list[Curve]:
-    """Fit curves by least squares; their floors and scales are not negative.
+def fit_curves(records: Floats, errors: Floats, weights: Floats | None = None) -> list[Curve]:
+    """Fit curves by least squares, weighted or not; their floors and scales are not negative.
 
     Given the steepness, the best floor and scale are those of a straight line; the best steepness
     is looked for among some over the whole range, then among some around the best of these.
@@ -55,18 +59,21 @@ def fit_curves(records: Floats, errors: Floats) -> list[Curve]:
     records : ndarray, shape (sizes,)
         At least as many sizes as a curve has parameters.
     errors : ndarray, shape (curves, sizes)
+    weights : ndarray, shape (sizes,), optional
+        Such as the inverse variance of the errors.
     """
     if len(records) < PARAMETERS:
         raise ValueError(f"a curve needs {PARAMETERS} sizes, not {len(records)}")
+    share = np.ones(len(records)) if weights is None else weights / weights.mean()
     smallest = float(records.min())
     best = np.full((len(errors), 1), (_FLATTEST + _STEEPEST) / 2)
     reach = (_STEEPEST - _FLATTEST) / 2
     for _ in range(_ROUNDS):
         tried = np.clip(best + np.linspace(-reach, reach, _TRIED), _FLATTEST, _STEEPEST)
         powers = (records / smallest) ** -tried[..., None]
-        floors, starts = _fit_lines(powers, errors[:, None])
+        floors, starts = _fit_lines(powers, errors[:, None], share)
         fitted = floors[..., None] + starts[..., None] * powers
-        place = ((fitted - errors[:, None]) ** 2).sum(axis=-1).argmin(axis=1)[:, None]
+        place = (share * (fitted - errors[:, None]) ** 2).sum(axis=-1).argmin(axis=1)[:, None]
         best = np.take_along_axis(tried, place, axis=1)
         reach *= 2 / (_TRIED - 1)
     return [
@@ -80,19 +87,19 @@ def fit_curves(records: Floats, errors: Floats) -> list[Curve]:
     ]
 
 
-def _fit_lines(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+def _fit_lines(x: Floats, y: Floats, share: Floats) -> tuple[Floats, Floats]:
     """Fit straight lines along the last axis; neither intercept nor slope is negative."""
-    middle = x.mean(axis=-1, keepdims=True)
-    slope = ((x - middle) * y).sum(axis=-1) / ((x - middle) ** 2).sum(axis=-1)
+    middle, height = ((share * one).mean(axis=-1, keepdims=True) for one in (x, y))
+    slope = (share * (x - middle) * y).sum(axis=-1) / (share * (x - middle) ** 2).sum(axis=-1)
     slope = np.maximum(slope, 0)
-    intercept = y.mean(axis=-1) - slope * middle[..., 0]
-    through_zero = (x * y).sum(axis=-1) / (x**2).sum(axis=-1)
+    intercept = height[..., 0] - slope * middle[..., 0]
+    through_zero = (share * x * y).sum(axis=-1) / (share * x**2).sum(axis=-1)
     return np.maximum(intercept, 0), np.where(intercept < 0, through_zero, slope)
 
 
 @dataclass(frozen=True)
-class Worth:
-    """What pre-training is worth to one network.
+class DataMultiplier:
+    """How many times the training records pre-training stands for, with one network.
 
     Attributes
     ----------
@@ -108,6 +115,8 @@ class Worth:
     vanishes : tuple of float
         The number of records from which on the gain stays under the margin, with its interval;
         infinity where it does not with the largest training set.
+    variances : ndarray, shape (2, sizes)
+        Of the mean errors, drawn again; missing with one seed.
     """
 
     model: str
@@ -120,11 +129,31 @@ class Worth:
     errors: Floats
     multiples: Floats
     vanishes: tuple[float, float, float]
+    variances: Floats
 
     @property
     def most(self) -> Floats:
         """How many times as many records there are: the largest training set, at each size."""
         return self.records.max() / self.records
+
+    def hide_largest(self, weighted: bool = False) -> Floats | None:
+        """Predict the errors at the largest size, from scratch and fine-tuned, by the others alone.
+
+        Returns
+        -------
+        ndarray, shape (2,), or None
+            None if the other sizes are too few for a curve.
+        """
+        kept = self.records < self.records.max()
+        if kept.sum() < PARAMETERS:
+            return None
+        fits = [
+            fit_curves(
+                self.records[kept], errors[kept][None], 1 / spread[kept] if weighted else None
+            )[0]
+            for errors, spread in zip(self.errors, self.variances, strict=True)
+        ]
+        return np.array([fit.error(self.records.max()) for fit in fits])
 
 
 @dataclass(frozen=True)
@@ -148,46 +177,43 @@ class _Size:
     replicates: Floats
 
 
-def worth(study: Study, results: Sequence[Result]) -> list[Worth]:
+def data_multipliers(study: Study, results: Iterable[Result]) -> list[DataMultiplier]:
     """Fit both learning curves of every network that was trained at three sizes or more.
 
     For the intervals, mean errors are drawn again and both curves fitted to them, many times. Test
-    sets are drawn again from their patients, the same at all sizes. The luck of the training is
+    sets are drawn again from their patients, the same at all sizes. The seeds' own variance is
     drawn by a wild bootstrap (Wu, 1986): what a seed's errors add to the mean of its fifth is
     multiplied by a random number, the same at all sizes, so that what the sizes share stays shared.
 
-    With one seed a fifth the patients cannot be told from the luck: what a seed's errors add to the
-    mean of all seeds holds both, and no patients are drawn.
+    With one seed a fifth the patients cannot be told from the seeds: what a seed's errors add to
+    the mean of all seeds holds both, and no patients are drawn.
     """
-    scores = Scores(study, results)
-    found: dict[tuple[str, str, str, str], list[_Size]] = {}
-    for cell in scores.cells:
-        size = _size(scores, cell) if cell.source else None
-        if size:
-            name = (cell.model, cell.head, cell.source, cell.target)
-            found.setdefault(name, []).append(size)
-    return [_worth(name, sizes) for name, sizes in found.items() if len(sizes) >= PARAMETERS]
+    runs = runs_table(study, [run for run in results if run.spec.arm in ("finetune", "scratch")])
+    gains = pair(runs[runs["arm"] == "finetune"], runs[runs["arm"] == "scratch"])
+    found = []
+    for name, rows in gains.groupby(_CURVE, sort=False):
+        sizes = [full_rounds(one) for _, one in rows.groupby("records")]
+        known = [_size(one) for one in sizes if one["score"].notna().all()]
+        if len(known) >= PARAMETERS:
+            found.append(_multiplier(name[:4], known))
+    return found
 
 
-def _size(scores: Scores, cell: Cell) -> _Size | None:
-    arms = [scores.of(cell, arm) for arm in ("scratch", "finetune")]
-    seeds = np.array(scores.shared(*arms))
-    found = [[[scores.score(runs[s]) for s in fifth] for fifth in seeds.tolist()] for runs in arms]
-    flat = [score for fifths in found for fifth in fifths for score in fifth]
-    known = [score for score in flat if score]
-    if not known or len(known) < len(flat):
-        return None
-    errors = 1 - np.array([score for score, _ in known]).reshape(len(arms), *seeds.shape)
-    drawn = 1 - np.array([replicates for _, replicates in known])
+def _size(rows: pd.DataFrame) -> _Size:
+    folds = [one for _, one in rows.groupby("fold")]
+    other = np.array([np.stack(list(one["boot_other"])).mean(axis=0) for one in folds])
+    gain = np.array([np.stack(list(one["boot"])).mean(axis=0) for one in folds])
+    errors = [[one[side].to_numpy() for one in folds] for side in ("second", "first")]
     return _Size(
-        records=scores.records(cell),
-        seeds=seeds,
-        errors=errors,
-        replicates=drawn.reshape(*errors.shape, -1).mean(axis=2),
+        records=float(rows["records"].iloc[0]),
+        seeds=np.array([one["seed"] for one in folds]),
+        errors=1 - np.array(errors),
+        replicates=1 - np.stack([other, other + gain]),
     )
 
 
-def _worth(name: tuple[str, str, str, str], sizes: list[_Size]) -> Worth:
+def _multiplier(name: Iterable[Any], sizes: list[_Size]) -> DataMultiplier:
+    model, head, source, target = name
     records = np.array([size.records for size in sizes])
     means = np.array([size.errors.mean(axis=(1, 2)) for size in sizes]).T
     drawn = _draw_again(sizes)
@@ -197,29 +223,30 @@ def _worth(name: tuple[str, str, str, str], sizes: list[_Size]) -> Worth:
     multiples /= records
     ends = np.array([_vanishes(*fit, records) for fit in fits])
     low, high = _interval(ends[1:])
-    return Worth(
-        *name,
+    return DataMultiplier(
+        *(model, head, source, target),
         *fits[0],
         records=records,
         errors=means,
         multiples=np.array([multiples[0], *_interval(multiples[1:])]),
         vanishes=(float(ends[0]), float(low), float(high)),
+        variances=drawn.var(axis=1) if drawn.shape[1] else np.full_like(means, np.nan),
     )
 
 
 def _draw_again(sizes: Sequence[_Size]) -> Floats:
-    """Draw mean errors again; see `worth`.
+    """Draw mean errors again; see `data_multipliers`.
 
     Returns
     -------
     ndarray, shape (2, replicates, sizes)
-        From scratch and fine-tuned; no replicates where a size has one seed, whose luck nobody
-        knows.
+        From scratch and fine-tuned; no replicates where a size has one seed, whose variance
+        nobody knows.
     """
     if min(size.seeds.size for size in sizes) < 2:
         return np.empty((2, 0, len(sizes)))
     rng = np.random.default_rng(0)
-    luck = rng.standard_normal((max(size.seeds.max() for size in sizes) + 1, _REPLICATES))
+    noise = rng.standard_normal((max(size.seeds.max() for size in sizes) + 1, _REPLICATES))
     fifths = max(len(size.seeds) for size in sizes)
     patients = rng.integers(0, sizes[0].replicates.shape[-1], (1, fifths, _REPLICATES))
     chance = rng.random(_REPLICATES)
@@ -234,7 +261,7 @@ def _draw_again(sizes: Sequence[_Size]) -> Floats:
         added = (errors - errors.mean(axis=2, keepdims=True)).reshape(2, -1)
         # As Student's t does, a spread that is drawn itself allows for the few seeds.
         spread = np.sqrt(stats.chi2.ppf(chance, seeds.size - groups) / seeds.size)
-        drawn.append(means + added @ luck[seeds.ravel()] / seeds.size / spread)
+        drawn.append(means + added @ noise[seeds.ravel()] / seeds.size / spread)
     return np.clip(np.stack(drawn, axis=-1), 0, 1)
 
 
@@ -252,3 +279,6 @@ def _interval(values: Floats) -> Floats:
     # Of the values themselves: between a number and infinity there is nothing to interpolate.
     tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
     return np.quantile(values, tails, axis=0, method="nearest")
+
+
+worth, Worth = data_multipliers, DataMultiplier  # the names that charts and chapter 02 still use

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from functools import cache, lru_cache
 
 import numpy as np
 import pandas as pd
 
-from ecgnb.analysis.compare import Cell, Scores, arm_means, with_tests
+from ecgnb.analysis.compare import CELL, Cell, Scores, pair, runs_table, summarise
 from ecgnb.analysis.statistics import Difference
 from ecgnb.data.catalog import JOINT, card
 from ecgnb.data.labels import label_set as label_set_of
@@ -55,37 +54,34 @@ def matrix(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a source and target: the fields of `Cell`, ``as_is`` and ``own`` (mean macro AUROC),
-        ``names`` (of the classes), ``validation`` (macro AUROC of the network as it came on the
-        target's validation records), and the columns of `ecgnb.analysis.compare.with_tests` for the
-        first less the second.
+        See `ecgnb.analysis.compare.summarise`; ``first`` is the network as it came; with ``names``
+        (of the classes) and ``validation`` (its macro AUROC on the target's validation records).
     """
-    rows: list[dict[str, object]] = []
-    found: list[Difference] = []
-    every = Scores(study, results)
-    for cell in every.cells:
-        if not cell.source or cell.size != ALL or not every.of(cell, "as-is"):
-            continue
-        known = taught(study, cell.source, cell.taught)
-        if not known:
-            continue
-        scores = Scores(study, results, only=known)
-        asked, own = scores.of(cell, "as-is"), scores.of(cell, "scratch")
-        sides = [scores.contrast([(1.0, runs)]) for runs in (asked, own) if runs]
-        difference = scores.contrast([(1.0, asked), (-1.0, own)]) if own else None
-        if difference is None or sides[0] is None or sides[1] is None:
-            continue
-        rows.append(
-            {
-                **asdict(cell),
-                "as_is": sides[0].mean,
-                "own": sides[1].mean,
-                "names": _scored(study, next(iter(asked.values())), known),
-                "validation": np.mean([run.facts["validation_auroc"] for run in asked.values()]),
-            }
+    whole = [run for run in results if run.spec.size == ALL]
+    own = [run for run in whole if run.spec.arm == "scratch"]
+    came: dict[tuple[str, str], list[Result]] = {}
+    for run in whole:
+        if run.spec.arm == "as-is":
+            came.setdefault((run.spec.source, run.spec.source_label_set), []).append(run)
+    known = {source: taught(study, *source) for source in came}
+    paired = [
+        pair(
+            runs_table(study, asked, only=known[source]), runs_table(study, own, only=known[source])
         )
-        found.append(difference)
-    return with_tests(pd.DataFrame(rows), found)
+        for source, asked in came.items()
+        if known[source]
+    ]
+    if not paired:
+        return summarise(pair(runs_table(study, []), runs_table(study, [])))
+    rows = pd.concat(paired, ignore_index=True)
+    rows["validation"] = [run.facts["validation_auroc"] for run in rows["run"]]
+    cells = rows.groupby(CELL)
+    table = summarise(rows).merge(cells["validation"].mean().reset_index(), on=CELL)
+    firsts = {name: one["run"].iloc[0] for name, one in cells}
+    keys = table[CELL].itertuples(index=False, name=None)
+    names = pd.Series([_scored(study, firsts[one], known[one[:2]]) for one in keys], dtype=object)
+    table = table.assign(as_is=table["first"], own=table["second"], difference=table["mean"])
+    return table.assign(names=names)
 
 
 def _scored(study: Study, run: Result, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -119,19 +115,16 @@ def beginnings(
 
     Parameters
     ----------
-    study : Study
-    results : sequence of Result
-        Final runs.
+    study, results, metric
+        See `ecgnb.analysis.compare.runs_table`.
     target : str
     sources : iterable of str
         Those of which networks are taken.
-    metric : str
-        See `ecgnb.analysis.compare.Scores`.
 
     Returns
     -------
     DataFrame
-        See `ecgnb.analysis.compare.arm_means`, with ``whole``, whether all records are trained on.
+        See `ecgnb.analysis.compare.summarise`; with ``whole``, whether all records are trained on.
     """
     begun = {"", *sources}
     chosen = [
@@ -139,11 +132,10 @@ def beginnings(
         for run in results
         if run.spec.dataset == target and run.spec.source in begun and run.spec.arm in BEGINNINGS
     ]
-    came = [run.spec for run in chosen if run.spec.arm == "as-is"]
-    known = taught_by_all(study, came)
+    known = taught_by_all(study, [run.spec for run in chosen if run.spec.arm == "as-is"])
     if not known:
         chosen = [run for run in chosen if run.spec.arm != "as-is"]
-    means = arm_means(study, chosen, metric, known)
+    means = summarise(runs_table(study, chosen, metric, known), [*CELL, "arm"])
     return means.assign(whole=means["size"] == ALL)
 
 
@@ -195,47 +187,45 @@ def contrast(
 def diagnoses(
     study: Study, results: Sequence[Result], cell: Cell, first: str, second: str
 ) -> pd.DataFrame:
-    """Compare two arms of a cell, one diagnosis at a time.
+    """Compare two arms of a cell; see `by_diagnosis`."""
+    scores = Scores(study, results)
+    sides = (list(scores.of(cell, arm).values()) for arm in (first, second))
+    return by_diagnosis(study, *sides).rename(columns={"mean": "difference"})
 
-    If one of them is used as it came, only diagnoses that the source has taught are compared.
+
+def by_diagnosis(study: Study, first: Sequence[Result], second: Sequence[Result]) -> pd.DataFrame:
+    """Compare two arms at one size of one target, one diagnosis at a time.
+
+    Parameters
+    ----------
+    study : Study
+    first, second : sequence of Result
+        The runs of each arm, the first from a source. If one of them is used as it came, only
+        diagnoses that the source has taught are compared.
 
     Returns
     -------
     DataFrame
-        One row a diagnosis that can be scored in every fifth: ``label``, ``first`` and ``second``
-        (mean AUROC), ``in_source`` and ``in_target`` (records), and the columns of
-        `ecgnb.analysis.compare.with_tests`.
+        One row a diagnosis that can be scored in every fifth: ``label``, ``in_source`` and
+        ``in_target`` (records), and what `ecgnb.analysis.compare.summarise` gives.
     """
+    if not first or not second:
+        return pd.DataFrame()
+    spec = first[0].spec
     counts = {
-        side: labels_of(study, name, label_set).sum()
-        for side, name, label_set in (
-            ("in_source", cell.source, cell.taught),
-            ("in_target", cell.target, cell.label_set),
-        )
+        "in_source": labels_of(study, spec.source, spec.source_label_set).sum(),
+        "in_target": labels_of(study, spec.dataset, spec.label_set).sum(),
     }
-    least = TAUGHT if "as-is" in (first, second) else 0
-    rows, found = [], []
-    for label in counts["in_target"].index[counts["in_target"] > 0]:
-        if counts["in_source"].get(label, 0) < least:
-            continue
-        scores = Scores(study, results, only=(label,))
-        one, other = scores.of(cell, first), scores.of(cell, second)
-        if not one or not other:
-            continue
-        sides = [scores.contrast([(1.0, runs)]) for runs in (one, other)]
-        difference = scores.contrast([(1.0, one), (-1.0, other)])
-        if difference is None or sides[0] is None or sides[1] is None:
-            continue
-        rows.append(
-            {
-                "label": label,
-                "first": sides[0].mean,
-                "second": sides[1].mean,
-                **{side: int(count.get(label, 0)) for side, count in counts.items()},
-            }
-        )
-        found.append(difference)
-    return with_tests(pd.DataFrame(rows), found)
+    least = TAUGHT if "as-is" in {run.spec.arm for run in (*first, *second)} else 0
+    paired = [
+        pair(
+            runs_table(study, first, only=(label,)), runs_table(study, second, only=(label,))
+        ).assign(label=label, **{side: int(count.get(label, 0)) for side, count in counts.items()})
+        for label in counts["in_target"].index[counts["in_target"] > 0]
+        if counts["in_source"].get(label, 0) >= least
+    ]
+    by = ["label", *counts]
+    return summarise(pd.concat(paired), by) if paired else pd.DataFrame()
 
 
 def reliability(study: Study, runs: Sequence[Result], only: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -274,32 +264,28 @@ def told_apart(study: Study, results: Sequence[Result]) -> pd.DataFrame:
         same probe on the labels of the same records, missing where the two share no class) and
         ``seeds``.
     """
-    rows = []
-    groups: dict[tuple[str, str, str, int], list[Result]] = {}
-    for run in results:
-        if "hospital_auroc" in run.facts and not pd.isna(run.facts["hospital_auroc"]):
-            spec = run.spec
-            groups.setdefault((spec.source, spec.dataset, spec.arm, spec.size), []).append(run)
-    for (source, target, arm, size), runs in groups.items():
-        sides = [(source, run.spec.source_label_set, target, run.spec.label_set) for run in runs]
-        rows.append(
-            {
-                "source": source,
-                "target": target,
-                "arm": arm,
-                "size": size,
-                "records": round(np.mean([run.facts["train_records"] for run in runs])),
-                "mean": np.mean([run.facts["hospital_auroc"] for run in runs]),
-                "labels": np.mean(
-                    [
-                        _by_labels(study, *names, run.records)
-                        for names, run in zip(sides, runs, strict=True)
-                    ]
-                ),
-                "seeds": len(runs),
-            }
-        )
-    return pd.DataFrame(rows)
+    rows = [
+        {
+            "source": run.spec.source,
+            "target": run.spec.dataset,
+            "arm": run.spec.arm,
+            "size": run.spec.size,
+            "records": run.facts["train_records"],
+            "mean": run.facts["hospital_auroc"],
+            "labels": _by_labels(
+                study,
+                *(run.spec.source, run.spec.source_label_set),
+                *(run.spec.dataset, run.spec.label_set, run.records),
+            ),
+        }
+        for run in results
+        if not pd.isna(run.facts.get("hospital_auroc"))
+    ]
+    if not rows:
+        return pd.DataFrame()
+    groups = pd.DataFrame(rows).groupby(["source", "target", "arm", "size"], sort=False)
+    table = groups[["records", "mean", "labels"]].mean().assign(seeds=groups.size()).reset_index()
+    return table.assign(records=table["records"].round().astype(int))
 
 
 @cache

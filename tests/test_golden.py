@@ -1,0 +1,143 @@
+"""Every kind of comparison of the recorded studies, beside what an independent layer made of them.
+
+``golden/comparisons.parquet`` was computed at commit d289c91 by another implementation, run by run,
+that has since been removed. But for one study, scores and their bootstraps are stand-ins, drawn
+from the names of the runs: what is compared is the pairing, the rounds and the statistics.
+"""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ecgnb.analysis import compare, convergence, curves, hospitals
+from ecgnb.analysis.compare import CELL, FROM, NET, TASK, average, pair, runs_table, summarise
+from ecgnb.models import HEADS, MODELS
+from ecgnb.study.data import recorded_runs
+from ecgnb.study.declare import load_study
+from ecgnb.study.store import Store
+
+GOLDEN = Path(__file__).parent / "golden" / "comparisons.parquet"
+KEYS = [*CELL, "arm", *(f"{name}_other" for name in ("source", *NET)), "label"]
+OTHERS = [f"{name}_other" for name in FROM]
+
+
+def stand_in(study, run, metric, only):
+    rng = np.random.default_rng(zlib.crc32(f"{run.key} {metric} {only}".encode()))
+    common = np.random.default_rng(run.spec.seed % 5).normal(0, 0.01, 1000)
+    if len(only) == 1 and rng.random() < 0.02:
+        return None
+    score = run.facts["f1" if metric == "f1" else "auroc"] + 0.05 * rng.random()
+    return score, score + common + rng.normal(0, 0.005, 1000)
+
+
+def arms(runs, first, second):
+    one, other = (runs[runs["arm"] == arm] for arm in (first, second))
+    both = len(set(one["source"])) and "" not in {*one["source"], *other["source"]}
+    return pair(one, other, [*TASK, *NET, *(FROM if both else [])])
+
+
+def tables(name, monkeypatch):
+    """Yield each comparison of a study, by its name in the golden table."""
+    study = load_study(name)
+    listed = pd.read_parquet(recorded_runs(study), columns=["key", "stage"])
+    store = Store(Path("nowhere"), recorded_runs(study))
+    results = [store.load(key) for key in sorted(listed["key"][listed["stage"] == "final"])]
+    results = [run for run in results if "auroc" in run.facts]
+    if name == "clinical-filtered":
+        for metric in ("auroc", "f1", "ece"):
+            runs = runs_table(study, results, metric)
+            yield f"real arms {metric}", summarise(arms(runs, "finetune", "scratch"))
+    monkeypatch.setattr(compare, "_scored", stand_in)
+    runs = runs_table(study, results)
+    for first, second in (
+        *(("finetune", "scratch"), ("linear-probe", "random-probe"), ("finetune", "linear-probe")),
+        *(("probe-then-finetune", "finetune"), ("finetune-whole", "finetune")),
+        ("random-probe", "scratch"),
+    ):
+        yield f"arms {first} {second}", summarise(arms(runs, first, second))
+    yield "arms f1", summarise(arms(runs_table(study, results, "f1"), "finetune", "scratch"))
+    yield "means", summarise(runs, [*CELL, "arm"])
+    tuned = runs[runs["arm"] == "finetune"]
+    sides = pair(tuned, tuned)
+    sides = sides[sides["source"] < sides["source_other"]]
+    yield "sources", summarise(sides, [*CELL, "source_other"])
+    yield "matrix", hospitals.matrix(study, results)
+    first = study.pairs[0]
+    main = runs[runs["dataset"] == first.target.dataset]
+    main = main[main["source"].isin(["", first.source.dataset])]
+    tuned, scratch = (main[main["arm"] == arm] for arm in ("finetune", "scratch"))
+    across = pair(scratch, tuned, TASK)
+    across = across[across["model"] != across["model_other"]]
+    across = summarise(across, [*CELL, *OTHERS, "model_other", "head_other"])
+    yield "across", across[["size", *NET, *KEYS[-3:-1], *across.columns[len(CELL) + 4 :]]]
+    gains = arms(main, "finetune", "scratch")
+    twice = pair(gains, gains, [*FROM, *TASK])
+    place = [
+        twice[f"head{end}"].map(HEADS.index) * 100 + twice[f"model{end}"].map(list(MODELS).index)
+        for end in ("", "_other")
+    ]
+    yield "gains", summarise(twice[place[0] < place[1]], [*CELL, "model_other", "head_other"])
+    pooled = gains[gains["head"] == "pooled"]
+    folds = pooled.groupby(["size", "model"])["fold"].transform("nunique")
+    pooled = pooled[folds == folds.groupby(pooled["size"]).transform("max")]
+    family = pooled["model"].map(lambda name: MODELS[name].family)
+    means = (average(pooled[family == one], ["model"], ["size"]) for one in ("CNN", "RNN"))
+    yield "families", summarise(pair(*means, ["size"]), ["size"])
+    if name == "avetisyan2023":
+        here = [r for r in results if r.spec.dataset == "chapman-shaoxing"]
+        here = [r for r in here if r.spec.source in ("", "ptb-xl")]
+        for arm, size in (("finetune", 50), ("as-is", 0)):
+            sides = (
+                [r for r in here if (r.spec.arm, r.spec.size) == (one, size)]
+                for one in (arm, "scratch")
+            )
+            yield f"diagnoses {arm}", hospitals.by_diagnosis(study, *sides)
+        yield "beginnings", hospitals.beginnings(study, here, "chapman-shaoxing", ["ptb-xl"])
+    if name == "jang2021":
+        return  # two starts of its autoencoders were once fitted as one curve
+    results = list(main["run"])
+    monkeypatch.setattr(curves, "_REPLICATES", 50)
+    found = [
+        {**vars(one), "size": int(size), "mean": mean, "low": low, "high": high, "first": ends[0]}
+        for one in curves.data_multipliers(study, results)
+        for size, mean, low, high, ends in zip(
+            one.records, *one.multiples, [one.vanishes] * len(one.records), strict=True
+        )
+    ]
+    yield "multiples", pd.DataFrame(found)
+    times = convergence.times_to_target(study, results)
+    names = {"saved": "mean", "scratch_mean": "first", "other_mean": "second"}
+    summary = convergence.summarise_times(times).rename(columns=names)
+    yield "times", summary.rename(columns={"budget": "updates"})
+    names = {"targets": "mean", "fewest": "low", "most": "high", "budget": "updates"}
+    yield "costs", convergence.break_even(times).rename(columns=names)
+
+
+@pytest.mark.parametrize("name", sorted(set(pd.read_parquet(GOLDEN, columns=["study"])["study"])))
+def test_comparisons_are_what_they_were(name, monkeypatch):
+    golden = pd.read_parquet(GOLDEN)
+    golden = golden[golden["study"] == name]
+    if not recorded_runs(load_study(name)).exists():
+        pytest.skip("the runs of this study have been recorded again")
+    seen = set()
+    for title, table in tables(name, monkeypatch):
+        wanted = golden[golden["table"] == title].set_index("row").dropna(axis=1, how="all")
+        if wanted.empty:
+            continue
+        said = {tuple(sorted(row.split(" "))): row for row in wanted.index}
+        keys = {part.split("=")[0] for part in wanted.index[0].split(" ")}
+        rows = [
+            said.get(tuple(sorted(f"{key}={row[key]}" for key in keys)))
+            for row in table[list(keys)].to_dict("records")
+        ]
+        table = table.assign(row=rows).dropna(subset="row").set_index("row")
+        same = [one for one in wanted if one in table and one not in ("study", "table")]
+        assert "mean" in same
+        pd.testing.assert_frame_equal(
+            table.loc[wanted.index, same], wanted[same], rtol=1e-10, atol=1e-12, check_dtype=False
+        )
+        seen.add(title)
+    assert seen == set(golden["table"])

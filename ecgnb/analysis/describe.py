@@ -12,6 +12,7 @@ import pandas as pd
 from ecgnb.data.catalog import JOINT, DatasetCard, card
 from ecgnb.data.labels import LABEL_SETS, full_name, unknown_codes
 from ecgnb.data.prepare import DATASET
+from ecgnb.data.records import read_header
 from ecgnb.errors import UserError
 from ecgnb.study.data import example_headers, open_dataset, read_example, read_labels, read_table
 from ecgnb.study.spec import Side, Study
@@ -161,6 +162,8 @@ class Example:
         In microvolts.
     rate : float
         In Hz.
+    recorded : str
+        At which rate it was recorded, and what was done to it since.
     age : float
         In years; NaN if unknown.
     sex : str
@@ -172,6 +175,7 @@ class Example:
     record: str
     signals: npt.NDArray[np.float64]
     rate: float
+    recorded: str
     age: float
     sex: str
     findings: tuple[str, ...]
@@ -180,18 +184,17 @@ class Example:
 def find_examples(
     study: Study, source: Described, target: Described
 ) -> list[tuple[Described, Example]]:
-    """Find two ECGs of each dataset: of atrial fibrillation and left bundle branch block.
+    """Find an ECG of each dataset with one diagnosis: atrial fibrillation where both have it.
 
-    Where a dataset lacks one of them, it is the findings that both have most, or its own.
+    Else it is left bundle branch block, the finding that both have most, or else its own commonest.
     """
     table = pd.DataFrame({side.name: side.common.sum() for side in (source, target)})
     shared = table.min(axis=1).sort_values(ascending=False, kind="stable")
     labels = [*(name for name in _EXAMPLES if shared[name]), *shared[shared > 0].index]
     return [
         (side, find_example(study, side, label))
-        for number in range(len(_EXAMPLES))
         for side in (source, target)
-        for label in [*dict.fromkeys(labels), *side.labels.sum().nlargest(2).index][number:][:1]
+        for label in [*labels, *side.labels.sum().nlargest(1).index][:1]
     ]
 
 
@@ -218,14 +221,18 @@ def find_example(study: Study, side: Described, label: str) -> Example:
         raise UserError(f"no example of {full_name(label)} in {side.card.title}")
     row = int(np.flatnonzero(candidates)[findings[candidates].argmin()])
     facts = side.table.iloc[row]
+    rates = {*side.card.sampling_rates}
     if stored:
         signals = read_example(study, stored[facts["record"]])
+        rates = {read_header(stored[facts["record"]]).sampling_rate}
     else:
         signals = open_dataset(study, side.card.name).signals[row].astype(np.float64)
     own = tuple(full_name(str(name)) for name in every.columns[every.iloc[row]])
-    return Example(
-        facts["record"], signals, study.data.rate, float(facts["age"]), str(facts["sex"]), own
-    )
+    native = " or ".join(f"{rate:g} Hz" for rate in sorted(rates)) or "made"
+    band = "0.5 to 40 Hz" if study.data.band else "no filter added"
+    recorded = f"{native}, drawn at {study.data.rate:g} Hz, {band}"
+    person = float(facts["age"]), str(facts["sex"])
+    return Example(facts["record"], signals, study.data.rate, recorded, *person, own)
 
 
 def _stored(study: Study, side: Described) -> dict[str, Path]:

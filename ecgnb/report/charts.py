@@ -38,6 +38,9 @@ NETWORKS = (
 )
 """Colours, lines and marks of networks beside each other; no colour is that of an arm."""
 
+SIDES = {"source": ("#595959", "D"), "target": ("#b07d00", "o")}
+"""Colours and marks of the two hospitals."""
+
 _STYLE: Any = {
     "font.size": 12,  # on a phone 11 pixels high or more
     "axes.titlesize": 12,
@@ -107,6 +110,7 @@ def label_ends(axes: Axes, ends: Iterable[tuple[str, float, float, str]]) -> Non
             "xytext": (9, 0),
             "textcoords": "offset points",
             "annotation_clip": False,
+            "xycoords": axes.get_xaxis_transform(),
         }
         axes.annotate(text, (x, middle), color=colour, weight="bold", va="center", **spot)
 

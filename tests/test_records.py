@@ -3,6 +3,7 @@
 import functools
 import os
 import statistics
+import struct
 import time
 from pathlib import Path
 
@@ -239,6 +240,11 @@ def test_a_matlab_file_that_ends_its_reader_costs_one_record(tmp_path, record):
     file.write_bytes(good[: at - 4] + b"\x08\0\0\0" + good[at:])  # there is no type 8
     for _ in range(2):
         refused(path, "the program that reads it died")
+    # Cells of shape 1 x 1 in one another: a tag each, flags, shape and no name.
+    cell = struct.pack("<10I", 6, 8, 1, 0, 5, 8, 1, 1, 1, 0)
+    deep = b"".join(struct.pack("<2I", 14, 48 * level - 8) + cell for level in range(5000, 0, -1))
+    file.write_bytes(good[:128] + deep)
+    refused(path, "the matrix is absent")
     file.write_bytes(good[:9000])
     refused(path, "it cannot be read")
     file.write_bytes(good)
@@ -251,6 +257,8 @@ def test_a_matlab_file_that_claims_more_than_it_can_hold_is_refused(tmp_path, re
         file.create_dataset("val", (60_000_000, 12), "f4", chunks=(1000, 12))
     assert (tmp_path / "R0001.mat").stat().st_size < 5000
     refused(path, "bytes cannot hold 12 x 60000000 samples")
+    savemat(tmp_path / "R0001.mat", {"val": np.zeros((12, 400_000), "i1")}, do_compression=True)
+    refused(path, "bytes cannot hold 12 x 400000 samples")
 
 
 def test_an_hdf5_file_is_looked_at_before_it_is_read(tmp_path):

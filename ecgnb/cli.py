@@ -35,6 +35,12 @@ from ecgnb.study.plan import (
 from ecgnb.study.spec import Study, read_shard, shards_needed
 
 
+def _say(text: object, *, err: bool = False) -> None:
+    """Print a line; what would steer a terminal, in a name from a file, is printed as its code."""
+    plain = (c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in str(text))
+    typer.echo("".join(plain), err=err)
+
+
 class _Commands(TyperGroup):
     """All commands; Ctrl-C ends each with one sentence, which typer would end without any."""
 
@@ -42,7 +48,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            typer.echo("ecgnb: stopped; what is finished is kept, run again to go on", err=True)
+            _say("ecgnb: stopped; what is finished is kept, run again to go on", err=True)
             raise typer.Exit(130) from None
 
 
@@ -74,7 +80,7 @@ Seeds = Annotated[
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"ecgnb {__version__}")
+        _say(f"ecgnb {__version__}")
         raise typer.Exit
 
 
@@ -96,9 +102,9 @@ def datasets() -> None:
         if root and (folder := find(facts, root)):
             here = str(folder)
         count = f"{facts.records:,}" if facts.records else "?"
-        typer.echo(f"{facts.name:18} {count:>8} records  {facts.licence:24} {here}")
+        _say(f"{facts.name:18} {count:>8} records  {facts.licence:24} {here}")
     if root is None:
-        typer.echo("ECGNB_DATA is not set: set it to the folder that holds your datasets.")
+        _say("ECGNB_DATA is not set: set it to the folder that holds your datasets.")
 
 
 @app.command("fetch")
@@ -117,15 +123,15 @@ def fetch_datasets(
     if study:
         needed = [part for name in load_study(study).datasets for part in parts(card(name))]
         for reason in filter(None, map(no_home, dict.fromkeys(needed))):
-            typer.echo(reason)
+            _say(reason)
         wanted += [one for one in needed if one.homes]
     elif not wanted:
         raise UserError("name a dataset, or a study with --study; `ecgnb datasets` lists them")
     for one in dict.fromkeys(wanted):
         if dry_run:
-            typer.echo(describe(one, everything=everything))
+            _say(describe(one, everything=everything))
         else:
-            fetch(one, everything=everything, say=typer.echo)
+            fetch(one, everything=everything, say=_say)
 
 
 @app.command("prepare")
@@ -153,20 +159,20 @@ def prepare_dataset(
         here = JOINT.join(name for name in declared.datasets if name not in absent)
         for name in dict.fromkeys(here.split(JOINT)):
             prepared = open_dataset(declared, name, progress=_shown())
-            typer.echo(summary(prepared))
+            _say(summary(prepared))
             if record:
-                typer.echo(f"  written: {record_dataset(prepared, declared.data)}")
+                _say(f"  written: {record_dataset(prepared, declared.data)}")
         for name in absent:
-            typer.echo(f"not here: {card(name).title}")
+            _say(f"not here: {card(name).title}")
         return
     options = Options(rate=rate, seconds=seconds, short=short)
     for name in names or _present():
         prepared = prepare(name, options, progress=_shown())
-        typer.echo(summary(prepared))
+        _say(summary(prepared))
         for drop in prepared.manifest["dropped"]:
-            typer.echo(f"  dropped {drop['record']}: {drop['reason']}")
+            _say(f"  dropped {drop['record']}: {drop['reason']}")
         if record:
-            typer.echo(f"  written: {record_dataset(prepared, options)}")
+            _say(f"  written: {record_dataset(prepared, options)}")
 
 
 def _shown() -> bool:
@@ -196,23 +202,23 @@ def plan(
     declared = first_seeds(load_study(study), seeds)
     progress = open_progress(declared)
     count = workers or default_workers(declared)
-    typer.echo(f"{declared.title}: {declared.description}")
-    typer.echo(f"{'stage':9} {'model':12} {'arm':14} {'runs':>5} {'done':>5} {'seconds a run':>14}")
+    _say(f"{declared.title}: {declared.description}")
+    _say(f"{'stage':9} {'model':12} {'arm':14} {'runs':>5} {'done':>5} {'seconds a run':>14}")
     left = 0.0
     for group in groups(progress, precision):
         model = group.model if group.head == "pooled" else f"{group.model}-{group.head}"
         seconds = "-" if group.seconds is None else f"{group.seconds:.0f}"
-        typer.echo(
+        _say(
             f"{group.stage:9} {model:12} {group.arm:14} {group.runs:5} {group.done:5} {seconds:>14}"
         )
         left += group.seconds_left
     _say_how(declared, count, precision)
-    typer.echo(
+    _say(
         f"left: about {duration(left / count)} with {count} processes, "
         f"{count * worker_bytes(declared) / 1e9:.1f} GB of memory"
     )
     shards = shards_needed(left / count, minutes)
-    typer.echo(f"shards of about {minutes:g} min with so many processes each: {shards}")
+    _say(f"shards of about {minutes:g} min with so many processes each: {shards}")
 
 
 def _say_how(study: Study, workers: int, precision: str) -> None:
@@ -220,11 +226,11 @@ def _say_how(study: Study, workers: int, precision: str) -> None:
     from ecgnb.training.device import choose_device, choose_setting, describe_device
 
     if missing := say_missing(study):
-        typer.echo(missing)
+        _say(missing)
     device = choose_device()
-    typer.echo(f"{describe_device(device)}, {workers} processes of one thread")
+    _say(f"{describe_device(device)}, {workers} processes of one thread")
     for model in dict.fromkeys(model for pair in study.pairs for model in pair.models):
-        typer.echo(f"{MODELS[model].title}: {choose_setting(model, precision, device)}")
+        _say(f"{MODELS[model].title}: {choose_setting(model, precision, device)}")
 
 
 @app.command()
@@ -252,10 +258,10 @@ def run(
     declared = replace(first_seeds(whole, seeds), shard=read_shard(shard))
     _say_how(declared, workers or default_workers(declared), precision)
     results = run_study(declared, workers=workers, precision=precision, progress=_shown())
-    typer.echo(f"{declared.name}: {len(results)} runs are there to compare")
+    _say(f"{declared.name}: {len(results)} runs are there to compare")
     if record:
         path = record_runs(whole)  # also what other shards did
-        typer.echo(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+        _say(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 @app.command()
@@ -265,10 +271,10 @@ def status(study: StudyName) -> None:
     every = open_progress(declared).runs()
     for stage in dict.fromkeys(run.stage for run in every):
         runs = [done for run, done in every.items() if run.stage == stage]
-        typer.echo(f"{stage:9} {sum(runs):5} of {len(runs):5} runs done")
-    typer.echo(f"cache: {cache_root()}")
+        _say(f"{stage:9} {sum(runs):5} of {len(runs):5} runs done")
+    _say(f"cache: {cache_root()}")
     for name, value in fingerprints(declared).items():
-        typer.echo(f"data: {name} {value[:12]}")
+        _say(f"data: {name} {value[:12]}")
 
 
 @app.command("verify")
@@ -282,7 +288,7 @@ def verify_runs(
     failed = 0
     for check in verify(load_study(study), sample):
         failed += not check.passed
-        typer.echo(check)
+        _say(check)
     if failed:
         raise UserError(
             f"{failed} runs do not agree with what is recorded: to the bit on the same kind of "
@@ -295,5 +301,5 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        typer.echo(f"ecgnb: {error}", err=True)
+        _say(f"ecgnb: {error}", err=True)
         sys.exit(2)

@@ -7,13 +7,16 @@ from copy import deepcopy
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from matplotlib.figure import Figure
 
+from ecgnb import cli
 from ecgnb.data.catalog import card
 from ecgnb.errors import UserError
-from ecgnb.report import notebook
+from ecgnb.report import notebook, tables
 from ecgnb.study.declare import load_study
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -180,6 +183,30 @@ def test_runs_are_kept_on_drive_also_those_of_before(colab, cache, tmp_path, cap
     assert {path.read_text() for path in drive.rglob("*.npz")} == {"new", "old"}
     notebook.open_study("demo")  # the link is still there
     assert "Finished runs are kept in" in capsys.readouterr().out
+
+
+EVIL = "<script>alert(1)</script>"
+
+
+def test_names_from_data_are_text_wherever_they_are_shown(monkeypatch, tmp_path, capsys):
+    """In what makes the built page, and in a terminal."""
+    monkeypatch.chdir(tmp_path)
+    pages = []
+    for module in (tables, notebook):
+        monkeypatch.setattr(module, "display", lambda shown, **_: pages.append(str(shown)))
+    tables.show_table(pd.DataFrame({EVIL: [EVIL]}), "table", EVIL)
+    tables.say(f"{EVIL} **helps**")
+    figure = Figure()
+    figure.text(0, 0, EVIL)
+    tables.show_figure(figure, "figure")
+    plan = notebook.open_study("clinical")
+    monkeypatch.setattr(notebook, "card", lambda name: types.SimpleNamespace(short_title=EVIL))
+    pages.append(notebook.footer(plan).data)
+    html_ = [page.partition("'text/plain'")[0] for page in pages]
+    assert len(html_) == 4
+    assert all("<script" not in page and "script" in page for page in html_)
+    cli._say("a\x1b[31mb")
+    assert capsys.readouterr().out == "a\\x1b[31mb\n"
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import os
 import shutil
 import sys
@@ -234,7 +235,8 @@ def footer(study: Study, results: Sequence[Result] = ()) -> Markdown:
             f"- {len(results)} runs ({where}), {total / 3600:.1f} hours of one core in all, made "
             f"with {made}",
         )
-    return Markdown("**What made this page**\n\n" + "\n".join(lines))
+    text = html.escape("\n".join(lines), quote=False)  # a title may be anything
+    return Markdown(f"**What made this page**\n\n{text}")
 
 
 def _makers(results: Sequence[Result]) -> str:

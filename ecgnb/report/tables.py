@@ -82,7 +82,8 @@ def say(text: str, name: str = "") -> None:
 
     Under its name, other pages can have it, plain: ``{glue:text}`PAGE.ipynb::NAME```.
     """
-    display({"text/markdown": text, "text/plain": text}, raw=True)
+    page = html.escape(text, quote=False)  # a name in it may be anything
+    display({"text/markdown": page, "text/plain": text}, raw=True)
     if name:
         prefix = "application/papermill.record/"  # where myst-nb looks for what is glued
         plain = {f"{prefix}text/plain": repr(text.replace("*", ""))}

@@ -1,0 +1,1 @@
+// The theme would load every icon of Font Awesome here, 1.5 MB; its style sheet has them as a font.

@@ -91,20 +91,6 @@ def test_ecg_of_another_shape_is_refused(shape, columns):
         ecg_paper.draw_ecg(np.zeros(shape), 100, columns=columns)
 
 
-def test_show_attaches_caption_and_alternative_text(monkeypatch):
-    shown = []
-    monkeypatch.setattr(tables, "display", lambda data, raw: shown.append(data["text/html"]))
-    figure = ecg_paper.draw_ecg(np.zeros((12, 1000)), 100)
-    for _ in range(2):
-        tables.show(figure, "more < less", 'a "flat" line', narrow=figure)
-    page, again = shown
-    assert "<figcaption" in page
-    assert "more &lt; less</figcaption>" in page
-    assert 'alt="a &quot;flat&quot; line"' in page
-    assert page.count("data:image/svg+xml;base64,") == 2
-    assert page == again
-
-
 def test_tables_and_figures_leave_their_numbers_in_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shown = []

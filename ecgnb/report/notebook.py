@@ -8,33 +8,25 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from IPython import get_ipython
 from IPython.display import Markdown, display
 
-from ecgnb.chapters.common import by_target
 from ecgnb.data.catalog import card, parts
 from ecgnb.data.fetch import fetch
 from ecgnb.errors import UserError
 from ecgnb.files import put
-from ecgnb.report.wording import (
-    joined,
-    network,
-)
 from ecgnb.study.cost import groups
 from ecgnb.study.data import fingerprints, missing_datasets, recorded_runs, with_what_is_here
 from ecgnb.study.declare import chapter_study, load_study, study_names
-from ecgnb.study.plan import duration, open_progress, size_label
+from ecgnb.study.plan import duration, open_progress
 from ecgnb.study.run import default_workers, run_study
 from ecgnb.study.spec import Study
 from ecgnb.study.store import Result, provenance
-from ecgnb.training.arms import ARMS
 from ecgnb.training.device import choose_device, describe_device
 
 _PARAMETERS = ("study", "target", "source", "models", "sizes", "seeds", "workers", "drive")
@@ -185,28 +177,6 @@ def _say_how_long(study: Study, workers: int | None) -> None:
         if left
         else "All runs are here: they are read, and none is trained."
     )
-
-
-def settings(study: Study, results: Sequence[Result] = ()) -> pd.DataFrame:
-    """Tabulate what a study trains on what; with its runs, how many of each row have been made."""
-    made = {replace(run.spec, learning_rate=0.0, source_learning_rate=0.0) for run in results}
-    rows = []
-    for sources, pair in by_target(with_what_is_here(study).pairs):
-        for model in pair.models:
-            row = {
-                "source": "; ".join(dict.fromkeys(card(one.dataset).short_title for one in sources))
-                if any(ARMS[arm].pretrained for arm in pair.arms)
-                else "none",
-                "target": card(pair.target.dataset).short_title,
-                "network": joined([network(model, head) for head in pair.heads]),
-                "arms": ", ".join(ARMS[arm].title for arm in pair.arms),
-                "training records": ", ".join(size_label(size) for size in pair.sizes),
-                "seeds": len(pair.seeds),
-            }
-            pairs = tuple(replace(pair, models=(model,), source=one) for one in sources)
-            cells = set(replace(study, pairs=pairs).cells())
-            rows.append({**row, "runs made": f"{len(cells & made):,} of {len(cells):,}"})
-    return pd.DataFrame(rows)
 
 
 def footer(study: Study, results: Sequence[Result] = ()) -> Markdown:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ecgnb.chapters.common import by_target
 from ecgnb.data.catalog import CATALOG, JOINT, DatasetCard
 from ecgnb.data.catalog import card as find_card
 from ecgnb.data.labels import LABEL_SETS
@@ -107,6 +106,17 @@ def _section(card: DatasetCard, studies: list[Study]) -> str:
 def _count(study: Study, card: DatasetCard) -> str:
     named = selection(study, card.name)
     return "" if named is None else f", {len(named):,} records"
+
+
+def by_target(pairs: Sequence[Pair]) -> list[tuple[list[Side], Pair]]:
+    """Put pairs together that differ in their source alone, with all their sources."""
+    found: dict[Pair, list[Side]] = {}
+    for pair in pairs:
+        found.setdefault(replace(pair, source=pair.target), []).append(pair.source)
+    return [
+        (list(dict.fromkeys(sides)), replace(pair, source=sides[0]))
+        for pair, sides in found.items()
+    ]
 
 
 def write_studies(folder: Path) -> None:

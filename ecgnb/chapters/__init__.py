@@ -1,1 +1,0 @@
-"""What each chapter says of its runs: sentences, captions and tables, all computed."""

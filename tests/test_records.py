@@ -376,21 +376,13 @@ def test_eight_leads_give_the_other_four(tmp_path, record):
 @pytest.mark.parametrize(
     ("gain", "microvolts_a_unit", "baseline"),
     [
-        ("1000/mV", 1.0, 0),
-        ("1000.0(0)/mV", 1.0, 0),
+        *((g, 1.0, 0) for g in ("1000/mV", "1000.0(0)/mV", "1e6/V", "1e6/v", "1/uv", "1/UV")),
+        *((g, 1.0, 0) for g in ("1000/mVolt", "1000/Millivolts", "1000/NU")),
+        *((g, 2.0, 7) for g in ("0.5(7)/\u00b5V", "0.5(7)/\u03bcV")),
+        ("-1000/mV", -1.0, 0),
         ("200", 5.0, 0),
         ("200(-100)/mV", 5.0, -100),
         ("4.88e0/uV", 1 / 4.88, 0),
-        ("0.5(7)/µV", 2.0, 7),
-        ("0.5(7)/μV", 2.0, 7),
-        ("1e6/V", 1.0, 0),
-        ("1e6/v", 1.0, 0),
-        ("1/uv", 1.0, 0),
-        ("1/UV", 1.0, 0),
-        ("1000/mVolt", 1.0, 0),
-        ("1000/Millivolts", 1.0, 0),
-        ("1000/NU", 1.0, 0),
-        ("-1000/mV", -1.0, 0),
     ],
 )
 def test_gains_baselines_and_units(tmp_path, record, gain, microvolts_a_unit, baseline):
@@ -409,20 +401,15 @@ def test_without_a_baseline_the_adc_zero_is_the_baseline(tmp_path, record):
 
 
 def test_a_header_in_latin_1_with_line_marks_in_its_comments(tmp_path, record):
-    comments = (
-        "Age: 60",
-        "history\x85Dx: 1",
-        "\x1cAF: 0",
-        "more\u2028Sex: F".encode().decode("latin-1"),
-    )
+    comments = ("history\x85Dx: 1", "\x1cAF: 0", "more\u2028Sex: F".encode().decode("latin-1"))
     path = record(signals=NOISE, gain="0.5/\u00b5V", comments=comments)
     path.write_bytes(path.read_text("utf-8").encode("latin-1"))
     np.testing.assert_array_equal(values_of(path), 2.0 * NOISE)
     header = read_header(path)
-    assert len(header.comments) == 5
+    assert len(header.comments) == 4
     assert records.facts(header)["sex"] == ""
     path.write_text(path.read_bytes().decode("latin-1").replace("more", "more\u2028"), "utf-8")
-    assert len(read_header(path).comments) == 5
+    assert len(read_header(path).comments) == 4
 
 
 def test_missing_samples_are_nan(tmp_path, record):
@@ -452,17 +439,11 @@ def test_header_fields_and_comments_wherever_they_stand(tmp_path, record):
         (("dx: AF, LBBB", "Dx=B;AF"), (None, "", "AF LBBB B", None)),
         (("<age>: 65 <sex>: F <diagnoses> angina",), (65, "female", "", None)),
         (("Sex: M Age: 60, Patient: 3",), (60, "male", "", None)),
-        (
-            ("Reason for admission: Heart failure (NYHA 2)",),
-            (None, "", "heart-failure-nyha-2", None),
-        ),
+        (("Reason for admission: Angina (2)",), (None, "", "angina-2", None)),
         (("Patient ID: p1",), (None, "", "", "p1")),
         (("patient 12", "patient 12 was seen"), (None, "", "", "12")),
         (("Patient:  J  D ", "Gestational age: 39"), (None, "", "", "J D")),
-        (
-            ("Patients: 3", "Patient: unknown", "Patient: ?", "Age: 3 months", "Sex: missing"),
-            (None, "", "", None),
-        ),
+        (("Patients: 3", "Patient: unknown", "Age: 3 months"), (None, "", "", None)),
     ],
 )
 def test_comments_of_many_spellings(comments, found):
@@ -495,9 +476,6 @@ def test_sexes():
         "": "missing unknown 0 1 1.0 nan mf wm",
     }.items():
         assert {records.sex_of(word) for word in words.split()} == {sex}
-
-
-GOOD_LINE = "R0001.dat 16 1000/mV 16 0 0 0 0"
 
 
 @pytest.mark.parametrize(
@@ -539,11 +517,6 @@ def test_a_corrupt_header_is_refused_with_its_reason(tmp_path, text, reason):
     assert str(caught.value).isprintable()
 
 
-def test_an_absent_header_is_refused(tmp_path):
-    with pytest.raises(RecordError, match="header cannot be read \\(No such file"):
-        read_header(tmp_path / "none.hea")
-
-
 @pytest.mark.parametrize(
     "name", ["../secret.dat", "/etc/passwd", "sub/R0001.dat", "..", "a\\b.dat", "a\0b"]
 )
@@ -574,11 +547,12 @@ def test_a_truncated_signal_file_is_refused(tmp_path, record, suffix, cut):
     refused(path, rf"R0001{suffix}: truncated, {left} of 500 samples")
 
 
-def test_a_folder_in_place_of_a_file_is_refused(tmp_path, record):
+def test_a_folder_or_nothing_in_place_of_a_file_is_refused(tmp_path, record):
     path = record(signals=NOISE)
     (tmp_path / "R0001.dat").unlink()
     (tmp_path / "R0001.dat").mkdir()
     refused(path, "cannot be read \\(Is a directory\\)")
+    refused(tmp_path / "none.hea", "header cannot be read \\(No such file")
 
 
 @pytest.mark.parametrize(

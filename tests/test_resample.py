@@ -1,7 +1,5 @@
 """Resampling against the analytic sine, against scipy, and bit for bit against itself."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import signal
@@ -30,7 +28,7 @@ def fitted(values: np.ndarray, hertz: float, rate: float) -> tuple[float, float]
 
 @pytest.mark.parametrize("rate", [*RATES, 50])
 @pytest.mark.parametrize("hertz", [1, 5, 15])
-def test_a_sine_survives_without_a_shift_in_time(rate: float, hertz: float) -> None:
+def test_a_sine_survives_without_a_shift_in_time(rate, hertz):
     values = resample.resample(sine(hertz, rate), rate, 100)
     assert len(values) == 1000
     amplitude, phase = fitted(values, hertz, 100)
@@ -42,9 +40,7 @@ def test_a_sine_survives_without_a_shift_in_time(rate: float, hertz: float) -> N
 
 
 @pytest.mark.parametrize("rate", [250, 400, 500, 1000])
-def test_above_the_new_nyquist_is_suppressed_with_the_filter_and_aliases_without(
-    rate: float,
-) -> None:
+def test_above_the_new_nyquist_is_suppressed_with_the_filter_and_aliases_without(rate):
     values = sine(70, rate)
     filtered = resample.resample(values, rate, 100)[100:-100]
     assert 20 * np.log10(filtered.std() / values.std()) < -40
@@ -58,7 +54,7 @@ def test_above_the_new_nyquist_is_suppressed_with_the_filter_and_aliases_without
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("target", [100, 250])
-def test_the_interior_equals_scipy(rate: float, target: float) -> None:
+def test_the_interior_equals_scipy(rate, target):
     if rate == target:
         pytest.skip("nothing to do")
     values = np.random.default_rng(0).normal(0, 500, (round(4 * rate), 3))
@@ -75,9 +71,7 @@ def test_the_interior_equals_scipy(rate: float, target: float) -> None:
 
 @pytest.mark.parametrize("rate", [250, 257, 500, 977])
 @pytest.mark.parametrize("largest", [5e3, 32e6])
-def test_the_order_of_the_sum_changes_no_bit(
-    monkeypatch: pytest.MonkeyPatch, rate: float, largest: float
-) -> None:
+def test_the_order_of_the_sum_changes_no_bit(monkeypatch, rate, largest):
     rng = np.random.default_rng(0)
     values = rng.uniform(-largest, largest, (round(3 * rate), 2))
     values[:100] = largest  # the largest sum
@@ -107,20 +101,20 @@ def _ratio(rate: float) -> tuple[int, int]:
     return 100 // common, int(rate) // common
 
 
-def test_a_constant_stays_to_the_ends() -> None:
+def test_a_constant_stays_to_the_ends():
     for rate in RATES:
         values = resample.resample(np.full((round(rate), 1), 300.0), rate, 100)
         np.testing.assert_allclose(values, 300, atol=0.5)
 
 
-def test_the_same_rate_changes_nothing() -> None:
+def test_the_same_rate_changes_nothing():
     values = sine(5, 100)
     np.testing.assert_array_equal(resample.resample(values, 100, 100), values)
 
 
 @pytest.mark.parametrize("rate", [*RATES, 50, 100])
 @pytest.mark.parametrize("antialias", [True, False])
-def test_the_first_samples_are_the_same_without_the_rest(rate: float, antialias: bool) -> None:
+def test_the_first_samples_are_the_same_without_the_rest(rate, antialias):
     values = np.random.default_rng(0).normal(0, 500, (round(7.3 * rate), 2))
     whole = resample.resample(values, rate, 100, antialias=antialias)
     for longest in (1, 37, 300, 10_000):
@@ -128,7 +122,7 @@ def test_the_first_samples_are_the_same_without_the_rest(rate: float, antialias:
         np.testing.assert_array_equal(first, whole[:longest])
 
 
-def test_any_length_of_record() -> None:
+def test_any_length_of_record():
     for samples in range(1, 60):
         for antialias in (True, False):
             values = np.full((samples, 12), 7.0)
@@ -137,7 +131,7 @@ def test_any_length_of_record() -> None:
             np.testing.assert_allclose(out, 7, atol=0.1)
 
 
-def test_odd_rates_keep_time_and_impossible_ones_are_refused() -> None:
+def test_odd_rates_keep_time_and_impossible_ones_are_refused():
     rate = 500.1
     values = resample.resample(sine(5, rate), rate, 100)
     assert abs(fitted(values, 5, 100)[1] - 0.3) / (2 * np.pi * 5) * 100 < 0.01
@@ -146,7 +140,7 @@ def test_odd_rates_keep_time_and_impossible_ones_are_refused() -> None:
             resample.resample(sine(5, 100), silly, 100, longest=1000)
 
 
-def test_windows_are_cropped_padded_or_refused() -> None:
+def test_windows_are_cropped_padded_or_refused():
     values = np.arange(20.0).reshape(10, 2)
     window, padded = fit_window(values, 6, shortest=3) or (None, None)
     np.testing.assert_array_equal(window, values[:6])
@@ -176,9 +170,7 @@ def upfirdn(values: np.ndarray, rate: float, target: float) -> np.ndarray:
     [(500, 100), (1000, 100), (257, 100), (400, 100), (360, 250), (500.1, 100), (100, 500)],
 )
 @pytest.mark.parametrize("samples", [2, 7, 50, 999, 5003])
-def test_products_of_matrices_are_the_filter_bit_for_bit(
-    rate: float, target: float, samples: int
-) -> None:
+def test_products_of_matrices_are_the_filter_bit_for_bit(rate, target, samples):
     values = np.random.default_rng(samples).normal(0, 500, (samples, 12))
     expected = upfirdn(values, rate, target)
     assert np.array_equal(resample.resample(values, rate, target), expected)
@@ -188,7 +180,7 @@ def test_products_of_matrices_are_the_filter_bit_for_bit(
 
 @pytest.mark.parametrize("up", [2, 3, 25, 100])
 @pytest.mark.parametrize("down", [1, 4, 5, 18, 257])
-def test_taps_are_those_of_firwin(up: int, down: int) -> None:
+def test_taps_are_those_of_firwin(up, down):
     taps, half = resample._taps(up, down)
     window = signal.firwin(2 * half + 1, 1 / max(up, down), window=("kaiser", 5.0))
     assert np.array_equal(taps, np.rint(window * up * resample._TAP_SCALE))

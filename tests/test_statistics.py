@@ -2,14 +2,17 @@
 
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from ecgnb.analysis import scores
 from ecgnb.analysis.bootstrap import REPLICATES, bootstrap_auroc, weighted_auroc
-from ecgnb.analysis.compare import with_tests
+from ecgnb.analysis.compare import average, log_error, pair, summarise, with_tests
+from ecgnb.analysis.curves import Curve, DataMultiplier, fit_curves
 from ecgnb.analysis.statistics import (
     DETECTABLE,
     Fold,
@@ -19,6 +22,7 @@ from ecgnb.analysis.statistics import (
     seeds_needed,
     verdict,
 )
+from ecgnb.errors import UserError
 from ecgnb.training.metrics import auroc
 
 
@@ -225,3 +229,97 @@ def test_p_values_agree_with_the_verdict():
         one = paired_difference(_simulated(rng, 5, rng.normal(0, 0.02), 0.003, 0.003))
         assert (one.p < 0.05) == (not one.low < 0 < one.high)
         assert (one.equivalence_p < 0.025) == (one.verdict == "equivalent")
+
+
+def _runs(scores, **values):
+    """Rows of `runs_table`: a score for each seed, on test sets that differ in nothing."""
+    run = SimpleNamespace(key="run", records=("a", "b"), classes=("x",))
+    columns = {"source": "", "source_label_set": "", "target": "here", "label_set": "all"}
+    columns |= {"min_positives": 0, "size": 50, "updates": 3, "model": "gru", "head": "pooled"}
+    seeds = np.arange(len(scores))
+    table = pd.DataFrame({"seed": seeds, "fold": seeds % 5, "records": 50, "score": scores})
+    boot = [one + np.random.default_rng(7).normal(0, 0.01, 200) for one in scores]
+    return table.assign(**columns | values, boot=boot, run=[run] * len(scores))
+
+
+def test_runs_are_paired_by_seed_and_unfinished_rounds_left_out():
+    first = _runs([0.8, 0.8, 0.8, 0.8, 0.8, 0.9, 0.5], source="there")
+    row = summarise(pair(first, _runs([0.7] * 7))).iloc[0]
+    assert (row["seeds"], row["source"], row["records"], row["tested"]) == (5, "there", 50, 10)
+    assert [row["mean"], row["first"], row["second"]] == pytest.approx([0.1, 0.8, 0.7])
+    assert row["verdict"] == "helps"
+    alone = summarise(pair(first[:1], _runs([0.7]))).iloc[0]
+    assert (alone["verdict"], alone["p"], alone["low"]) == ("undecided", 1, -np.inf)
+    none = pair(first[:0], first[:0])
+    assert list(summarise(none).columns) == list(summarise(pair(first, first)).columns)
+    unscored = first.assign(score=[*first["score"][:-4], np.nan, *first["score"][-3:]])
+    assert summarise(pair(unscored, _runs([0.7] * 7))).empty
+
+
+def test_rows_that_are_no_comparison_are_refused():
+    twice = pd.concat([_runs([0.7] * 5), _runs([0.7] * 5, updates=9)])
+    with pytest.raises(UserError, match=r"has a seed twice; add to `by`.*updates"):
+        summarise(twice, ["model"])
+    other = _runs([0.7]).assign(run=[SimpleNamespace(key="o", records=("c",), classes=("x",))])
+    with pytest.raises(ValueError, match="run and o were not tested alike"):
+        pair(_runs([0.8]), other)
+
+
+def test_networks_are_averaged_over_seeds_that_all_have():
+    both = pd.concat([_runs([0.7] * 6), _runs([0.9] * 5, model="lstm")])
+    mean = average(both, ["model"], ["size"])
+    assert mean["score"].tolist() == pytest.approx([0.8] * 5)
+    assert summarise(mean, ["size"])["mean"].item() == pytest.approx(0.8)
+
+
+def test_equal_gains_are_unequal_on_the_scale_of_error():
+    gains = [
+        pair(log_error(_runs([one + 0.05] * 5)), log_error(_runs([one] * 5))) for one in (0.6, 0.9)
+    ]
+    poor, good = (summarise(one, margin=0.1)["mean"].item() for one in gains)
+    assert [poor, good] == pytest.approx([np.log(0.4 / 0.35), np.log(0.1 / 0.05)])
+    assert summarise(gains[0], margin=0.2)["verdict"].item() == "equivalent"
+
+
+def test_benjamini_and_hochberg_correct_less_than_holm():
+    p = [0.01, 0.02, 0.03, 0.5]
+    assert holm(p, "fdr_bh") == pytest.approx([0.04, 0.04, 0.04, 0.5])
+    assert (holm(p, "fdr_bh") <= holm(p)).all()
+    sizes = [pair(_runs([0.8] * 5, size=n), _runs([0.7] * 5, size=n)) for n in (5, 9)]
+    table = summarise(pd.concat(sizes))
+    assert (table["p_bh"] <= table["p_holm"]).all()
+
+
+def test_what_is_found_is_counted_over_all_test_sets(monkeypatch):
+    truth = np.array([[1, 0], [1, 1], [0, 0], [0, 1]], bool)
+    monkeypatch.setattr(scores, "_tested", lambda *_: (truth, None))
+    spec = SimpleNamespace(dataset="", label_set="", min_positives=0)
+    said = np.array([[0.9, 0.1], [0.2, 0.9], [0.6, 0.9], [0.1, 0.9]], np.float16)
+    run = SimpleNamespace(
+        key="k", spec=spec, classes=("a", "b"), records=(), predictions=said, facts={}
+    )
+    with pytest.raises(UserError, match="no thresholds for false alarms"):
+        scores.found_at(None, [run])
+    run.facts["alarm_thresholds"] = [0.5, 0.5]
+    table = scores.found_at(None, [run, run]).set_index("label")
+    assert table.loc["a"].tolist() == [4, 50, 50]
+    assert table.loc["b"].tolist() == [4, 100, 50]
+    assert scores.found_at(None, []).empty
+
+
+def test_a_size_of_little_weight_hardly_bends_the_curve():
+    records, curve = np.array([50, 100, 200, 400, 800.0]), Curve(0.05, 1, 0.5)
+    errors = curve.error(records) + np.array([0, 0, 0.02, 0, 0])
+    plain, weighted = (
+        fit_curves(records, errors[None], weights)[0].error(200)
+        for weights in (None, np.array([1, 1, 1e-6, 1, 1]))
+    )
+    assert weighted == pytest.approx(curve.error(200), abs=1e-4)
+    assert plain > weighted + 0.005
+    variances = np.array([[1, 1, 1e6, 1, 1]] * 2)
+    one = DataMultiplier(
+        *("m", "h", "s", "t", curve, curve, records, np.array([errors, errors])),
+        *(np.empty((3, 5)), (0.0, 0.0, 0.0), variances),
+    )
+    assert one.hide_largest(weighted=True) == pytest.approx(curve.error(800), abs=2e-3)
+    assert one.hide_largest() != pytest.approx(curve.error(800), abs=2e-3)

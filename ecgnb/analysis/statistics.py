@@ -231,7 +231,7 @@ def power(difference: Difference, seeds: int) -> float:
         left = seeds - difference.folds
         freedom = variance**2 / (luck**2 / left) if left else seeds - 1
     critical = stats.t.ppf((1 + LEVEL) / 2, freedom)
-    shift = DETECTABLE * (difference.margin / MARGIN) / np.sqrt(variance)
+    shift = DETECTABLE * (difference.margin / MARGIN) / max(np.sqrt(variance), 1e-300)
     if not np.isfinite(freedom):
         return float(stats.norm.sf(critical - shift) + stats.norm.cdf(-critical - shift))
     # Far from zero the other tail is less than scipy can tell, and comes as NaN.

@@ -14,29 +14,17 @@ _FACTOR, _APART, _SHARE = 3.0, 3.5, 0.05  # of two populations: medians, deviati
 
 
 def copies(signals: npt.NDArray[np.int16], glances: Iterable[bytes]) -> list[list[int]]:
-    """Find records of the same samples among those that look alike at a glance.
-
-    Parameters
-    ----------
-    signals : ndarray of int16, shape (records, 12, samples)
-    glances : iterable of bytes
-        Some bytes of each record.
-
-    Returns
-    -------
-    list of list of int
-        The rows of each group of two records or more.
-    """
+    """Group the rows of the same samples, among those that look alike at a glance."""
     alike = defaultdict(list)
     for row, glance in enumerate(glances):
         alike[glance].append(row)
     groups = []
     for rows in alike.values():
         while len(rows) > 1:
-            same = [row for row in rows if np.array_equal(signals[row], signals[rows[0]])]
-            groups.append(same)
-            rows = [row for row in rows if row not in {*same}]
-    return [group for group in groups if len(group) > 1]
+            same = {row for row in rows if np.array_equal(signals[row], signals[rows[0]])}
+            groups += [sorted(same)] if len(same) > 1 else []
+            rows = [row for row in rows if row not in same]
+    return groups
 
 
 def of_copies(table: pd.DataFrame, groups: list[list[int]]) -> Iterator[str]:
@@ -52,12 +40,9 @@ def of_copies(table: pd.DataFrame, groups: list[list[int]]) -> Iterator[str]:
 
 
 def of_amplitude(ranges: npt.NDArray[np.int64]) -> Iterator[str]:
-    """Say that amplitudes are no ECG's, or that two parts of a dataset differ in their unit.
+    """Say that amplitudes are no ECG's, or come in two units.
 
-    Parameters
-    ----------
-    ranges : ndarray of int, shape (records,)
-        What the middle lead of each record spans, in microvolts.
+    `ranges` has what the middle lead of each record spans, in microvolts.
     """
     middle = float(np.median(ranges))
     if not _USUAL[0] <= middle <= _USUAL[1]:

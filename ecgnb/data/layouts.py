@@ -44,15 +44,7 @@ class Tensor:
 
 
 def open_tensor(path: Path, name: str, rate: float, leads: tuple[str, ...]) -> Tensor:
-    """Look at an array.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is not there.
-    ValueError
-        If it is not an array of 12-lead signals.
-    """
+    """Look at an array; OSError or ValueError says that it is not there, or none of 12 leads."""
     there = check_file(path).stat()
     state = f"{there.st_size} {there.st_mtime_ns}"
     try:
@@ -80,12 +72,9 @@ def _opened(path: str, name: str, state: str) -> Any:
 
 
 def read_microvolts(tensor: Tensor, record: int) -> npt.NDArray[np.float64]:
-    """Read one record in the standard lead order.
+    """Read one record, (samples, 12) in the standard lead order.
 
-    Returns
-    -------
-    ndarray of float64, shape (samples, 12)
-        Missing samples are NaN: what is not finite or beyond 1 kV, and -32768 in 16 bits.
+    Missing samples are NaN: what is not finite or beyond 1 kV, and -32768 in 16 bits.
     """
     stored = np.asarray(_opened(tensor.path, tensor.name, tensor.state)[record])
     values = stored.astype(np.float64) * (1000.0 if stored.dtype.kind == "f" else 1.0)
@@ -332,13 +321,6 @@ LAYOUTS: Mapping[str, Callable[[Path, DatasetCard], Listing]] = MappingProxyType
 
 def list_records(card: DatasetCard, folder: Path) -> Listing:
     """List the records of a raw dataset, present and absent.
-
-    Parameters
-    ----------
-    card : DatasetCard
-        What the dataset is.
-    folder : Path
-        Where its files are.
 
     Raises
     ------

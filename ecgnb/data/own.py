@@ -54,10 +54,7 @@ def check_file(path: Path) -> Path:
 def read_own(path: Path) -> pd.DataFrame:
     """Read a table as text without blanks at its ends; row `i` stands in line `i` + 2.
 
-    Raises
-    ------
-    OSError, ValueError
-        If it cannot be read, has a column twice, or one that seems to be another's.
+    OSError or ValueError says that it cannot be read, or has a column twice or one nearly ours.
     """
     try:
         text = check_file(path).read_text(encoding="utf-8-sig")
@@ -93,29 +90,10 @@ def described(
 ) -> tuple[pd.DataFrame, tuple[str, ...], dict[str, str], tuple[str, ...]]:
     """Say what a table tells of each record; whatever it does not tell is unknown.
 
-    Parameters
-    ----------
-    table : DataFrame
-        As `read_own` gives it.
-    headers : iterable of str, or None
-        The paths of headers without suffix, which ``record`` names by path or name alone; None
-        where the rows follow an array.
-
-    Returns
-    -------
-    DataFrame
-        The records that are there: `ecgnb.data.layouts.COLUMNS`.
-    tuple of str
-        Those that are not.
-    dict of str to str
-        Those that cannot be used, with the reason.
-    tuple of str
-        What was left out or not understood.
-
-    Raises
-    ------
-    ValueError
-        If a name, a class or a fold is missing, ambiguous or none.
+    `headers` are the paths of headers without suffix, which ``record`` names by path or name alone;
+    None where the rows follow an array. Returns the records that are there, with the columns of
+    `ecgnb.data.layouts.COLUMNS`; those that are not; why some cannot be used; and what was left out
+    or not understood. Raises ValueError if a name, a class or a fold is missing or ambiguous.
     """
     if headers is None:
         numbers = [str(row) for row in range(len(table))]

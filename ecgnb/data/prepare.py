@@ -12,11 +12,11 @@ import os
 import posixpath
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -122,24 +122,34 @@ def prepare(
     assert source is not None  # needed where nothing is ready
     listing = layouts.list_records(facts, source)
     fingerprint = _files_fingerprint(facts, source, listing)
-    if _of_these_files(found, fingerprint):
-        return found
-    with alone(folder):
-        found = _ready(facts, folder)
-        if not _of_these_files(found, fingerprint):  # nobody else was faster
-            with writing(folder) as partial:
-                manifest = write_arrays(
-                    facts, source, listing, options, selection, partial, progress
-                )
-                manifest["files_fingerprint"] = fingerprint
+
+    def current(whole: Prepared) -> bool:
+        return bool(whole.manifest.get("files_fingerprint") == fingerprint)
+
+    def write(partial: Path) -> dict[str, Any]:
+        made = write_arrays(facts, source, listing, options, selection, partial, progress)
+        return {**made, "files_fingerprint": fingerprint}
+
+    return found if found is not None and current(found) else _make(facts, folder, current, write)
+
+
+def _make(
+    facts: DatasetCard,
+    folder: Path,
+    current: Callable[[Prepared], bool],
+    write: Callable[[Path], dict[str, Any]],
+) -> Prepared:
+    """Write a prepared folder, unless another program was faster; `write` returns its manifest."""
+    with _alone(folder):
+        whole = _ready(facts, folder)
+        if whole is None or not current(whole):
+            with _writing(folder) as partial:
+                manifest = write(partial)
                 text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
-                (partial / "manifest.json").write_text(text + "\n")
-            found = _opened(facts, folder)
-    return found
-
-
-def _of_these_files(found: Prepared | None, fingerprint: str) -> TypeGuard[Prepared]:
-    return found is not None and found.manifest.get("files_fingerprint") == fingerprint
+                (partial / "manifest.json").write_text(text + "\n", encoding="utf-8")
+            whole = _ready(facts, folder)
+            assert whole is not None  # it was so a moment ago
+    return whole
 
 
 def summary(prepared: Prepared) -> str:
@@ -204,7 +214,7 @@ def _ready(facts: DatasetCard, folder: Path) -> Prepared | None:
     try:
         signals = np.load(folder / "signals.npy", mmap_mode="r", allow_pickle=False)
         table = pd.read_parquet(folder / "records.parquet")
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         if len({(folder / name).stat().st_mtime_ns for name in _FILES}) > 1:
             digest = hashlib.sha256()
             for first in range(0, len(signals), _CHUNK):
@@ -224,13 +234,6 @@ def _same_time(folder: Path) -> None:
     time = (folder / _FILES[-1]).stat().st_mtime_ns
     for name in _FILES:
         os.utime(folder / name, ns=(time, time))
-
-
-def _opened(facts: DatasetCard, folder: Path) -> Prepared:
-    """Open what was just written."""
-    if (whole := _ready(facts, folder)) is None:
-        raise UserError(f"{folder} cannot be read again after it was written; run again")
-    return whole
 
 
 def _raw_folder(facts: DatasetCard, *, needed: bool) -> Path | None:
@@ -258,7 +261,7 @@ def _simulated(name: str, options: Options) -> Path:
     digest = hashlib.sha256(code).hexdigest()[:12]
     folder = cache_root() / "simulated" / f"{name}-{count}-{digest}"
     if not folder.is_dir():
-        with alone(folder):
+        with _alone(folder):
             if not folder.is_dir():
                 try:
                     hospital.write_hospital(folder, name, count, seed=0)
@@ -293,6 +296,7 @@ def _files_fingerprint(facts: DatasetCard, source: Path, listing: Listing) -> st
             digest.update(f"{part} {sorted(states)}\n".encode())
     if not listing.in_headers:
         digest.update(canonical(listing.table).encode())
+    digest.update(repr((listing.dropped, listing.notes)).encode())
     return digest.hexdigest()
 
 
@@ -305,7 +309,7 @@ def _cannot_write(folder: Path, error: Exception) -> UserError:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> Iterator[None]:
     """Let one program at a time make a folder, and remove what a killed one left of it."""
     with ExitStack() as held:
         try:
@@ -319,7 +323,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[Path]:
+def _writing(folder: Path) -> Iterator[Path]:
     """Write a folder under another name, and put it in place when it is whole."""
     try:
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -386,27 +390,18 @@ def join(name: str, parts: Sequence[Prepared]) -> Prepared:
     fingerprint = join_fingerprints({part.card.name: part.fingerprint for part in parts})
     folder = cache_root() / "prepared" / f"joined-{fingerprint[:12]}"
     facts = card(name)
-    if whole := _ready(facts, folder):
-        return whole
-    with alone(folder):
-        if not (whole := _ready(facts, folder)):  # nobody else was faster
-            with writing(folder) as partial:
-                _write(partial, parts, fingerprint)
-            whole = _opened(facts, folder)
-    return whole
 
+    def write(partial: Path) -> dict[str, Any]:
+        with open(partial / "signals.npy", "wb") as file:
+            npy_header(file, sum(len(part.signals) for part in parts), parts[0].signals.shape[2])
+            for part in parts:
+                for first in range(0, len(part.signals), _CHUNK):
+                    # Not through a memory map: there a full disk kills the program.
+                    file.write(part.signals[first : first + _CHUNK].data)
+            file.flush()
+            os.fsync(file.fileno())
+        table = join_tables({part.card.name: part.table for part in parts})
+        table.to_parquet(partial / "records.parquet", index=False)
+        return {"fingerprint": fingerprint, "parts": {p.card.name: p.fingerprint for p in parts}}
 
-def _write(folder: Path, parts: Sequence[Prepared], fingerprint: str) -> None:
-    with open(folder / "signals.npy", "wb") as file:
-        npy_header(file, sum(len(part.signals) for part in parts), parts[0].signals.shape[2])
-        for part in parts:
-            for first in range(0, len(part.signals), _CHUNK):
-                # Not through a memory map: there a full disk kills the program.
-                file.write(part.signals[first : first + _CHUNK].data)
-        file.flush()
-        os.fsync(file.fileno())
-    join_tables({part.card.name: part.table for part in parts}).to_parquet(
-        folder / "records.parquet", index=False
-    )
-    manifest = {"fingerprint": fingerprint, "parts": {p.card.name: p.fingerprint for p in parts}}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    return _ready(facts, folder) or _make(facts, folder, lambda whole: True, write)

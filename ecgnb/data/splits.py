@@ -32,23 +32,8 @@ def assign_folds(
 
     Iterative stratification (Sechidis, Tsoumakas & Vlahavas 2011) over patients instead of
     records: the rarest label that is left is dealt out first, each patient to the fold that still
-    wants it most.
-
-    Parameters
-    ----------
-    patients : Series, length n
-        The patient of each record; a patient's records stay together.
-    labels : ndarray of bool, shape (n, classes)
-        What to stratify by.
-    folds : int
-        How many folds.
-    seed : int
-        Breaks ties.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
-        Fold of each record, 1 to `folds`.
+    wants it most; the seed breaks ties. Labels are (records, classes). Returns the fold of each
+    record, 1 to `folds`.
     """
     codes, unique = pd.factorize(patients)
     if not labels.shape[1]:

@@ -376,6 +376,11 @@ def test_code_test(root):
     avr = prepared.signals[0, LEADS.index("aVR")]
     assert np.allclose(avr, 1000 * values[0, 48:4048, order.index("aVR")], atol=0.51)
     assert ["padded" in flags for flags in prepared.table["flags"]] == [False, True, False, False]
+    (folder / "ecg_tracings.hdf5").unlink()
+    with h5py.File(folder / "ecg_tracings.hdf5", "w") as file:
+        file.create_dataset("tracings", (4, 60_000_000, 12), "f4", chunks=(1, 1000, 12))
+    with pytest.raises(UserError, match="bytes cannot hold 60000000 x 12 samples"):
+        prepare("code-test")
 
 
 def test_a_study_with_another_target(root):

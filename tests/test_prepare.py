@@ -826,6 +826,18 @@ def test_records_of_other_lengths_and_layouts(dataset, patients):
         assert len(every) > every["record"].str.partition("#")[0].nunique() == 150
 
 
+@pytest.mark.parametrize("at", [2500, 3000])
+def test_a_sample_that_is_missing_behind_the_window_drops_nothing(
+    made, made_card, write_record, at
+):
+    signals = np.random.default_rng(0).integers(-500, 500, (3500, 12))
+    write_record(made, "G1", signals[:at], rate=250)
+    signals[at, 3] = -32768
+    write_record(made, "G2", signals, rate=250)
+    ends, gap = prepare(made_card).signals[:2]  # before the records R0001 and on
+    np.testing.assert_array_equal(gap, ends)
+
+
 def test_a_long_record_gives_every_window(made, made_card, write_record):
     signals = np.random.default_rng(0).integers(-500, 500, (2500, 12))
     write_record(made, "R0004", signals, comments=("Age: 60", "Patient: p4"))

@@ -156,12 +156,15 @@ def _record(
     flat = np.ptp(values[:_GLANCE], axis=0) == 0
     if flat.any():
         flat = np.ptp(values[:used], axis=0) == 0
-    resampled = resample.resample(
-        values, rate, options.rate, antialias=options.antialias, longest=wanted
-    )
+    brought = functools.partial(resample.resample, antialias=options.antialias, longest=wanted)
+    resampled = brought(values, rate, options.rate)
     # The filter hands a missing sample on: it is seen after it, where there are fewer to look at.
     if np.isnan((resampled if options.antialias else values[:used]).sum()):
-        raise records.RecordError(_missing(values))
+        gaps = np.asarray(np.isnan(values).any(axis=1))
+        if gaps[:used].any():
+            raise records.RecordError(_missing(values[:used]))
+        # The filter looks behind the window too.
+        resampled = brought(values[: gaps.argmax()], rate, options.rate)
     shortest = wanted if options.short == "drop" else wanted // 2
     window = resample.fit_window(resampled, wanted, shortest=shortest)
     if window is None:

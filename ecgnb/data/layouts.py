@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ecgnb.data import own
+from ecgnb.data import foreign, own
 from ecgnb.data.catalog import CATALOG, OWN_LAYOUTS, DatasetCard, data_root, find
 from ecgnb.data.own import check_file, read_own
 from ecgnb.data.records import LEADS
@@ -48,6 +48,8 @@ def open_tensor(path: Path, name: str, rate: float, leads: tuple[str, ...]) -> T
     there = check_file(path).stat()
     state = f"{there.st_size} {there.st_mtime_ns}"
     try:
+        if name:
+            foreign.check_hdf5(str(path), name, state)
         array = _opened(str(path), name, state)
         shape, kind = tuple(array.shape), array.dtype.kind
     except Exception as error:  # numpy and h5py raise whatever their parsers stumble over

@@ -24,6 +24,7 @@ NOTEBOOKS = sorted(FOLDER.glob("0*.ipynb"))
 # Of the demo, what a chapter can still be read with.
 SMALLER = {key: {"models": '["gru"]', "sizes": "[50, 0]"} for key in ("01", "02", "03")}
 SMALLER |= {"04": {"sizes": 50}, "05": {"sizes": [225, 0]}}
+SMALLER |= {"07": {"models": '["gru"]', "sizes": "[50, 0]"}}
 SMALLER |= {"by": {"folds": 2, "updates": 5, "source_updates": 5}}
 LIVE = [FOLDER / "by_hand.ipynb", FOLDER / "simulated.ipynb"]
 NAMES = ("study", "target", "source", "models", "sizes", "seeds", "workers", "drive")

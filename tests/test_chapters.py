@@ -349,7 +349,7 @@ def test_a_companion_is_found_by_its_name(tmp_path, monkeypatch):
     assert (study.name, runs) == ("nguyen2025", [])
     monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path))  # where nothing was recorded
     study, runs = notebook.companion(load_study("clinical"), "paper")
-    assert (study.name, runs) == ("clinical-paper", [])
+    assert (study.name, runs) == ("clinical", [])
 
 
 def test_no_curve_is_fitted_to_two_sizes(study, results):

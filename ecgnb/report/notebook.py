@@ -103,16 +103,15 @@ def runs(study: Study, *, workers: int | None = None) -> list[Result]:
 
 
 def companion(study: Study, kind: str) -> tuple[Study, list[Result]]:
-    """Return the study beside a study, as ``clinical-paper`` beside ``clinical``, and its runs.
+    """Return the recorded study beside a study, as ``clinical-paper`` beside ``clinical``.
 
-    A study that has no such companion is returned without runs.
+    A study that has no such companion is returned itself, without runs.
     """
     name = f"{study.name}-{kind}"
-    if name not in study_names():
+    beside = load_study(name) if name in study_names() else study
+    if beside is study or not beside.recorded or not recorded_runs(beside).exists():
         return study, []
-    beside = load_study(name)
-    there = not beside.recorded or recorded_runs(beside).exists()
-    return beside, runs(beside) if there else []
+    return beside, runs(beside)
 
 
 _MACHINE = Path("/content")  # of Google Colab; what is written here is gone with the machine

@@ -234,3 +234,16 @@ def test_names_are_clear_of_the_waves():
     assert all(name > top for name, top in zip(written, tops, strict=True))
     assert [text.get_text() for text in texts[12:14]] == ["II   0–5 s", "II   5–10 s"]
     assert "500 Hz, drawn at 100 Hz" in texts[14].get_text()
+
+
+def test_names_from_data_are_drawn_as_they_are(tmp_path, monkeypatch, recwarn):
+    """Neither a formula that matplotlib cannot read, nor a script that its font does not have."""
+    monkeypatch.chdir(tmp_path)
+    figure, axes = charts.panel()
+    axes.plot([0, 1], [0, 1])
+    charts.label_ends(axes, [("$x^$", 1, 1, "black"), ("心房颤动", 1, 0, "black")])
+    tables.show_figure(figure, "names")
+    drawn = (tmp_path / "files" / "names.svg").read_text(encoding="utf-8")
+    assert "$x^$" in drawn
+    assert "心房颤动" in drawn
+    assert not len(recwarn)

@@ -50,6 +50,7 @@ _STYLE: Any = {
     "axes.facecolor": "none",
     "figure.facecolor": "none",
     "savefig.facecolor": "none",
+    "text.parse_math": False,  # a dollar sign in a name from data begins no formula
 }
 
 

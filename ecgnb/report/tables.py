@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import io
 from pathlib import Path
+from warnings import catch_warnings, filterwarnings
 
 import matplotlib as mpl
 import pandas as pd
@@ -91,7 +92,9 @@ def say(text: str, name: str = "") -> None:
 
 def _svg(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    # Neither the date nor random ids: the same figure gives the same page.
-    with mpl.rc_context({"svg.hashsalt": "ecgnb"}):
+    # Neither the date nor random ids: the same figure gives the same page. Text stays text, so that
+    # the reader's fonts draw what those here do not have, such as names in Chinese.
+    with mpl.rc_context({"svg.hashsalt": "ecgnb", "svg.fonttype": "none"}), catch_warnings():
+        filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

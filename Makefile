@@ -71,14 +71,14 @@ $(TOOLS): $(STAMP)
 lint: $(TOOLS)
 	@$(BIN)/ruff check -q .
 	@$(BIN)/ruff format -q --check .
-	@$(BIN)/mypy --no-error-summary ecgnb
+	@$(BIN)/mypy --no-error-summary ecgnb benchmarks
 
 # One test at a time to each process: the long ones come first, and a batch of them would stay in one.
 test: lint
 	@$(BIN)/pytest -n auto --maxschedchunk 1
 
 colab: $(STAMP)
-	@$(BIN)/python tests/colab.py
+	@$(BIN)/python benchmarks/colab.py
 
 address: $(STAMP)
 	@$(BIN)/python book/address.py

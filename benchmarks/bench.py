@@ -1,22 +1,26 @@
 """How fast ecgnb is: beside what a user would otherwise write, and beside what the machine allows.
 
-Run as ``make bench``; writes ``results/speed.json`` beside this file and prints its tables.
+Run as ``make bench``; writes ``results/speed.json`` beside this file and prints its tables. What is
+measured stands in ``results/speed.part.json`` until all of it is.
 ``python benchmarks/bench.py --page FOLDER`` writes them from that file, for the book.
 """
 
 import argparse
 import json
-import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import machine
 import numpy as np
+import plain
 import preparing
 import psutil
 import reading
@@ -26,13 +30,13 @@ from tables import tables, write_pages
 
 from ecgnb.study.declare import load_study
 from ecgnb.study.plan import open_progress
-from ecgnb.training.arms import ARMS
+from ecgnb.study.store import Result
 
 RESULTS = Path(__file__).parent / "results"
 PTB_XL_RECORDS = 21_837
 
 
-def demo(cores: int) -> dict[str, object]:
+def demo(cores: int) -> dict[str, Any]:
     """Do the study ``demo`` from nothing, as a user does, and see where the time went."""
     with tempfile.TemporaryDirectory() as cache:
         os.environ["ECGNB_CACHE"] = cache
@@ -42,17 +46,18 @@ def demo(cores: int) -> dict[str, object]:
         wall = time.perf_counter() - started
         results = open_progress(load_study("demo")).all_done()
         del os.environ["ECGNB_CACHE"]
+    return shares(results, wall, cores)
+
+
+def shares(results: list[Result], wall: float, cores: int) -> dict[str, Any]:
+    """Say where the time of `cores` processes went that did these runs in `wall` seconds."""
     trained = sum(result.facts["training_seconds"] for result in results)
     evaluated = sum(result.facts["seconds"] for result in results) - trained
-    seconds = {
-        (arm, model): statistics.median(
-            result.facts["seconds"]
-            for result in results
-            if result.spec.stage == "final" and (result.spec.arm, result.spec.model) == (arm, model)
-        )
-        for arm in ARMS
-        for model in load_study("demo").pairs[0].models
-    }
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for result in results:
+        if result.spec.stage == "final":
+            key = result.spec.arm, result.spec.model
+            seconds.setdefault(key, []).append(result.facts["seconds"])
     return {
         "runs": len(results),
         "wall_seconds": round(wall, 1),
@@ -61,15 +66,16 @@ def demo(cores: int) -> dict[str, object]:
         "share_validation_and_test": round(evaluated / (wall * cores), 3),
         "share_outside_runs": round(1 - (trained + evaluated) / (wall * cores), 3),
         "arm_seconds": [
-            {"arm": arm, "model": model, "seconds": round(value, 2)}
-            for (arm, model), value in seconds.items()
+            {"arm": arm, "model": model, "seconds": round(statistics.median(values), 2)}
+            for (arm, model), values in seconds.items()
         ],
     }
 
 
-def memory(model: str = "resnet1d18", records: int = PTB_XL_RECORDS) -> dict[str, object]:
+def memory(
+    model: str = "resnet1d18", records: int = PTB_XL_RECORDS, processes: Any = training.SPAWN
+) -> dict[str, Any]:
     """Train on an array of PTB-XL's full size, and see how much memory that takes."""
-    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "signals.npy"
         shape = (records, 12, training.SAMPLES)
@@ -78,8 +84,8 @@ def memory(model: str = "resnet1d18", records: int = PTB_XL_RECORDS) -> dict[str
         for part in np.array_split(values, 50):
             part[:] = rng.integers(-500, 500, part.shape, dtype=np.int16)
         values.flush()
-        here, there = context.Pipe()
-        process = context.Process(target=_train_once_over, args=(there, model, path))
+        here, there = processes.Pipe()
+        process = processes.Process(target=_train_once_over, args=(there, model, path))
         process.start()
         there.close()
         before, after = here.recv()
@@ -93,7 +99,7 @@ def memory(model: str = "resnet1d18", records: int = PTB_XL_RECORDS) -> dict[str
     }
 
 
-def _train_once_over(connection, model: str, path: Path) -> None:
+def _train_once_over(connection: Connection, model: str, path: Path) -> None:
     torch.set_num_threads(1)
     before = psutil.Process().memory_info().rss
     signals = np.load(path, mmap_mode="r")
@@ -101,7 +107,7 @@ def _train_once_over(connection, model: str, path: Path) -> None:
     trainer = training.Ours(model, signals, labels.astype(np.float32), training.BATCH)
     # Two fifths of an epoch, and all records as validation: every page of the array is touched.
     trainer.validation = trainer.train
-    trainer.rate(len(signals) * 2 // 5 // training.BATCH)
+    trainer.rate(max(1, len(signals) * 2 // 5 // training.BATCH))
     connection.send((before, peak()))
 
 
@@ -113,20 +119,29 @@ def peak() -> int:
     return kilobytes * (1 if sys.platform == "darwin" else 1024)
 
 
-def measure(cores: int, repeats: int) -> dict[str, object]:
-    """Measure everything; each pair of figures that is compared was measured in turns."""
+def measure(cores: int, repeats: int, keep: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Measure everything; each pair of figures that is compared was measured in turns.
+
+    `keep` is given what there is after each step.
+    """
     machine.use_cores(cores)
-    device = torch.device("cpu")
-    found: dict[str, object] = {
+    found: dict[str, Any] = {
         "when": time.strftime("%Y-%m-%d"),
         "machine": machine.describe(cores),
         "repeats": repeats,
-        "limits": machine.limits(device),
+        "limits": machine.limits(torch.device("cpu")),
+        "training": [],
     }
-    found["training"] = [training.measure(model, cores, repeats) for model in training.MODELS]
-    found["demo"] = demo(cores)
-    found["memory"] = memory()
-    found["preparing"] = preparing.measure()
+    for model in plain.MODELS:
+        found["training"].append(training.measure(model, cores, repeats))
+        keep(found)
+    for name, step in (
+        ("demo", lambda: demo(cores)),
+        ("memory", memory),
+        ("preparing", preparing.measure),
+    ):
+        found[name] = step()
+        keep(found)
     if os.environ.get("ECGNB_DATA"):
         found["reading"] = [row for dataset in reading.DATASETS for row in reading.measure(dataset)]
     return found
@@ -144,10 +159,14 @@ def main() -> None:
         )
         write_pages(options.page, speed, precisions)
         return
-    found = measure(options.cores, options.repeats)
-    path = RESULTS / "speed.json"
+    path, part = RESULTS / "speed.json", RESULTS / "speed.part.json"
     last = json.loads(path.read_text()) if path.exists() else None
-    path.write_text(json.dumps(found, indent=1) + "\n")
+
+    def keep(found: dict[str, Any]) -> None:
+        part.write_text(json.dumps(found, indent=1) + "\n")
+
+    keep(found := measure(options.cores, options.repeats, keep))
+    part.replace(path)
     print(tables(found, last))
 
 

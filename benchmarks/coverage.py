@@ -113,7 +113,13 @@ class World:
         return folds
 
     def fit(
-        self, x: Floats, y: NDArray[np.bool_], prior: Floats, luck: float, xv: Floats, yv: Floats
+        self,
+        x: Floats,
+        y: NDArray[np.bool_],
+        prior: Floats,
+        luck: float,
+        xv: Floats,
+        yv: NDArray[np.bool_],
     ) -> Floats:
         """Fit weights by ridge regression towards a prior; the ridge that validates best."""
         noise = luck * self.rng.normal(size=FEATURES) / np.sqrt(FEATURES)
@@ -122,7 +128,7 @@ class World:
         tried = noise + np.linalg.solve(
             square + ridges[..., None] * np.eye(FEATURES), (wanted + ridges * prior)[..., None]
         ).squeeze(-1)
-        return tried[_auroc(yv, xv @ tried.T).argmax()]  # type: ignore[no-any-return]
+        return np.asarray(tried[_auroc(yv, xv @ tried.T).argmax()])
 
 
 def _auroc(truth: NDArray[np.bool_], scores: Floats) -> Floats:

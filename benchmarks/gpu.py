@@ -8,17 +8,17 @@ bytes at the measured rate of copies. Replicates are processes that share the GP
 
 import argparse
 import json
-import multiprocessing
 import statistics
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import machine
 import numpy as np
 import torch
-from training import CLASSES, SAMPLES, Ours, forward_gflop
+from plain import MODELS
+from training import CLASSES, SAMPLES, SPAWN, Ours, forward_gflop
 
-from ecgnb.models import MODELS
 from ecgnb.training.device import choose_device
 
 RECORDS = 17_418
@@ -30,8 +30,8 @@ REPLICATES = (1, 2, 4, 8)
 
 
 def measure(
-    model: str, replicates: int, records: int, batch: int, repeats: int
-) -> dict[str, object]:
+    model: str, replicates: int, records: int, batch: int, repeats: int, processes: Any = SPAWN
+) -> dict[str, Any]:
     """Time epochs of several replicates that train side by side.
 
     Returns
@@ -40,15 +40,14 @@ def measure(
         ``seconds_an_epoch`` of all of them together, the median of `repeats`, and that of one,
         ``seconds_a_replicate``.
     """
-    context = multiprocessing.get_context("spawn")
     team: list[Connection] = []
-    processes = []
+    started = []
     for _ in range(replicates):
-        here, there = context.Pipe()
-        process = context.Process(target=_serve, args=(there, model, records, batch))
+        here, there = processes.Pipe()
+        process = processes.Process(target=_serve, args=(there, model, records, batch))
         process.start()
         there.close()
-        processes.append(process)
+        started.append(process)
         team.append(here)
     rounds = []
     for _ in range(repeats + 1):
@@ -57,7 +56,7 @@ def measure(
         rounds.append(max(connection.recv() for connection in team))
     for connection in team:
         connection.send(False)
-    for process in processes:
+    for process in started:
         process.join()
     seconds = statistics.median(rounds[1:])  # the first warms up
     return {
@@ -89,7 +88,7 @@ def floor(model: str, records: int, limits: dict[str, float]) -> float | None:
     return round(max(products, copies), 3)
 
 
-def grid_hours(rows: list[dict[str, object]]) -> float:
+def grid_hours(rows: list[dict[str, Any]]) -> float:
     """Project the published grid from the best rate of each model, trained epoch by epoch.
 
     Each model: every source onto every other target, each target from scratch, each source.
@@ -112,16 +111,18 @@ def main() -> None:
     if device.type != "cuda":
         raise SystemExit("there is no NVIDIA GPU here; `make bench` measures the CPU")
     limits = machine.limits(device)
-    rows = []
+    path = Path(__file__).parent / "results" / "gpu.json"
+    facts = {"machine": machine.describe(1), "limits": limits, "repeats": options.repeats}
+    rows: list[dict[str, Any]] = []
     for model in MODELS:
         for replicates in REPLICATES:
             row = measure(model, replicates, options.records, BATCH, options.repeats)
             rows.append(row | {"floor": floor(model, options.records, limits)})
             print(rows[-1], flush=True)
-    facts = {"machine": machine.describe(1), "limits": limits, "repeats": options.repeats}
-    found = {**facts, "rows": rows, "grid_hours": grid_hours(rows)}
-    (Path(__file__).parent / "results" / "gpu.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(f"the published grid: {found['grid_hours']} hours")
+            path.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")  # as it goes
+    hours = grid_hours(rows)
+    path.write_text(json.dumps({**facts, "rows": rows, "grid_hours": hours}, indent=1) + "\n")
+    print(f"the published grid: {hours} hours")
 
 
 if __name__ == "__main__":

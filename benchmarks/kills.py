@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -22,10 +23,12 @@ from ecgnb.study.declare import load_study
 from ecgnb.study.plan import open_progress
 from ecgnb.study.store import Result
 
+STUDY = "demo"
 KILLS = 50
 WORKERS = 2
 SECONDS = (0.5, 25.0)  # after the start of the program: importing it takes about two of them
-COMMAND = [sys.executable, "-m", "ecgnb", "run", "demo", "--workers", str(WORKERS)]
+END_S = 5.0  # until the processes of a killed runner have ended
+COMMAND = [sys.executable, "-m", "ecgnb", "run", STUDY, "--workers", str(WORKERS)]
 
 
 def start(cache: Path) -> subprocess.Popen:
@@ -35,7 +38,7 @@ def start(cache: Path) -> subprocess.Popen:
 
 def results_in(cache: Path) -> dict[str, Result]:
     os.environ["ECGNB_CACHE"] = str(cache)
-    return {result.key: result for result in open_progress(load_study("demo")).finished()}
+    return {result.key: result for result in open_progress(load_study(STUDY)).finished()}
 
 
 def stamps(cache: Path) -> dict[str, int]:
@@ -57,10 +60,11 @@ def left_by_killed(cache: Path) -> list[str]:
     return [str(path.relative_to(cache)) for path in (*cache.rglob(".*"), *checkpoints)]
 
 
-def main() -> None:
+def measure() -> dict[str, Any]:
+    """Kill the runner `KILLS` times, start it again each time, and compare with one left alone."""
     draw = random.Random(0)
     counts = ("kills", "while_preparing", "studies", "lost", "repeated", "differing", "survivors")
-    found = {**dict.fromkeys(counts, 0), "left": []}
+    found: dict[str, Any] = {**dict.fromkeys(counts, 0), "left": []}
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "uninterrupted"
         assert start(whole).wait() == 0
@@ -80,7 +84,7 @@ def main() -> None:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-                    time.sleep(5)  # its processes end with it, when they have begun
+                    time.sleep(END_S)  # its processes end with it, when they have begun
                     found["kills"] += 1
                     found["survivors"] += survivors(cache)
                 now = stamps(cache)
@@ -97,6 +101,11 @@ def main() -> None:
                 not np.array_equal(mine[key].predictions, expected[key].predictions)
                 for key in expected
             )
+    return found
+
+
+def main() -> None:
+    found = measure()
     path = Path(__file__).with_name("results") / "kills.json"
     path.write_text(json.dumps({"machine": describe(WORKERS), **found}, indent=1) + "\n")
     print(json.dumps(found))

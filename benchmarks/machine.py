@@ -5,6 +5,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def limits(device: torch.device) -> dict[str, float]:
     found = {}
     for name, kind in (("bf16", torch.bfloat16), ("float32", torch.float32)):
         a, b = (torch.randn(_SIZE, _SIZE, device=device).to(kind) for _ in range(2))
-        found[name] = 2 * _SIZE**3 / _median_seconds(lambda a=a, b=b: a @ b, device) / 1e9
+        found[name] = 2 * _SIZE**3 / _median_seconds(partial(torch.matmul, a, b), device) / 1e9
     source = torch.ones(_COPIED, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     found["copy"] = 2 * _COPIED / _median_seconds(lambda: target.copy_(source), device) / 1e9

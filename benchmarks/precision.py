@@ -8,9 +8,10 @@ pre-training too, with the same records, seed and learning rate.
 
 import json
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor as Pool
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,22 +28,22 @@ from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Store
 from ecgnb.study.train import Materials, execute
 
-MODEL = "resnet1d18"
+STUDY, MODEL = "clinical", "resnet1d18"
 ARMS = ("scratch", "finetune")
 
 
-def main() -> None:
-    study = load_study("clinical", models=[MODEL])
+def measure() -> dict[str, Any]:
+    """Train the recorded runs again in float32, and compare them run by run."""
+    study = load_study(STUDY, models=[MODEL])
     state = open_progress(study)
     state.store = Store(cache_root() / "none", recorded_runs(study))  # the recorded ones alone
     recorded = [run for run in state.finished() if run.spec.arm in ARMS]
-    assert {run.facts["precision"] for run in recorded} == {"bf16"}
     again = Store(cache_root() / "float32")
     final = [run.spec for run in recorded]
     sources = dict.fromkeys(source for spec in final if (source := spec.pretraining()))
     context = multiprocessing.get_context("spawn")
     workers = default_workers(study)
-    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
+    with Pool(workers, context, torch.set_num_threads, (1,)) as pool:
         for specs in (list(sources), final):
             work = pool.map(partial(_train, again), specs)
             for _ in tqdm(work, total=len(specs), desc="float32"):
@@ -52,7 +53,7 @@ def main() -> None:
         other = again.load(run.key)
         assert other is not None
         rows.append((run.spec, run.facts["auroc"], other.facts["auroc"]))
-    found = {
+    return {
         "machine": describe(workers),
         "seeds": list(study.seeds),
         "all": _compare(rows),
@@ -63,13 +64,16 @@ def main() -> None:
             for size in study.pairs[0].sizes
         ],
     }
-    text = json.dumps(found, indent=1)
+
+
+def main() -> None:
+    text = json.dumps(measure(), indent=1)
     (Path(__file__).parent / "results" / "precision.json").write_text(text + "\n")
     print(text)
 
 
 def _train(store: Store, spec: RunSpec) -> None:
-    materials = Materials(load_study("clinical", models=[MODEL]), store)
+    materials = Materials(load_study(STUDY, models=[MODEL]), store)
     if store.load(spec.key(materials.fingerprints)) is None:
         execute(materials, spec, "float32")
 

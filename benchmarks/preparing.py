@@ -6,7 +6,6 @@ aliasing. Both sides read the same files from the page cache, in turns.
 """
 
 import json
-import multiprocessing
 import os
 import platform
 import shutil
@@ -16,6 +15,7 @@ import time
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import machine
 import numpy as np
@@ -23,6 +23,7 @@ import psutil
 import scipy
 import wfdb
 from scipy import signal
+from training import SPAWN
 
 from ecgnb.data.catalog import card
 from ecgnb.data.prepare import prepare
@@ -73,13 +74,12 @@ def _prepare(connection: Connection, folder: Path) -> None:
     connection.send((taken, time.perf_counter() - started, len(prepared.signals)))
 
 
-def _prepare_once(folder: Path) -> tuple[float, float, int]:
+def _prepare_once(folder: Path, processes: Any) -> tuple[float, float, int]:
     """Prepare in a new process; return the seconds, those of opening again, and the peak memory."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_prepare, args=(there, folder))
+    here, there = processes.Pipe()
+    process = processes.Process(target=_prepare, args=(there, folder))
     process.start()
-    tree = psutil.Process(process.pid)
+    tree = psutil.Process(getattr(process, "pid", None))  # a thread is of this one
     peak = 0
     there.close()  # so that a process which dies ends the wait: its end was the last one
     while not here.poll(_WATCH_S):
@@ -97,7 +97,7 @@ def _prepare_once(folder: Path) -> tuple[float, float, int]:
     return taken, opened, peak
 
 
-def measure(records: int = RECORDS, repeats: int = 5) -> dict[str, object]:
+def measure(records: int = RECORDS, repeats: int = 5, processes: Any = SPAWN) -> dict[str, Any]:
     """Time both sides in turns, and the memory of all processes together at its peak."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -110,7 +110,7 @@ def measure(records: int = RECORDS, repeats: int = 5) -> dict[str, object]:
             started = time.perf_counter()
             plain(some)
             plain_rates.append(len(some) / (time.perf_counter() - started))
-            taken, again, peak = _prepare_once(folder)
+            taken, again, peak = _prepare_once(folder, processes)
             rates.append(records / taken)
             opened.append(again)
             peaks.append(peak)

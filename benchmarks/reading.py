@@ -52,9 +52,9 @@ def seconds(reader: Callable[[Path], None], paths: list[Path]) -> float:
 
 def measure(dataset: str) -> list[dict[str, object]]:
     folder = find(card(dataset), data_root())
-    paths = sorted(folder.rglob("*.hea"))[:RECORDS] if folder else []
-    if not paths:
+    if folder is None:
         raise SystemExit(f"ECGNB_DATA holds no {dataset}")
+    paths = sorted(folder.rglob("*.hea"))[:RECORDS]
     seconds(wfdb_rdsamp, paths[:10])
     seconds(ours_microvolts, paths)  # into the page cache
     times: dict[str, list[float]] = {reader.__name__: [] for reader in READERS}

@@ -253,7 +253,7 @@ def run(names: list[str], seeds: list[int], sizes: list[int], arms: list[str]) -
                 model.encoder.load_state_dict(state)
             said = train(model, task, subset(split, size), split.validation, recipe, seed)
             with open(path.with_suffix(".tmp"), "wb") as file:
-                np.savez_compressed(file, rows=split.validation, **said)
+                np.savez_compressed(file, **{"rows": split.validation, **said})  # type: ignore[arg-type]
             os.replace(path.with_suffix(".tmp"), path)
             truth = task.labels[split.validation]
             scores = {kept: round(macro_auroc(truth, one, 3), 4) for kept, one in said.items()}

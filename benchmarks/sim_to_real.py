@@ -4,13 +4,14 @@ Run as ``python benchmarks/sim_to_real.py`` with ECGNB_DATA set; writes ``result
 beside this file. ResNet1d18 is trained on both simulated hospitals (folds 1-8), its checkpoint is
 chosen on simulated records too (folds 9-10), and every clinical record that is there tests it.
 The network never meets a clinical ECG, but the simulator's author did: amplitudes and spreads were
-set by hand to PTB-XL (ecgnb/data/heart.py), and then revised after an earlier model's errors on it.
-So this is a test without clinical training records, not one on datasets never looked at.
+set by hand to PTB-XL (ecgnb/simulate/heart.py), and then revised after an earlier model's errors
+on it. So this is a test without clinical training records, not one on datasets never looked at.
 """
 
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,8 @@ def rows(test: Prepared, reached: list[np.ndarray]) -> list[dict[str, object]]:
     ]
 
 
-def main() -> None:
+def measure() -> dict[str, Any]:
+    """Train with each seed, and test on what is clinical."""
     device = choose_device()
     precision = choose_setting(MODEL, "auto", device).precision
     versions = provenance()  # before training: the code may be edited meanwhile
@@ -97,7 +99,7 @@ def main() -> None:
             )
             scores = predict(model, every, precision)
             values.append(auroc(labels(test)[:, COLUMNS], scores[:, COLUMNS]))
-    facts = {
+    return {
         "cpu": cpu(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
@@ -111,6 +113,10 @@ def main() -> None:
         "runs": runs,
         "rows": [row for pair in zip(tests, reached, strict=True) for row in rows(*pair)],
     }
+
+
+def main() -> None:
+    facts = measure()
     print("\n".join(f"{key}: {value}" for key, value in facts.items() if key != "rows"))
     print(f"{'':18}{'class':7}{'positives':>10}{'AUROC':>8}  lowest and highest of {len(SEEDS)}")
     for row in facts["rows"]:

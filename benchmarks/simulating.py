@@ -43,7 +43,7 @@ def rate(make: Callable[[Hospital], None], hospital: Hospital) -> float:
     return RECORDS / (time.perf_counter() - start)
 
 
-def main() -> None:
+def measure() -> list[dict[str, object]]:
     rows = []
     for hospital in HOSPITALS.values():
         for make in (signals, files):
@@ -57,6 +57,11 @@ def main() -> None:
             }
             rows.append(row)
             print(row)
+    return rows
+
+
+def main() -> None:
+    rows = measure()
     facts = {"cpu": cpu(), "threads": 1, "repeats": REPEATS, "numpy": np.__version__}
     path = Path(__file__).parent / "results" / "simulating.json"
     path.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")

@@ -9,16 +9,16 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import plain
 import torch
 
-from ecgnb import models
-from ecgnb.models import MODELS
-from ecgnb.models.build import build_model
+from ecgnb.models import MODELS, build
 from ecgnb.training.device import LARGE_PAGES, activate, choose_device, choose_setting, share
 from ecgnb.training.fit import Schedule, fit
 from ecgnb.training.inputs import Data, Records
@@ -27,6 +27,7 @@ BATCH = 64
 RECORDS = 1024
 SAMPLES = 1000
 CLASSES = 20
+SPAWN = multiprocessing.get_context("spawn")  # tests take threads instead
 _ROUND_S = 1.5  # how long one side is timed before the other's turn
 _FLOPS_AN_UPDATE = 3  # times those of a forward pass
 
@@ -38,7 +39,9 @@ class Ours:
         device = choose_device()
         self.setting = choose_setting(model, "auto", device)
         activate(self.setting)
-        self.model = build_model(model, "pooled", labels.shape[1], signals.shape[2], 0).to(device)
+        self.model = build.build_model(model, "pooled", labels.shape[1], signals.shape[2], 0).to(
+            device
+        )
         rows = torch.arange(len(signals), device=device)
         self.train = Data(
             Records(share(signals, device), rows), torch.from_numpy(labels).to(device)
@@ -56,7 +59,13 @@ class Ours:
         return updates * self.batch / seconds
 
 
-SIDES = {"plain": plain.Trainer, "ours": Ours}
+class Trainer(Protocol):
+    """One side: its rate of records trained a second, over so many updates."""
+
+    def rate(self, updates: int) -> float: ...
+
+
+SIDES: dict[str, Callable[..., Trainer]] = {"plain": plain.Trainer, "ours": Ours}
 
 
 def forward_gflop(model: str) -> float | None:
@@ -66,10 +75,10 @@ def forward_gflop(model: str) -> float | None:
     """
     if MODELS[model].family != "CNN":
         return None
-    return models.forward_gflop(model, "pooled", CLASSES, SAMPLES)
+    return build.forward_gflop(model, "pooled", CLASSES, SAMPLES)
 
 
-def measure(model: str, cores: int, repeats: int) -> dict[str, object]:
+def measure(model: str, cores: int, repeats: int, processes: Any = SPAWN) -> dict[str, Any]:
     """Time both sides of a model in turns.
 
     Returns
@@ -78,23 +87,23 @@ def measure(model: str, cores: int, repeats: int) -> dict[str, object]:
         Rates in records/s (of all processes together), medians of `repeats`; their ratio pair by
         pair, with the smallest and the largest.
     """
-    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "signals.npy"
         rng = np.random.default_rng(0)
         np.save(path, rng.normal(0, 250, (RECORDS, 12, SAMPLES)).astype(np.int16))
         teams: dict[str, list[Connection]] = {}
-        processes = []
+        started = []
         for side, threads in (("plain", [cores]), ("ours", [1] * cores)):
             if side == "ours":
                 os.environ.setdefault(*LARGE_PAGES)
             for count in threads:
-                here, there = context.Pipe()
-                process = context.Process(target=_serve, args=(there, side, model, path, count))
+                here, there = processes.Pipe()
+                process = processes.Process(target=_serve, args=(there, side, model, path, count))
                 process.start()
-                processes.append(process)
+                there.close()  # so that a process which dies ends the wait
+                started.append(process)
                 teams.setdefault(side, []).append(here)
-        os.environ.pop(LARGE_PAGES[0])
+        os.environ.pop(LARGE_PAGES[0], None)
         updates = {side: _calibrate(team) for side, team in teams.items()}
         rates: dict[str, list[float]] = {side: [] for side in teams}
         for _ in range(repeats):
@@ -102,7 +111,7 @@ def measure(model: str, cores: int, repeats: int) -> dict[str, object]:
                 rates[side].append(sum(_rates(team, updates[side])))
         for connection in (connection for team in teams.values() for connection in team):
             connection.send(0)
-        for process in processes:
+        for process in started:
             process.join()
     ratios = [a / b for a, b in zip(rates["ours"], rates["plain"], strict=True)]
     setting = choose_setting(model, "auto", choose_device())

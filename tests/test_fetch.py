@@ -14,9 +14,9 @@ import sys
 import threading
 import time
 import zipfile
-from collections import namedtuple
 from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -175,6 +175,13 @@ def server():
 
 
 @pytest.fixture
+def full(server):
+    """A server that has `RECORDS`."""
+    put(server, RECORDS)
+    return server
+
+
+@pytest.fixture
 def root(tmp_path, monkeypatch):
     root = tmp_path / "data"
     root.mkdir()
@@ -196,6 +203,29 @@ def get(facts, **options):
     except UserError as error:
         return None, [*said, str(error)]
     return folder, said
+
+
+def the(server):
+    return a_card(server.bucket("made/1/"))
+
+
+def refuses(facts, message):
+    folder, said = get(facts)
+    assert folder is None
+    assert re.search(message, said[-1])
+    return said
+
+
+def brings(facts, files, **options):
+    folder, said = get(facts, **options)
+    assert contents(folder) == files
+    return folder, said
+
+
+def lay(folder, files):
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 def contents(folder):
@@ -234,107 +264,73 @@ def put(server, files, prefix="made/1/"):
     server.files |= {f"/{prefix}{name}": content for name, content in files.items()}
 
 
-def test_files_of_a_bucket(server, root):
-    put(server, RECORDS)
-    folder, said = get(a_card(server.bucket("made/1/")))
+def test_files_of_a_bucket(full, root):
+    folder, said = get(the(full))
     assert folder == root / "made" / "1"
     assert contents(folder) == RECORDS
     assert "licence: CC BY 4.0" in said[1]
     assert "reyna2021" in said[2]
     assert "20 of 20 files" in said[-1]
-    asked = len(server.asked)
-    folder, said = get(a_card(server.bucket("made/1/")))
-    assert len(server.asked) == asked
+    asked = len(full.asked)
+    folder, said = get(the(full))
+    assert len(full.asked) == asked
     assert said == [f"Made is here, whole: {folder}"]
 
 
-def test_a_break_is_resumed(server, root):
-    big = noise(400_000)
-    put(server, {"a.hea": big})
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_break_is_resumed_or_begins_again(server, root, ranges):
+    put(server, {"a.hea": noise(400_000)})
+    server.ranges = ranges
     server.drops["/made/1/a.hea"] = [150_000, 100_000]
-    folder, _ = get(a_card(server.bucket("made/1/")))
-    assert contents(folder) == {"a.hea": big}
-    ranges = server.got("/made/1/a.hea")
-    assert ranges[0] == ""
-    assert all(re.fullmatch(r"bytes=\d+-", one) for one in ranges[1:])
-    assert server.served < 500_000
+    brings(the(server), {"a.hea": noise(400_000)})
+    assert all(re.fullmatch(r"bytes=\d+-", one) for one in server.got("/made/1/a.hea")[1:])
+    assert (server.served < 500_000) == ranges
 
 
-def test_a_server_without_ranges_begins_again(server, root):
-    big = noise(400_000)
-    put(server, {"a.hea": big})
-    server.ranges = False
-    server.drops["/made/1/a.hea"] = [150_000]
-    folder, _ = get(a_card(server.bucket("made/1/")))
-    assert contents(folder) == {"a.hea": big}
-    assert server.served > 500_000
-
-
-def test_wrong_checksum_is_refused(server, root):
-    put(server, RECORDS)
-    path = "/made/1/g0/R0000.mat"
-    server.listed[path] = noise(9000, 99)
-    server.tags[path] = f'"{md5(server.listed[path])}"'
-    folder, said = get(a_card(server.bucket("made/1/")))
-    assert folder is None
-    assert "g0/R0000.mat is not what was announced: its checksum" in said[-1]
+@pytest.mark.parametrize(
+    ("real", "message"),
+    [
+        (noise(9000, 99), "a.hea is not what was announced: its checksum"),
+        (noise(5000), "a.hea (ended too early|does not have the rest)"),
+        (noise(9500), "a.hea is longer"),
+        (None, "a.hea answers 404"),
+    ],
+)
+def test_file_that_is_not_as_listed_is_refused(full, root, real, message):
+    put(full, {"a.hea": real or b""})
+    full.listed["/made/1/a.hea"] = noise(9000)
+    full.tags["/made/1/a.hea"] = f'"{md5(noise(9000))}"'
+    full.faults["/made/1/a.hea"] = [] if real else [(404, {})]
+    said = refuses(the(full), message)
     assert "run it again later" in said[-1]
-    assert len(server.got(path)) == 2
     assert nothing_but_work(root)
 
 
-@pytest.mark.parametrize("real", [5000, 9500])
-def test_file_of_another_length_is_refused(server, root, real):
-    put(server, {"a.hea": noise(real)})
-    server.listed["/made/1/a.hea"] = noise(9000)
-    server.tags["/made/1/a.hea"] = '"the same"'
-    folder, said = get(a_card(server.bucket("made/1/")))
-    assert folder is None
-    assert re.search("a.hea (ended too early|does not have the rest|is longer)", said[-1])
-    assert nothing_but_work(root)
-
-
-def test_missing_home_falls_back_with_one_sentence(server, root):
-    put(server, RECORDS)
-    folder, said = get(a_card(f"{server.url}/none.zip", server.bucket("made/1/")))
-    assert contents(folder) == RECORDS
+def test_missing_home_falls_back_with_one_sentence(full, root):
+    _, said = brings(a_card(f"{full.url}/none.zip", full.bucket("made/1/")), RECORDS)
     (sentence,) = [one for one in said if "going on with" in one]
     assert "none.zip answers 404" in sentence
-    assert server.asked[0][:2] == ("HEAD", "/none.zip")
-    assert len([one for one in server.asked if one[1] == "/none.zip"]) == 1
+    assert full.asked[0][:2] == ("HEAD", "/none.zip")
+    assert len([one for one in full.asked if one[1] == "/none.zip"]) == 1
 
 
-def test_missing_file_is_an_error(server, root):
-    put(server, RECORDS)
-    server.faults["/made/1/g1/R0001.hea"] = [(404, {})]
-    folder, said = get(a_card(server.bucket("made/1/")))
-    assert folder is None
-    assert "g1/R0001.hea answers 404" in said[-1]
-    assert nothing_but_work(root)
-
-
-def test_a_server_that_recovers(server, root):
-    put(server, RECORDS)
+def test_a_server_that_recovers(full, root):
     path = "/made/1/g1/R0001.hea"
-    server.faults[path] = [(503, {"Retry-After": "1"}), (429, {}), (500, {})]
+    full.faults[path] = [(503, {"Retry-After": "1"}), (429, {}), (500, {})]
     start = time.monotonic()
-    folder, _ = get(a_card(server.bucket("made/1/")))
-    assert contents(folder) == RECORDS
-    assert len(server.got(path)) == 4
+    brings(the(full), RECORDS)
+    assert len(full.got(path)) == 4
     assert time.monotonic() - start >= 1
 
 
-def test_patience_ends(server, root):
-    put(server, RECORDS)
-    server.faults["/"] = [(503, {})] * 99
-    folder, said = get(a_card(server.bucket("made/1/")))
-    assert folder is None
-    assert "answers 503" in said[-1]
-    assert len(server.asked) == download.TRIES
-    server.faults["/"] = [(429, {"Retry-After": "7200"})]
-    assert "asks to wait 7200 s" in get(a_card(server.bucket("made/1/")))[1][-1]
-    server.faults = {}
-    assert contents(get(a_card(server.bucket("made/1/")))[0]) == RECORDS
+def test_patience_ends(full, root):
+    full.faults["/"] = [(503, {})] * 99
+    refuses(the(full), "answers 503")
+    assert len(full.asked) == download.TRIES
+    full.faults["/"] = [(429, {"Retry-After": "7200"})]
+    refuses(the(full), "asks to wait 7200 s")
+    full.faults = {}
+    brings(the(full), RECORDS)
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -344,7 +340,7 @@ def test_checksum_of_an_object_sent_in_pieces(server, root, right):
     digest = hashlib.sha256(big).hexdigest() if right else "0" * 64
     put(server, {"a.hea": big, "SHA256SUMS.txt": f"{digest} a.hea\n".encode()})
     server.tags["/made/1/a.hea"] = f'"{md5(big)}-2"'
-    folder, said = get(a_card(server.bucket("made/1/")))
+    folder, said = get(the(server))
     assert (folder is not None) == right
     assert right or "its checksum or its size is wrong" in said[-1]
 
@@ -354,12 +350,9 @@ def test_file_that_changes_while_it_is_fetched(server, root):
     server.files["/x.zip"] = old
     server.drops["/x.zip"] = [100_000]
     server.changing["/x.zip"] = new
-    folder, said = get(a_card(f"{server.url}/x.zip"))
-    assert folder is None
-    assert "x.zip has changed since it was looked up: fetch again" in said[-1]
+    refuses(a_card(f"{server.url}/x.zip"), "x.zip has changed since it was looked up")
     assert nothing_but_work(root)
-    folder, _ = get(a_card(f"{server.url}/x.zip"))
-    assert contents(folder) == {"a.hea": noise(300_000, 2)}
+    brings(a_card(f"{server.url}/x.zip"), {"a.hea": noise(300_000, 2)})
     assert server.got("/x.zip")[-1] == ""  # nothing of the old one was continued
 
 
@@ -368,29 +361,32 @@ def test_archive(server, root):
     members = {**RECORDS, "SHA256SUMS.txt": sums.encode(), "big/x.hea": noise(5000, 5)}
     server.files["/x.zip"] = a_zip(members)
     facts = a_card(f"{server.url}/x.zip", unread=("big/",))
-    folder, said = get(facts)
-    assert contents(folder) == {**RECORDS, "SHA256SUMS.txt": sums.encode()}
+    folder, said = brings(facts, {**RECORDS, "SHA256SUMS.txt": sums.encode()})
     assert "21 files" in said[-1]
     assert [p.name for p in (root / ".ecgnb-fetch").iterdir() if p.is_dir()] == []
     assert get(facts)[1] == [f"Made is here, whole: {folder}"]
-    folder, said = get(facts, everything=True)
-    assert contents(folder) == members
+    folder, _ = brings(facts, members, everything=True)
     assert get(facts)[1] == [f"Made is here, whole: {folder}"]  # more than is asked for
 
 
 def test_half_unpacked_archive_goes_on(server, root):
     server.files["/x.zip"] = a_zip(RECORDS)
     tree = root / ".ecgnb-fetch" / "made%2F1" / "tree" / "1"
-    (tree / "g0").mkdir(parents=True)
-    (tree / "g0" / "R0000.mat").write_bytes(RECORDS["g0/R0000.mat"][:500])
-    (tree / "g0" / "R0003.mat").write_bytes(RECORDS["g0/R0003.mat"])
-    (tree / "g0" / "R9999.mat").write_bytes(b"of a home that failed")
-    folder, _ = get(a_card(f"{server.url}/x.zip"))
-    assert contents(folder) == RECORDS
+    half, whole = (RECORDS[f"g0/{name}.mat"] for name in ("R0000", "R0003"))
+    lay(tree, {"g0/R0000.mat": half[:500], "g0/R0003.mat": whole, "g0/R9999.mat": b"of another"})
+    brings(a_card(f"{server.url}/x.zip"), RECORDS)
 
 
 def _as_link(info):
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
+
+
+def _without_one(content):
+    """An archive whose directory holds one file less than the record at its end says."""
+    first, second = (m.start() for m in re.finditer(rb"PK\x01\x02", content))
+    end = content.rindex(b"PK\x05\x06")
+    size, at = struct.pack("<L", end - second), struct.pack("<L", first)
+    return content[:first] + content[second : end + 12] + size + at + content[end + 20 :]
 
 
 def _bad_sum(name):
@@ -409,6 +405,8 @@ def _bad_sum(name):
         (a_zip({"a.hea": b"/etc/passwd"}, change=_as_link), "is a link or a device"),
         (a_zip({"a.hea": bytes(3_000_000)}), "would unpack to 3 MB"),
         (a_zip({"a": b"1", "a/b": b"2"}), "two files of one name"),
+        (_without_one(a_zip({"a": b"1", "b": b"2"})), "its directory has lost files"),
+        (a_zip({"b": b"", "SHA256SUMS.txt": _bad_sum("c")["SHA256SUMS.txt"]}), "lacks 1 of .* 'c'"),
         (a_zip(_bad_sum("a.hea")), "a.hea in it does not have its published checksum"),
         (a_zip({"a.hea": noise(9000)})[:-30], "no whole zip archive"),
         (a_zip({"a.hea": noise(9000)}).replace(noise(9000)[99:200], bytes(101)), "zip archive"),
@@ -417,19 +415,14 @@ def _bad_sum(name):
 )
 def test_bad_archives_are_refused(server, root, content, message):
     server.files["/x.zip"] = content
-    folder, said = get(a_card(f"{server.url}/x.zip"))
-    assert folder is None
-    assert "x.zip is refused" in said[-1]
-    assert message in said[-1]
+    refuses(a_card(f"{server.url}/x.zip"), f"x.zip is refused: .*{message}")
     assert nothing_but_work(root)
     assert list(root.rglob("*.zip")) == []  # nor is it tried again
 
 
 def test_names_in_a_list_stay_below_the_folder(server, root):
     server.files["/made/SHA256SUMS.txt"] = f"{'0' * 64} ../out.hea\n".encode()
-    folder, said = get(a_card(f"{server.url}/made/SHA256SUMS.txt"))
-    assert folder is None
-    assert "does not stay below" in said[-1]
+    refuses(a_card(f"{server.url}/made/SHA256SUMS.txt"), "does not stay below")
     with pytest.raises(HomeError):
         safe_path("a//b")
 
@@ -440,40 +433,10 @@ def test_a_list_of_checksums(server, root):
     lines.append(f"{'0' * 64} training/other/x.hea")
     server.files["/files/1/SHA256SUMS.txt"] = "\n".join(lines).encode()
     home = f"{server.url}/files/1/SHA256SUMS.txt#training/made/"
-    folder, _ = get(a_card(home))
-    assert contents(folder) == RECORDS
+    folder, _ = brings(a_card(home), RECORDS)
     shutil.rmtree(folder)
     server.files["/files/1/training/made/g0/R0000.hea"] = b"something else"
-    folder, said = get(a_card(home))
-    assert folder is None
-    assert "its checksum or its size is wrong" in said[-1]
-
-
-def _without_one(content):
-    """An archive whose directory holds one file less than the record at its end says."""
-    first, second = (m.start() for m in re.finditer(rb"PK\x01\x02", content))
-    end = content.rindex(b"PK\x05\x06")
-    size = struct.pack("<L", end - second)
-    return (
-        content[:first]
-        + content[second : end + 12]
-        + size
-        + content[end + 16 : end + 16]
-        + (struct.pack("<L", first) + content[end + 20 :])
-    )
-
-
-def test_an_archive_that_has_lost_files_is_refused(server, root):
-    two = a_zip({"a.hea": noise(900), "b.hea": noise(800)})
-    sums = f"{hashlib.sha256(noise(900)).hexdigest()} a.hea\n{'0' * 64} c.hea\n".encode()
-    for content, message in (
-        (_without_one(two), "its directory has lost files"),
-        (a_zip({"a.hea": noise(900), "SHA256SUMS.txt": sums}), "lacks 1 of the files .* 'c.hea'"),
-    ):
-        server.files["/x.zip"] = content
-        folder, said = get(a_card(f"{server.url}/x.zip"))
-        assert folder is None
-        assert re.search(message, said[-1])
+    refuses(a_card(home), "its checksum or its size is wrong")
 
 
 def test_an_archive_of_many_files_announces_them_elsewhere(tmp_path):
@@ -493,29 +456,25 @@ def test_an_archive_that_was_damaged_here_is_asked_for_again(server, root):
     (archive,) = root.rglob("*.zip")
     at = packed.rindex(b"PK\x05\x06") + 16  # where the directory is said to begin
     archive.write_bytes(packed[:at] + b"\xff" * 4 + packed[at + 4 :])
-    folder, _ = get(facts)
-    assert contents(folder) == RECORDS
+    brings(facts, RECORDS)
     assert len(server.got("/x.zip")) == 2
 
 
 @pytest.mark.parametrize("kind", ["pages", "page", "sums", "sizes"])
-def test_lists_without_end_or_sense(server, root, monkeypatch, kind):
-    put(server, RECORDS)
-    home = server.bucket("made/1/")
+def test_lists_without_end_or_sense(full, root, monkeypatch, kind):
+    home = full.bucket("made/1/")
     if kind == "pages":
         monkeypatch.setattr(homes, "MOST_FILES", 10)
         monkeypatch.setattr(sys.modules[__name__], "PAGE", 1)
     elif kind == "sizes":
-        server._list = lambda _: b"<a><Contents><Key>made/1/a</Key><Size>-</Size></Contents></a>"
-        monkeypatch.setattr(Handler, "_list", lambda *_: server._list(None))
+        full._list = lambda _: b"<a><Contents><Key>made/1/a</Key><Size>-</Size></Contents></a>"
+        monkeypatch.setattr(Handler, "_list", lambda *_: full._list(None))
     else:
         monkeypatch.setattr(download, "MOST_LISTED", 100)
     if kind == "sums":
-        server.files["/made/1/SHA256SUMS.txt"] = bytes(200)
-        home = f"{server.url}/made/1/SHA256SUMS.txt"
-    folder, said = get(a_card(home))
-    assert folder is None
-    assert re.search("is a list without end|is longer than any list|is no list of files", said[-1])
+        full.files["/made/1/SHA256SUMS.txt"] = bytes(200)
+        home = f"{full.url}/made/1/SHA256SUMS.txt"
+    refuses(a_card(home), "is a list without end|is longer than any list|is no list of files")
 
 
 @pytest.mark.parametrize("between", [" ", "  ", " *", " ./", "  ./"])
@@ -532,84 +491,68 @@ def test_a_record_of_zenodo(server, root, right):
     one["links"] = {"self": f"{server.url}/files/data.zip"}
     other = {"key": "README", "size": 1, "checksum": "md5:", "links": {"self": ""}}
     server.files["/api/records/7"] = json.dumps({"files": [other, one]}).encode()
-    folder, said = get(a_card(f"{server.url}/api/records/7#data.zip"))
+    facts = a_card(f"{server.url}/api/records/7#data.zip")
     if right:
-        assert set(contents(folder)) == {"a.hdf5", "annotations/b.csv"}
+        brings(facts, {"a.hdf5": noise(9000), "annotations/b.csv": b"1"})
     else:
-        assert folder is None
-        assert "its checksum or its size is wrong" in said[-1]
+        refuses(facts, "its checksum or its size is wrong")
 
 
 @pytest.mark.parametrize("address", ["/?list-type=2&prefix=x/", "/api/records/7#x.zip"])
 def test_a_home_that_answers_with_a_page(server, root, address):
     server.files["/api/records/7"] = b"<html>"
     server._list = None
-    folder, said = get(a_card(server.url + address))
-    assert folder is None
-    assert re.search("lists no file|no list of files", said[-1])
+    refuses(a_card(server.url + address), "lists no file|no list of files")
 
 
 def test_at_most_eight_connections(server, root):
     many = {f"R{i:03d}.hea": noise(5000, i) for i in range(60)}
     put(server, many)
     server.pause = 0.01
-    folder, _ = get(a_card(server.bucket("made/1/")))
-    assert contents(folder) == many
+    brings(the(server), many)
     assert 2 <= server.most <= 8
-
-
-Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.mark.parametrize("home", ["zip", "list"])
 def test_not_enough_room(server, root, monkeypatch, home):
     server.files["/x.zip"] = a_zip(RECORDS)
     put(server, RECORDS)
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: Usage(10**9, 10**9, 1_000_000))
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: SimpleNamespace(free=1e6))
     facts = a_card(f"{server.url}/x.zip" if home == "zip" else server.bucket("made/1/"))
-    folder, said = get(facts)
-    assert folder is None
-    assert re.search(rf"Made needs 50\.\d MB and {root} has 1\.0 MB free: free some", said[-1])
+    refuses(facts, rf"Made needs 50\.\d MB and {root} has 1\.0 MB free: free some")
     assert not [one for one in server.asked if one[0] == "GET" and "list-type" not in one[1]]
     assert nothing_but_work(root)
 
 
-def test_a_disk_that_fills_up(server, root, monkeypatch):
-    put(server, RECORDS)
+def test_a_disk_that_fills_up(full, root, monkeypatch):
 
-    def full(*_):
+    def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(download.os, "replace", full)
-    folder, said = get(a_card(server.bucket("made/1/")))
-    assert folder is None
-    assert "cannot read or write in" in said[-1]
+    monkeypatch.setattr(download.os, "replace", full_disk)
+    said = refuses(the(full), "cannot read or write in")
     assert "No space left on device" in said[-1]
 
 
-def test_what_is_there_is_completed(server, root):
-    put(server, RECORDS)
+def test_what_is_there_is_completed(full, root):
     folder = root / "made"  # not the folder that fetch would choose
-    for name, content in RECORDS.items():
-        if name.startswith("g0/"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content)
+    lay(folder, {name: RECORDS[name] for name in RECORDS if name.startswith("g0/")})
     broken = "g0/R0003.mat"
     (folder / broken).write_bytes(RECORDS[broken][:-1] + b"?")
     (folder / "g0" / "R0006.hea").unlink()
     (folder / "notes.txt").write_text("mine")
     there = {name for name in RECORDS if name.startswith("g0/")} - {"g0/R0006.hea"}
     corrected = {**RECORDS, "notes.txt": b"mine", broken: (folder / broken).read_bytes()}
-    server.files["/x.zip"] = a_zip(RECORDS)
-    found, said = get(a_card(f"{server.url}/x.zip", server.bucket("made/1/")))
+    full.files["/x.zip"] = a_zip(RECORDS)
+    found, said = get(a_card(f"{full.url}/x.zip", full.bucket("made/1/")))
     assert found == folder
     assert contents(folder) == corrected
     assert "13 of 20 files" in said[-1]
     kept = f"not as published but kept: {broken} (remove a file to fetch it)"
     assert kept in said[-1]
-    assert not any(server.got(f"/made/1/{name}") for name in there)
-    assert server.got("/x.zip") == []
-    facts = a_card(server.bucket("made/1/"))
+    assert not any(full.got(f"/made/1/{name}") for name in there)
+    assert full.got("/x.zip") == []
+    facts = the(full)
     assert get(facts)[1] == [f"Made is here, whole: {folder}; {kept}"]
     (folder / broken).unlink()
     assert "1 of 20 files" in get(facts)[1][-1]
@@ -617,10 +560,9 @@ def test_what_is_there_is_completed(server, root):
 
 
 @pytest.mark.parametrize("home", ["list", "zip"])
-def test_what_was_corrected_by_hand_is_kept_and_what_broke_is_not(server, root, home):
-    put(server, RECORDS)
-    server.files["/x.zip"] = a_zip(RECORDS)
-    facts = a_card(f"{server.url}/x.zip" if home == "zip" else server.bucket("made/1/"))
+def test_what_was_corrected_by_hand_is_kept_and_what_broke_is_not(full, root, home):
+    full.files["/x.zip"] = a_zip(RECORDS)
+    facts = a_card(f"{full.url}/x.zip" if home == "zip" else full.bucket("made/1/"))
     folder, _ = get(facts)
     decayed, corrected, emptied, link = (f"g0/R000{i}.hea" for i in (0, 3, 6, 9))
     (folder / decayed).write_bytes(b"of a bad disk")
@@ -639,37 +581,30 @@ def test_what_was_corrected_by_hand_is_kept_and_what_broke_is_not(server, root, 
         }
 
 
-def test_whole_folder_from_elsewhere_is_recognised(server, root):
-    put(server, RECORDS)
-    for name, content in RECORDS.items():
-        (root / "made" / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / "made" / name).write_bytes(content)
-    folder, said = get(a_card(server.bucket("made/1/")))
+def test_whole_folder_from_elsewhere_is_recognised(full, root):
+    lay(root / "made", RECORDS)
+    folder, said = get(the(full))
     assert folder == root / "made"
     assert "0 of 20 files" in said[-1]
-    assert all("list-type" in one[1] for one in server.asked)
+    assert all("list-type" in one[1] for one in full.asked)
 
 
-def test_another_layout_is_left_alone(server, root):
-    put(server, RECORDS)
-    (root / "made").mkdir()
-    (root / "made" / "R0000.hea").write_text("flat")
-    folder, said = get(a_card(server.bucket("made/1/")))
-    assert contents(folder) == {"R0000.hea": b"flat"}
+def test_another_layout_is_left_alone(full, root):
+    lay(root / "made", {"R0000.hea": b"flat"})
+    _, said = brings(the(full), {"R0000.hea": b"flat"})
     assert "another layout" in said[-1]
 
 
-def test_two_datasets_of_one_download(server, root, monkeypatch):
-    put(server, RECORDS)
-    first = a_card(server.bucket("made/1/"), record_range=("R0000", "R0004"))
+def test_two_datasets_of_one_download(full, root, monkeypatch):
+    first = a_card(full.bucket("made/1/"), record_range=("R0000", "R0004"))
     first = replace(first, folders=("made/1", "first"))
     second = replace(first, name="second", title="Second", folders=("made/1", "second"))
     second = replace(second, record_range=("R0005", "R0009"))
     monkeypatch.setattr(fetch, "CATALOG", {"made": first, "second": second})
     folder, _ = get(first)
-    asked = len(server.asked)
+    asked = len(full.asked)
     assert get(second) == (folder, [f"Second is here, whole: {folder}"])
-    assert len(server.asked) == asked
+    assert len(full.asked) == asked
     # In a folder of its own, a dataset gets no records of the other.
     os.renames(folder, root / "first")
     for name in contents(root / "first"):
@@ -680,11 +615,10 @@ def test_two_datasets_of_one_download(server, root, monkeypatch):
     assert stems == {f"R000{i}" for i in range(5)}
 
 
-def test_two_at_once(server, root):
-    put(server, RECORDS)
-    server.pause = 0.02
+def test_two_at_once(full, root):
+    full.pause = 0.02
     results = []
-    facts = a_card(server.bucket("made/1/"))
+    facts = the(full)
     threads = [threading.Thread(target=lambda: results.append(get(facts))) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -693,7 +627,7 @@ def test_two_at_once(server, root):
     assert [folder for folder, _ in results] == [root / "made" / "1"] * 2
     assert contents(root / "made" / "1") == RECORDS
     assert any("another process: waiting" in one for _, said in results for one in said)
-    assert all(len(server.got(f"/made/1/{name}")) == 1 for name in RECORDS)
+    assert all(len(full.got(f"/made/1/{name}")) == 1 for name in RECORDS)
 
 
 def card_file(path, facts):
@@ -761,8 +695,7 @@ def test_stopped_at_any_step_nothing_half_is_whole(server, root, monkeypatch, wa
     for steps in range(99):
         shutil.rmtree(root / "made", ignore_errors=True)
         if way == "completed":
-            (root / "made" / "g0").mkdir(parents=True)
-            (root / "made" / "g0" / "R0000.hea").write_bytes(few["g0/R0000.hea"])
+            lay(root / "made", {"g0/R0000.hea": few["g0/R0000.hea"]})
         left = steps
         monkeypatch.setattr(os, "replace", replace_or_stop)
         try:
@@ -793,32 +726,28 @@ def test_a_fetched_dataset_can_be_prepared(server, root, tmp_path, monkeypatch, 
     assert prepared.manifest["counts"]["absent"] == 0
 
 
-def test_dry_run_downloads_nothing(server, root):
-    put(server, RECORDS)
-    server.files["/x.zip"] = packed = a_zip(RECORDS)
-    text = fetch.describe(a_card(f"{server.url}/x.zip", unread=("g0/",)))
-    assert f"from: {server.url}/x.zip" in text
+def test_dry_run_downloads_nothing(full, root):
+    full.files["/x.zip"] = packed = a_zip(RECORDS)
+    text = fetch.describe(a_card(f"{full.url}/x.zip", unread=("g0/",)))
+    assert f"from: {full.url}/x.zip" in text
     assert f"one archive, {len(packed) / 1e6:.1f} MB" in text
     assert "all but g0/" in text
     assert "licence: CC BY 4.0" in text
     assert f"to: {root / 'made' / '1'}" in text
-    text = fetch.describe(a_card(f"{server.url}/none.zip", server.bucket("made/1/")))
+    text = fetch.describe(a_card(f"{full.url}/none.zip", full.bucket("made/1/")))
     assert "20 files, 0.1 MB" in text
-    assert all("list-type" in asked for method, asked, _ in server.asked if method == "GET")
+    assert all("list-type" in asked for method, asked, _ in full.asked if method == "GET")
     assert list(root.iterdir()) == []
     with pytest.raises(UserError, match=r"could not be fetched: .*none\.zip answers 404"):
-        fetch.describe(a_card(f"{server.url}/none.zip"))
-    (root / "made").mkdir()
-    (root / "made" / "R0000.hea").write_text("flat")
-    assert "nothing: Made lies there in another layout" in fetch.describe(
-        a_card(server.bucket("made/1/"))
-    )
+        fetch.describe(a_card(f"{full.url}/none.zip"))
+    lay(root / "made", {"R0000.hea": b"flat"})
+    assert "nothing: Made lies there in another layout" in fetch.describe(the(full))
 
 
 def test_progress_in_bytes(server, root, monkeypatch, capsys):
     put(server, {"a.hea": noise(2_000_000)})
     monkeypatch.delenv("TQDM_DISABLE")
-    fetch.fetch(a_card(server.bucket("made/1/")))
+    fetch.fetch(the(server))
     assert re.search(r"made: fetching: 100%.*2\.00M/2\.00M \[.*B/s\]", capsys.readouterr().err)
 
 
@@ -916,7 +845,7 @@ def test_two_cards_have_no_work_in_common(server, root):
 
 def test_hidden_files_of_a_download_are_left_out(server, root):
     put(server, {**RECORDS, ".git/config": b"[core]", ".ecgnb-whole.json": b"{}"})
-    folder, _ = get(a_card(server.bucket("made/1/")))
+    folder, _ = get(the(server))
     assert [p.name for p in folder.rglob(".*")] == [".ecgnb-whole.json"]
     assert contents(folder) == RECORDS
 

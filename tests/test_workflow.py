@@ -321,3 +321,12 @@ def test_a_study_is_recorded_when_all_its_shards_are_done(checkout: Checkout):
     checkout.configure(tuning=0, runs=1, studies=studies)
     output = checkout.snakemake("-n", "studies")
     assert [_jobs(output, rule) for rule in ("tuning", "runs", "record")] == [4, 20, 1]
+
+
+def test_paths_may_have_spaces(checkout: Checkout):
+    (checkout.folder / STUDY).rename(checkout.folder / "my tiny.toml")
+    studies = {"my tiny.toml": {"tuning": 0, "runs": 1, "record": False}}
+    checkout.configure(tuning=0, runs=1, studies=studies)
+    output = checkout.snakemake("-n", "-p", "studies")
+    assert " -m ecgnb run 'my tiny.toml' --shard 1/1" in output
+    assert "shlex.quote(sys.executable)" in (ROOT / "workflow" / "Snakefile").read_text()

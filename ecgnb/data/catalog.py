@@ -12,12 +12,12 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import platformdirs
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -49,27 +49,20 @@ def is_plain(path: str, *, hidden: bool = False) -> bool:
     )
 
 
-Value = TypeVar("Value")
-
-
 def _must(holds: Callable[[Any], object], wanted: str) -> AfterValidator:
     """Refuse a value of the right kind for which something does not hold."""
 
-    def check(value: Value) -> Value:
+    def check(value: Any) -> Any:
         if not holds(value):
-            raise ValueError(f"must be {wanted}")
+            shown = [*value] if isinstance(value, tuple) else value
+            raise ValueError(f"is {shown!r}: write {wanted}")
         return value
 
     return AfterValidator(check)
 
 
-def _of(choices: Mapping[str, object] | tuple[str, ...]) -> AfterValidator:
-    def check(value: str) -> str:
-        if value not in choices:
-            raise ValueError(f"is '{value}': choose one of {', '.join(choices)}")
-        return value
-
-    return AfterValidator(check)
+def _of(choices: Iterable[str]) -> AfterValidator:
+    return _must({*choices}.__contains__, f"one of {', '.join(choices)}")
 
 
 def _whole(numbers: tuple[float, ...]) -> tuple[float, ...]:
@@ -90,7 +83,7 @@ class DatasetCard:
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
-    # Its key.
+    #: Its key.
     name: Annotated[
         Text,
         _must(
@@ -98,14 +91,14 @@ class DatasetCard:
             "small letters and digits joined by hyphens",
         ),
     ]
-    # Its name in print.
+    #: Its name in print.
     title: Text
-    # How records and their metadata are laid out on disk.
+    #: How records and their metadata are laid out on disk.
     layout: Annotated[Text, _of(LAYOUTS)]
-    # What the native codes are, see `ecgnb.data.labels`; ``text`` is read by no label set.
+    #: What the native codes are, see `ecgnb.data.labels`; ``text`` is read by no label set.
     vocabulary: Annotated[Text, _of(_VOCABULARIES)]
-    # Where it usually lies under the data root, tried in this order: a folder of the version
-    # (``ptb-xl/1.0.3``) before the folder that holds it. By default the dataset's name.
+    #: Where it usually lies under the data root, tried in this order; a folder of the version
+    #: (``ptb-xl/1.0.3``) before the folder that holds it. By default the dataset's name.
     folders: Annotated[
         Texts,
         _must(
@@ -113,33 +106,34 @@ class DatasetCard:
             "plain names of folders under the data root, or left out",
         ),
     ]
-    # The release described here and its landing page.
+    #: The release described here and its landing page.
     version: Text = ""
     url: Text = ""
-    # The licence of the data and the key of its reference in ``book/references.bib``.
+    #: The licence of the data and the key of its reference in ``book/references.bib``.
     licence: Text = ""
     citation: Text = ""
-    # One sentence: country, hospital, years, who.
+    #: One sentence; country, hospital, years, who.
     description: Text = ""
-    # As published, before any record is dropped.
+    #: As published, before any record is dropped.
     records: Count = 0
     patients: Count = 0
-    # In Hz; the rates a release offers.
+    #: In Hz; the rates a release offers.
     sampling_rates: Annotated[
-        Numbers, _must(lambda rates: all(0 < rate < 1e9 for rate in rates), "above 0, in Hz")
+        Numbers,
+        _must(lambda rates: all(0 < rate < 1e9 for rate in rates), "numbers above 0, in Hz"),
     ] = ()
-    # Length of the shortest and of the longest record.
+    #: Length of the shortest and of the longest record.
     seconds: Annotated[
         Numbers,
         _must(lambda pair: len(pair) == 2, "two numbers: the shortest and the longest record"),
     ] = (0, 0)
-    # Whether records of one patient can be told: a patient id, or one record a patient.
+    #: Whether records of one patient can be told, by an id or as there is one record a patient.
     patients_known: Flag = False
-    # ``mV`` if amplitude was kept, ``z-score`` if each lead was standardised.
+    #: ``mV`` if amplitude was kept, ``z-score`` if each lead was standardised.
     amplitude: Annotated[Text, _of(("mV", "z-score"))] = "mV"
-    # What is awkward about it.
+    #: What is awkward about it.
     notes: Text = ""
-    # First and last record name, where one download holds two datasets; () for all.
+    #: First and last record name, where one download holds two datasets; () for all.
     record_range: Annotated[
         Texts,
         _must(
@@ -147,15 +141,15 @@ class DatasetCard:
             "two record names, the first and the last, or left out",
         ),
     ] = ()
-    # Where it can be fetched, tried in this order; see `ecgnb.data.homes`.
+    #: Where it can be fetched, tried in this order; see `ecgnb.data.homes`.
     homes: Texts = ()
-    # Folders of a download that ecgnb does not read; fetched only if all is asked for.
+    #: Folders of a download that ecgnb does not read; fetched only if all is asked for.
     unread: Texts = ()
-    # The dataset some of whose patients it has, or may have, if there is one.
+    #: The dataset some of whose patients it has, or may have, if there is one.
     patients_of: Text = ""
-    # Other datasets of the catalog whose records are added; it is here only if they are.
+    #: Other datasets of the catalog whose records are added; it is here only if they are.
     also: Annotated[tuple[Annotated[Text, _of(_TABLES)], ...], "a list of texts"] = ()
-    # Whether the ECGs come from `ecgnb.simulate.ecg`.
+    #: Whether the ECGs come from `ecgnb.simulate.ecg`.
     simulated: Flag = False
 
     @property
@@ -191,12 +185,8 @@ def _wrong(error: Any) -> str:
     if error["type"] == "value_error":
         return f"'{key}' {error['ctx']['error']}."
     metadata = get_type_hints(DatasetCard, include_extras=True)[key].__metadata__
-    wanted = next(one for one in metadata if isinstance(one, str))
-    return (
-        f"'{key}' is missing: add {wanted}."
-        if error["type"] == "missing"
-        else (f"'{key}' must be {wanted}.")
-    )
+    said = "is missing: add" if error["type"] == "missing" else "must be"
+    return f"'{key}' {said} {next(one for one in metadata if isinstance(one, str))}."
 
 
 CATALOG: Mapping[str, DatasetCard] = MappingProxyType(

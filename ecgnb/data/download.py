@@ -11,9 +11,9 @@ import os
 import re
 import threading
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -42,11 +42,8 @@ class HomeError(Exception):
     """One home of a dataset does not serve it; the text says why, the next home may."""
 
 
-class _BreakError(Exception):
-    """A server breaks off, or asks for too much patience; the text goes on after its address."""
-
-
-_ERRORS = (_BreakError, requests.RequestException)
+class BreakError(HomeError):
+    """A server broke off; the rest may come if it is asked again."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +135,10 @@ class Transfer:
                 with suppress(InvalidHeader):
                     wait = self.get_retry_after(response) if response else None
                 if wait and wait > LONGEST_WAIT_S:
-                    raise _BreakError(f"answers {response.status} and asks to wait {wait:.0f} s")
+                    asked = f"answers {response.status} and asks to wait {wait:.0f} s"
+                    raise HomeError(f"the server {asked}")
                 if stop.wait(self.get_backoff_time() if wait is None else wait):
-                    raise _BreakError("was stopped")
+                    raise HomeError("stopped")
 
         return Patience(
             TRIES - 1,
@@ -163,50 +161,48 @@ class Transfer:
         return session
 
 
-def ask(transfer: Transfer, url: str, method: str = "GET", **headers: str) -> requests.Response:
-    """Return the answer of a server; its body is still to be read.
+@contextmanager
+def ask(
+    transfer: Transfer, url: str, method: str = "GET", **headers: str
+) -> Iterator[requests.Response]:
+    """Open the answer of a server, whose body is still to be read.
 
     Raises
     ------
     HomeError
-        If there is none, or it is not the thing asked for.
+        If there is none, or it is not the thing asked for; a `BreakError` if it ends too early.
     UserError
         If the certificates that the user names are not there.
     """
+    begun = False
     try:
-        answer = transfer.session.request(
+        with transfer.session.request(
             method, url, headers=headers, stream=True, timeout=_TIMEOUT_S
-        )
-    except _ERRORS as error:
-        raise HomeError(f"{url} {_why(error)}") from error
-    except OSError as error:  # of requests, about REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE
+        ) as answer:
+            begun = True
+            if not answer.ok and answer.status_code != 416:
+                raise HomeError(f"{url} answers {answer.status_code}")
+            yield answer
+    except requests.RequestException as error:
+        kind = type(error).__name__
+        if isinstance(error, requests.exceptions.SSLError):
+            kind += "; REQUESTS_CA_BUNDLE may name the certificates that your network needs"
+        broken = BreakError if begun else HomeError
+        raise broken(f"{url} cannot be reached or breaks off ({kind})") from error
+    except OSError as error:
+        if begun:  # of the file that is written
+            raise
         raise UserError(f"{error}: correct or unset REQUESTS_CA_BUNDLE") from error
-    if not answer.ok and answer.status_code != 416:
-        answer.close()
-        raise HomeError(f"{url} answers {answer.status_code}")
-    return answer
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, _BreakError):
-        return str(error)
-    hint = ""
-    if isinstance(error, requests.exceptions.SSLError):
-        hint = "; REQUESTS_CA_BUNDLE may name the certificates that your network needs"
-    return f"cannot be reached or breaks off ({type(error).__name__}{hint})"
 
 
 def read(transfer: Transfer, url: str) -> bytes:
     """Return a list of files, or raise a HomeError if it cannot be had or has no end."""
     content = bytearray()
-    try:
-        with ask(transfer, url) as answer:
-            for chunk in answer.iter_content(_PIECE):
-                content += chunk
-                if len(content) > MOST_LISTED:
-                    raise HomeError(f"{url} is longer than any list of files")
-    except requests.RequestException as error:
-        raise HomeError(f"{url} {_why(error)}") from error
+    with ask(transfer, url) as answer:
+        for chunk in answer.iter_content(_PIECE):
+            content += chunk
+            if len(content) > MOST_LISTED:
+                raise HomeError(f"{url} is longer than any list of files")
     return bytes(content)
 
 
@@ -231,14 +227,14 @@ def download(
     while wrong < 2:  # what went wrong on the way once may go right the second time
         try:
             _rest(transfer, entry, part, advance)
-        except _ERRORS as error:
+        except BreakError as error:
             if (size := _size(part)) > most:
                 patience, most = transfer.patience, size
             try:
                 patience = patience.increment("GET", entry.url, error=ProtocolError(error))
                 patience.sleep()
-            except (MaxRetryError, _BreakError):
-                raise HomeError(f"{entry.url} {_why(error)}") from error
+            except MaxRetryError:
+                raise error from None
             continue
         if is_whole(entry, part):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -263,7 +259,7 @@ def _rest(transfer: Transfer, entry: Entry, part: Path, advance: Callable[[int],
         continued = answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         if answer.status_code == 416 or (answer.status_code == 206 and not continued):
             _give_up(part, advance)
-            raise _BreakError("does not have the rest of the file")
+            raise BreakError(f"{entry.url} does not have the rest of the file")
         if entry.validator and validator(answer) != entry.validator:
             raise HomeError(f"{entry.url} has changed since it was looked up: fetch again")
         if have and answer.status_code != 206:
@@ -277,7 +273,7 @@ def _rest(transfer: Transfer, entry: Entry, part: Path, advance: Callable[[int],
                 out.write(chunk)
                 advance(len(chunk))
     if entry.size is not None and have < entry.size:
-        raise _BreakError("ended too early")
+        raise BreakError(f"{entry.url} ended too early")
 
 
 def download_all(

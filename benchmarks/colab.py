@@ -63,7 +63,7 @@ def rehearse(folder: Path) -> None:
         empty.mkdir()
         copy = empty / path.name
         copy.write_text(with_source(path.read_text(), f"git+{ROOT.as_uri()}"))
-        command = [python, "-m", "nbconvert", "--to", "notebook", "--inplace", "--execute"]
+        command = [str(python), "-m", "nbconvert", "--to", "notebook", "--inplace", "--execute"]
         command += ["--ExecutePreprocessor.timeout=-1", "--log-level", "ERROR", path.name]
         subprocess.run(command, cwd=empty, env=environment, check=True)
         print(path.name)

@@ -381,7 +381,9 @@ def _write_array(path: Path, values: npt.NDArray[np.float32]) -> None:
 def _read(path: Path) -> Result:
     with np.load(path, allow_pickle=False) as file:
         text = json.loads(file["facts"].tobytes())
-        predictions, validation = file["predictions"], file["validation"]
+        predictions = file["predictions"]
+        none = np.empty((0, len(text["classes"])), np.float16)  # as older versions kept
+        validation = file.get("validation", none)
     return Result(
         key=text["key"],
         spec=RunSpec(**text["spec"]),

@@ -62,8 +62,8 @@ def test_a_notebook_begins_alike_and_keeps_its_parameters(path):
 
 
 def test_a_notebook_is_run_twice_in_one_kernel(shell):
-    parameters, set_up, opened, *_ = code(NOTEBOOKS[0])
-    opened = opened[opened.index("from ecgnb.report import") :].partition("source_side")[0]
+    parameters, set_up, opened, *_ = code(LIVE[1])
+    opened = opened.partition("\nruns = ")[0]
     for name in ("demo", "demo-paper"):
         run(shell, parameters, f"# Parameters\nstudy = '{name}'\nPAPERMILL_INPUT_PATH = 'a'")
         run(shell, set_up, opened)

@@ -13,10 +13,12 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from ecgnb.data import catalog, layouts
 from ecgnb.data.arrays import Options
 from ecgnb.data.catalog import data_root
+from ecgnb.data.checks import confounders
 from ecgnb.data.layouts import LAYOUTS
 from ecgnb.data.prepare import prepare, summary
 from ecgnb.data.records import LEADS
@@ -218,6 +220,28 @@ def test_classes_are_counted_and_what_is_none_is_named(root):
     assert lines[-1] == "age: 6 not understood (first: '1954')"
     assert set(prepared.table["sex"]) == {"female"}
     np.testing.assert_array_equal(prepared.table["age"][:2], [90, np.nan])
+
+
+def test_a_flag_that_alone_predicts_a_label_is_said(root):
+    rng = np.random.default_rng(0)
+    padded = rng.random(200) < 0.4
+    told = {"leak": padded ^ (rng.random(200) < 0.1), "none": rng.random(200) < 0.5}
+    signals = waves(200, 100)
+    signals[padded, 60:] = 0
+    ages = rng.integers(20, 90, 200)
+    rows = (f"{int(a)},{int(b)},{age},F" for a, b, age in zip(*told.values(), ages, strict=True))
+    array(root, "\n".join(["leak,none,age,sex", *rows]), signals)
+    prepared = prepare("mine", Options(seconds=1))
+    found = confounders(prepared.table, pd.DataFrame(told)).set_index(["feature", "label"])
+    assert set(found.index) == {(f, label) for f in ("padded", "age") for label in told}
+    for (feature, label), row in found.iterrows():
+        scores = padded if feature == "padded" else ages
+        assert row["auroc"] == pytest.approx(roc_auc_score(told[label], scores))
+        assert (row["low"] > 0.5) == ((feature, label) == ("padded", "leak"))
+        assert row["low"] < row["auroc"] < row["high"]
+    said = [line for line in summary(prepared).split("\n  ") if "alone predicts" in line]
+    assert len(said) == 1
+    assert said[0].startswith("padded alone predicts leak: AUROC 0.")
 
 
 SCALED = {  # what an array is stored in, and how many millivolts are taken for one

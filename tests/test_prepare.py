@@ -59,9 +59,6 @@ def made(raw_root, write_record):
     return raw_root / "made"
 
 
-# What is prepared
-
-
 def test_arrays_table_and_manifest_of_a_simulated_hospital(hospital, raw_root, made_card):
     (raw_root / "made").rmdir()
     (raw_root / "made").symlink_to(hospital)
@@ -221,9 +218,6 @@ def test_a_damaged_prepared_folder_is_prepared_again(made, made_card, damage, na
     DAMAGES[damage][1](first.folder / name)
     assert contents(prepare(made_card)) == before
     assert left_in(cache) == []
-
-
-# Bad input
 
 
 def test_bad_records_are_dropped_with_their_reasons_and_the_rest_goes_on(
@@ -445,9 +439,6 @@ def test_a_record_list_that_names_absent_files(made, made_card, write_record):
     assert half.manifest["counts"]["absent"] == 0
 
 
-# Tables of other layouts
-
-
 def ptb_xl(root, write_record, **changes):
     """A folder like PTB-XL: a table of three records, two of which are there."""
     folder = root / "ptb-xl"
@@ -526,9 +517,6 @@ def test_broken_codes_in_a_table_are_one_sentence(raw_root, write_record, codes)
         prepare("ptb-xl")
 
 
-# A selection
-
-
 def test_a_selection_gives_the_same_arrays_from_a_bigger_folder(
     made, made_card, write_record, cache
 ):
@@ -577,9 +565,6 @@ def test_a_selected_record_that_is_absent_is_reported(made, made_card):
     none = named.assign(record=[f"X{i}" for i in range(8)])
     with pytest.raises(UserError, match="can be used; the first reason: X0, named"):
         prepare(made_card, selection=none)
-
-
-# Settings and the cache
 
 
 def test_datasets_that_are_not_there_are_one_sentence(raw_root, made_card, monkeypatch):
@@ -763,9 +748,6 @@ def count_calls(monkeypatch, module, name):
 
     monkeypatch.setattr(module, name, slow)
     return calls
-
-
-# Real records
 
 
 @pytest.mark.data

@@ -175,14 +175,14 @@ def _record(
     values, padded = window
     if options.band:
         values = _band(values, options.rate, filtered)
-    whole = np.rint(values.T).clip(-_MICROVOLT_LIMIT, _MICROVOLT_LIMIT).astype("<i2")
+    whole = np.rint(values.T).clip(-_MICROVOLT_LIMIT, _MICROVOLT_LIMIT).astype("<i2", order="C")
     high, low = whole.max(axis=1).astype(int), whole.min(axis=1).astype(int)
     flags = [f"flat:{records.LEADS[lead]}" for lead in np.flatnonzero(flat | (high == low))]
     flags += ["padded"] if padded else []
     flags += ["clipped"] if max(high.max(), -low.min()) == _MICROVOLT_LIMIT else []
     spans = sorted((high - low).tolist())
     facts |= {"flags": " ".join(flags), "range": spans[len(spans) // 2]}
-    return np.ascontiguousarray(whole), facts
+    return whole, facts
 
 
 def _trimmed(values: npt.NDArray[np.float64], rate: float) -> npt.NDArray[np.float64]:

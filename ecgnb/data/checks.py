@@ -1,4 +1,4 @@
-"""What is odd about prepared records: the same samples twice, amplitudes that cannot be."""
+"""What is odd about prepared records: same samples, amplitudes that cannot be, telling flags."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 _USUAL = (500, 5000)  # microvolts: what the middle lead of the middle record spans
 _FACTOR, _APART, _SHARE = 3.0, 3.5, 0.05  # of two populations: medians, deviations, the smaller one
+_PLAIN = 0.6  # AUROC that the interval of a flag must exclude
 
 
 def copies(signals: npt.NDArray[np.int16], glances: Iterable[bytes]) -> list[list[int]]:
@@ -67,3 +68,51 @@ def of_amplitude(ranges: npt.NDArray[np.int64]) -> Iterator[str]:
                 f"{len(logs) - counts[cut]} about {np.exp(high[cut]) / 1000:.2g}: "
                 "two units may be mixed"
             )
+
+
+def confounders(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """Say how well what is not the ECG predicts each label by itself.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of a prepared dataset, with columns ``flags``, ``age`` and ``sex``.
+    labels : DataFrame of bool, shape (records, classes)
+        One column a class, as `ecgnb.data.labels.encode` gives them for the same rows.
+
+    Returns
+    -------
+    DataFrame
+        One row a ``feature`` (``padded``, ``clipped``, ``flat``, ``age``, ``female``) and ``label``
+        that five records have and five have not: ``auroc``, and ``low`` and ``high``, the 95 %
+        interval of Hanley & McNeil (1982), which takes records as independent.
+    """
+    features = {kind: table["flags"].str.contains(kind) for kind in ("padded", "clipped", "flat")}
+    female = table["sex"].map({"female": 1.0, "male": 0.0})
+    rows = []
+    for feature, values in {**features, "age": table["age"], "female": female}.items():
+        known = values.notna().to_numpy()
+        ranks = values[known].rank().to_numpy()
+        for label in labels if len(set(ranks)) > 1 else ():
+            has = labels[label].to_numpy()[known]
+            n, m = int(has.sum()), int((~has).sum())
+            if min(n, m) < 5:
+                continue
+            area = (ranks[has].sum() - n * (n + 1) / 2) / (n * m)
+            two_n, two_m = area / (2 - area), 2 * area**2 / (1 + area)
+            variance = area * (1 - area) + (n - 1) * (two_n - area**2) + (m - 1) * (two_m - area**2)
+            margin = 1.96 * np.sqrt(max(variance, 0) / (n * m))
+            rows.append((feature, label, area, max(area - margin, 0.0), min(area + margin, 1.0)))
+    return pd.DataFrame(rows, columns=["feature", "label", "auroc", "low", "high"])
+
+
+def of_confounders(table: pd.DataFrame, labels: pd.DataFrame) -> Iterator[str]:
+    """Say where a flag alone predicts a label, the plainest first; age and sex rightly may."""
+    found = confounders(table, labels)
+    plain = np.maximum(found["low"], 1 - found["high"])
+    chosen = found.assign(plain=plain)[(plain > _PLAIN) & ~found["feature"].isin(("age", "female"))]
+    for row in chosen.sort_values("plain", ascending=False).head(3).itertuples():
+        yield (
+            f"{row.feature} alone predicts {row.label}: AUROC {row.auroc:.2f} "
+            f"({row.low:.2f} to {row.high:.2f})"
+        )

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ecgnb import simulate
-from ecgnb.data import layouts, resample
+from ecgnb.data import checks, layouts, resample
 from ecgnb.data.arrays import (
     PREPARED_VERSION,
     SELECTION,
@@ -170,7 +170,7 @@ def summary(prepared: Prepared) -> str:
     with suppress(UserError):  # no label set reads its codes
         names = default_label_set(prepared.card.vocabulary)
         labels = encode(table["codes"], prepared.card.vocabulary, names)
-        parts += _counted("classes", labels.sum())
+        parts += [*_counted("classes", labels.sum()), *checks.of_confounders(table, labels)]
     kinds = [
         kind for flags in table["flags"] for kind in {f.partition(":")[0] for f in flags.split()}
     ]

@@ -32,7 +32,7 @@ def tables(found: Found, last: Found | None = None) -> str:
 
 def arms() -> str:
     """Tabulate what the recorded runs of the study ``clinical`` cost, arm by arm."""
-    runs = pd.read_parquet(recorded_runs(load_study("clinical")))
+    runs = pd.read_parquet(recorded_runs(load_study("clinical"))[0])
     runs = runs[runs["stage"] == "final"]
     seconds = runs.groupby(["model", "arm"])["fact_seconds"].median().unstack()
     names = [arm for arm in ARMS if arm in seconds]

@@ -26,11 +26,11 @@ from ecgnb.study.data import (
 )
 from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.plan import (
+    check_recorded,
     duration,
     first_seeds,
     open_progress,
     record_runs,
-    recorded_table,
 )
 from ecgnb.study.spec import Study, read_shard, shards_needed
 
@@ -197,10 +197,12 @@ def plan(
 ) -> None:
     """Say how many runs a study has, how long those left take here and how much memory."""
     from ecgnb.study.cost import groups
-    from ecgnb.study.run import default_workers, worker_bytes
+    from ecgnb.study.run import check_data, default_workers, worker_bytes
 
     declared = first_seeds(load_study(study), seeds)
     progress = open_progress(declared)
+    if progress.missing():
+        check_data(declared)
     count = workers or default_workers(declared)
     _say(f"{declared.title}: {declared.description}")
     _say(f"{'stage':9} {'model':12} {'arm':14} {'runs':>5} {'done':>5} {'seconds a run':>14}")
@@ -254,14 +256,15 @@ def run(
 
     whole = load_study(study)
     if record:
-        recorded_table(whole)  # before anything is trained for it
+        check_recorded(whole)  # before anything is trained for it
     declared = replace(first_seeds(whole, seeds), shard=read_shard(shard))
     _say_how(declared, workers or default_workers(declared), precision)
     results = run_study(declared, workers=workers, precision=precision, progress=_shown())
     _say(f"{declared.name}: {len(results)} runs are there to compare")
     if record:
         path = record_runs(whole)  # also what other shards did
-        _say(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+        size = f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)" if path else ""
+        _say(size or "nothing to write: all that is finished was recorded before")
 
 
 @app.command()

@@ -115,7 +115,7 @@ def test_a_study_pretrains_without_reading_a_label(cache, tmp_path, monkeypatch)
         assert run.predictions.shape == (4, 200) == (len(run.records), 200)
     path = tmp_path / "jang.parquet"
     write_table(progress.all_done(), path)
-    recorded = Store(tmp_path / "none", path)
+    recorded = Store(tmp_path / "none", (path,))
     for run in progress.all_done():
         again = recorded.load(run.key)
         assert again.score == run.score == recorded.scores()[run.key]

@@ -18,9 +18,7 @@ from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study
 from ecgnb.study.plan import open_progress
 
-recorded = pytest.mark.skipif(
-    not recorded_runs(load_study("clinical")).exists(), reason="no recorded runs"
-)
+recorded = pytest.mark.skipif(not recorded_runs(load_study("clinical")), reason="no recorded runs")
 
 
 def run(*arguments, **environment):
@@ -47,6 +45,7 @@ def run(*arguments, **environment):
             "which says all that, or names",
         ),
         (["run", "demo", "--shard", "²/5"], "--shard ²/5 is not a share"),
+        (["run", "demo", "--shard", "1/1000000000000"], "is not a share; write 2/5"),
         (["run", "demo", "--record"], "study demo is not recorded"),
     ],
 )

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_study import tiny
@@ -140,6 +141,9 @@ def test_process_reports_warnings_instead_of_printing(study, cache, monkeypatch,
 
 
 def test_workers_follow_cores_and_memory(study, monkeypatch):
+    small, large = (runner.worker_bytes(load_study(name)) for name in ("demo", "nguyen2025"))
+    assert 0.7e9 < small < 1e9
+    assert large > 7e9  # 101 layers with batches of 256: 7.2 GB were seen
     monkeypatch.setattr(runner.joblib, "cpu_count", lambda: 8)
     monkeypatch.setattr(runner, "_free_memory", lambda: 64e9)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -150,12 +154,6 @@ def test_workers_follow_cores_and_memory(study, monkeypatch):
     assert default_workers(study) == 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert default_workers(study) == 1
-
-
-def test_deeper_networks_and_larger_batches_take_more_memory():
-    small, large = (runner.worker_bytes(load_study(name)) for name in ("demo", "nguyen2025"))
-    assert 0.7e9 < small < 1e9
-    assert large > 7e9  # 101 layers with batches of 256: 7.2 GB were seen
 
 
 def test_memory_limit_of_a_container(monkeypatch, tmp_path):
@@ -184,22 +182,6 @@ def test_frozen_arms_share_features(cache):
     load_encoder(model, materials.store.weights(spec.pretraining().key(materials.fingerprints)))
     every = materials.records(spec.dataset, np.arange(len(shared)))
     assert np.array_equal(shared, encode(model, every, "float32").numpy())
-
-
-def test_shared_array_is_computed_once(tmp_path):
-    store = Store(tmp_path)
-    calls = []
-
-    def compute():
-        calls.append(1)
-        return np.arange(6, dtype=np.float32).reshape(2, 3)
-
-    first, second = (store.shared("ab-features", compute) for _ in range(2))
-    assert len(calls) == 1
-    assert np.array_equal(first, second)
-    (tmp_path / "cd").write_text("in the way")
-    with pytest.raises(UserError, match="cannot write"):
-        store.shared("cd-features", compute)
 
 
 def test_data_are_not_copied(tmp_path):
@@ -236,6 +218,7 @@ def test_setting_follows_the_processor(model, monkeypatch):
 )
 def test_durations_as_a_person_says_them(seconds, text):
     assert duration(seconds) == text
+    assert shards_needed(seconds, 30) == 1 + (seconds > 1800) * 3
 
 
 def test_shards_are_all_runs_once(study):
@@ -263,18 +246,32 @@ def test_shards_need_nothing_of_each_other(shards):
     assert max(sizes) <= sum(sizes) / shards + largest
 
 
-def test_first_seeds_do_all_the_tuning():
-    study = load_study("clinical")
-    chosen = [
-        {rate for cell in some.cells() for rate in study.candidates(cell)}
-        for some in (study, first_seeds(study, 1))
-    ]
-    assert chosen[0] == chosen[1]
-    assert first_seeds(study, 1).seeds == (0,)
-
-
-def test_shards_of_about_so_many_minutes():
-    assert [shards_needed(seconds, 30) for seconds in (0, 60, 1800, 1801)] == [1, 1, 1, 2]
+@pytest.mark.parametrize(
+    ("positives", "changes", "message"),
+    [
+        (
+            [1, 1] + [0] * 58,
+            {},
+            "class of sim-south has 3 records with it .* validation .* A 2",
+        ),
+        ([1] * 60, {}, "60 records, 0 without a class: A 60"),
+        (None, {}, "60 without a class: none is named by snomed-all 12 times or more"),
+        ([0, 0, 1, 1] * 15, {}, "no class .* has 10 records with it .* in the test set with seed"),
+        ([0, 0, 1, 1] * 15, {"min_test_positives": 3, "sizes": [50]}, "50 is larger than the"),
+        ([0, 0, 1, 1] * 15, {"flags": "clipped"}, "every record of sim-south is clipped"),
+        ([0, 0, 1, 1] * 15, {"patient": "p1"}, "patient p1 stands on two sides"),
+    ],
+)
+def test_what_cannot_be_learnt_or_scored_is_said_first(positives, changes, message, monkeypatch):
+    columns = {name: changes.pop(name) for name in ("flags", "patient") if name in changes}
+    table = pd.DataFrame({"fold": np.arange(60) % 10 + 1, "patient": np.arange(60), "flags": ""})
+    labels = pd.DataFrame({"A": positives} if positives else {}, index=table.index, dtype=bool)
+    monkeypatch.setattr(runner, "_labels", lambda study, side: (table.assign(**columns), labels))
+    with pytest.raises(UserError, match=message):
+        runner.check_data(tiny(**{"arms": ["scratch"], "sizes": [30], **changes}))
+    sound = pd.DataFrame({"A": [0, 0, 1, 1] * 15}, dtype=bool)
+    monkeypatch.setattr(runner, "_labels", lambda study, side: (table, sound))
+    runner.check_data(tiny(sizes=[30, 0], min_test_positives=3))
 
 
 @pytest.mark.slow
@@ -328,8 +325,10 @@ def test_the_index_may_lack_runs_and_name_lost_ones_but_never_err(tmp_path, ran_
     score = ran_run.facts["validation_auroc"]
     assert store.scores() == {ran_run.key: score}
     index = tmp_path / "scores.txt"
-    index.write_text(f"{'a' * 20} 0.5\n{ran_run.key} 0.1{'b' * 20} 0.75\n{ran_run.key} 0.")
-    assert store.scores() == {}
+    line = index.read_text()
+    for wrong in (line[:-5], line.replace("0.8", "0.9"), line.replace("0.8125", "nan")):
+        index.write_text(wrong)
+        assert store.scores() == {}
     assert store.score(ran_run.key) == score
     index.unlink()
     assert store.scores() == {}

@@ -13,6 +13,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import ecgnb.study.train as trainer
@@ -20,10 +21,10 @@ from ecgnb.data.labels import LABEL_SETS
 from ecgnb.errors import UserError
 from ecgnb.files import put
 from ecgnb.models.build import build_model
-from ecgnb.study import declare
-from ecgnb.study.data import fingerprints, read_labels
-from ecgnb.study.declare import build_study, chapter_study, load_study, study_names
-from ecgnb.study.plan import open_progress, record_runs, rounds
+from ecgnb.study import data, declare
+from ecgnb.study.data import read_labels, results_root, selection
+from ecgnb.study.declare import build_study, chapter_study, load_study
+from ecgnb.study.plan import Progress, first_seeds, open_progress, record_runs, rounds
 from ecgnb.study.run import run_study
 from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Store, open_store, write_table
@@ -71,30 +72,19 @@ def test_a_study_is_done_whole_and_once(done):
     assert files == {path: path.stat().st_mtime_ns for path in open_store().folder.rglob("*")}
 
 
-def test_both_arms_see_the_same_records(done):
-    by_cell = {}
-    for result in done:
-        cell = result.spec.seed, result.spec.size
-        by_cell.setdefault(cell, set()).add((result.records, result.facts["train_records"]))
-    assert all(len(seen) == 1 for seen in by_cell.values())
-
-
-def test_every_seed_tests_its_own_records(done):
-    first, second = (
-        {record for result in done if result.spec.seed == seed for record in result.records}
-        for seed in (0, 1)
-    )
-    assert first
-    assert not first & second
-
-
 def test_a_stopped_run_goes_on_from_its_checkpoint(done, cache, monkeypatch):
     study = tiny()
     old = next(result for result in done if result.spec.arm == "scratch")
     monkeypatch.setenv("ECGNB_CACHE", str(cache))
     materials = Materials(study, open_store())
     monkeypatch.setattr(checkpoints, "_EVERY_S", 0.0)
-    monkeypatch.setattr(checkpoints, "put", saved := Mock(side_effect=_saves_twice()))
+
+    def stops(*given):
+        put(*given)
+        if saved.call_count == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "put", saved := Mock(side_effect=stops))
     with pytest.raises(KeyboardInterrupt):
         execute(materials, old.spec)
     path = materials.store.checkpoint(old.key)
@@ -103,20 +93,8 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(done, cache, monkeypatch):
     execute(materials, old.spec)
     again = materials.store.load(old.key)
     assert np.array_equal(old.predictions, again.predictions)
-    assert saved.call_count == old.spec.updates + 1
+    assert saved.call_count == old.spec.updates
     assert not path.exists()
-
-
-def _saves_twice():
-    calls = []
-
-    def saves(*given, **named):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return put(*given, **named)
-
-    return saves
 
 
 def test_same_spec_same_numbers_bit_for_bit(done, cache, monkeypatch):
@@ -197,27 +175,11 @@ def test_each_round_needs_only_those_before_it():
             assert run.stage != "pretrain" or not run.source
             scores.setdefault(run, run.learning_rate)
     assert Counter(run.stage for run in scores) == {"final": 16, "tune": 16, "pretrain": 4}
+    tuning = {run for run in scores if run.stage == "tune"}  # which the first seed alone needs
+    assert tuning <= {run for runs in rounds(first_seeds(study, 1), scores.get) for run in runs}
     first, *_, final = rounds(study, {}.get)
     assert {(run.stage, run.seed) for run in first} == {("pretrain", study.tuning_seed)}
     assert not any(run.decided for run in final)
-
-
-def test_recorded_runs_are_read_like_cached_ones(done, tmp_path, cache, monkeypatch):
-    progress = open_progress(tiny())
-    path = tmp_path / "tiny.parquet"
-    write_table(progress.all_done(), path)
-    prints = fingerprints(tiny())
-    monkeypatch.setenv("ECGNB_CACHE", str(cache))
-    store = Store(cache / "runs", path)
-    for old in done:
-        new = store.load(old.key)
-        assert new.spec == old.spec
-        assert new.spec.key(prints) == old.key
-        assert new.facts == old.facts
-        assert new.history == old.history
-        assert new.records == old.records
-        assert np.array_equal(new.predictions, old.predictions)
-    assert store.load("0" * 20) is None
 
 
 def test_key_depends_on_what_matters():
@@ -229,6 +191,95 @@ def test_key_depends_on_what_matters():
     assert key != spec.key({**prints, "sim-north": "c"})
     scratch = next(cell for cell in tiny().cells() if cell.arm == "scratch")
     assert scratch.key(prints) == scratch.key({**prints, "sim-north": "c"})
+
+
+def _flip(path):
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("spoil", [_flip, lambda path: path.write_bytes(b"")])
+def test_what_is_damaged_in_the_cache_is_named_and_made_again(spoil, ran, cache):
+    shutil.copytree(ran[0], cache)
+    progress = open_progress(tiny())
+    run = next(run for run in progress.runs() if run.stage == "final" and run.arm == "finetune")
+    spoil(progress.store.path(run.key(progress.fingerprints)))
+    with pytest.warns(UserWarning, match=r"\.npz was damaged; it is removed, and made again"):
+        assert run not in [result.spec for result in progress.finished()]
+    assert progress.open_runs() == [run]
+    key = run.pretraining().key(progress.fingerprints)
+    assert progress.store.sound_weights(key)
+    spoil(progress.store.weights(key))
+    with pytest.warns(UserWarning, match=r"\.safetensors was damaged"):
+        assert not progress.store.sound_weights(key)
+    assert progress.open_runs() == [run.pretraining()]
+    compute = Mock(return_value=np.ones((2, 3), dtype=np.float32))
+    for _ in range(2):
+        assert progress.store.shared("ab-features", compute).sum() == 6
+    compute.assert_called_once()
+    (cache / "runs" / "ab" / "ab-features.npy").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"\.npy was damaged"):
+        assert progress.store.shared("ab-features", compute).sum() == 6
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda table: table.assign(arm="scratch"), "has another run under the key"),
+        (lambda table: pd.concat([table, table]), "records a run twice"),
+        (lambda table: table.assign(records=[["S9"]] * len(table)), "was tested on S9, which"),
+        (lambda table: table.drop(columns="predictions"), "are damaged; get that file again"),
+    ],
+)
+def test_a_recorded_row_that_was_changed_is_refused(done, spoil, message, tmp_path, cache):
+    write_table([run for run in done if run.spec.arm != "scratch"], tmp_path / "tiny.parquet")
+    spoil(pd.read_parquet(tmp_path / "tiny.parquet")).to_parquet(tmp_path / "spoilt.parquet")
+    shutil.copytree(open_store().folder, cache / "runs", dirs_exist_ok=True)
+    for run in done:
+        (cache / "runs" / run.key[:2] / f"{run.key}.npz").unlink()
+    with pytest.raises(UserError, match=message):
+        Progress(tiny(), Store(cache / "runs", (tmp_path / "spoilt.parquet",))).finished()
+
+
+def test_parts_are_only_added(done, tmp_path, monkeypatch):
+    """The runs of one seed are recorded, then those of both; an empty cache reads all of them."""
+    monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path))
+    first = record_runs(tiny(recorded=True, seeds=[0]))
+    written = first.read_bytes()
+    second = record_runs(tiny(recorded=True))
+    assert first.parent == second.parent == tmp_path / "tiny"
+    assert record_runs(tiny(recorded=True)) is None
+    assert first.read_bytes() == written
+    monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "none"))
+    found = open_progress(tiny(recorded=True)).finished()
+    assert len(found) == len(done)
+    for new, old in zip(found, done, strict=True):
+        kept = ("key", "spec", "classes", "records", "history", "facts")
+        assert [getattr(new, name) for name in kept] == [getattr(old, name) for name in kept]
+        assert np.array_equal(new.predictions, old.predictions)
+    for spoil in (_flip, lambda path: path.write_bytes(b"")):
+        spoil(second)
+        with pytest.raises(UserError, match=f"the recorded runs in {second} are damaged; get that"):
+            open_progress(tiny(recorded=True))
+
+
+def test_results_are_found_and_their_lists_of_records_checked(tmp_path, monkeypatch):
+    study = load_study("clinical")
+    whole = selection(study, "cpsc2018")
+    shutil.copytree(results_root() / "records", tmp_path / "mine" / "records")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ECGNB_RESULTS", "~/mine")
+    assert selection(study, "cpsc2018").equals(whole)
+    path = tmp_path / "mine" / "records" / "cpsc2018.csv"
+    path.write_text(path.read_text().replace("male", "female", 1))
+    with pytest.raises(UserError, match=r"cpsc2018.csv is not as it was recorded"):
+        selection(study, "cpsc2018")
+    monkeypatch.delenv("ECGNB_RESULTS")
+    (tmp_path / "there" / "share" / "ecgnb" / "results" / "records").mkdir(parents=True)
+    monkeypatch.setattr(data.ecgnb, "__file__", str(tmp_path / "there" / "ecgnb" / "__init__.py"))
+    assert results_root() == tmp_path / "there" / "share" / "ecgnb" / "results"
 
 
 # What is longer than a result of the tiny study, and shorter than its weights.
@@ -364,14 +415,6 @@ def test_a_network_as_it_came_is_asked_and_not_trained(cache):
     assert np.array_equal(run.predictions, expected)
 
 
-def test_declared_studies_are_sound():
-    for name in study_names():
-        study = load_study(name)
-        assert len(list(study.cells())) == len(set(study.cells())) > 0
-        seeds = [cell.seed for cell in study.cells()]
-        assert seeds == sorted(seeds)  # outermost, so that what is finished is balanced
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -449,29 +492,20 @@ def test_a_source_that_nobody_trains_on_needs_no_updates():
 def test_a_study_from_a_file_replaces_no_recorded_table(tmp_path, monkeypatch):
     monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path))
     (tmp_path / "clinical.parquet").write_text("of the published study")
-    package = Path(declare.__file__).parents[1] / "studies"
-    study = load_study(shutil.copy(package / "clinical.toml", tmp_path))
+    text = (Path(declare.__file__).parents[1] / "studies" / "clinical.toml").read_text()
+    (tmp_path / "clinical.TOML").write_text(text, encoding="utf-8-sig")
+    study = load_study(str(tmp_path / "clinical.TOML"))
     assert study.name == "clinical"
     with pytest.raises(UserError, match="study clinical is not recorded"):
         record_runs(study)
     assert (tmp_path / "clinical.parquet").read_text() == "of the published study"
 
 
-def test_a_table_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
+def test_a_table_that_cannot_be_written_is_one_sentence(done, tmp_path, monkeypatch):
     (tmp_path / "results").touch()
     monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path / "results"))
     with pytest.raises(UserError, match=r"cannot write to .*ECGNB_RESULTS"):
         record_runs(tiny(recorded=True))
-
-
-def test_the_other_target_is_one_dataset():
-    with pytest.raises(UserError, match=r"sim-north\+sim-south is several datasets; name one"):
-        load_study("demo:sim-north+sim-south")
-
-
-def test_a_size_larger_than_the_training_set(done):
-    with pytest.raises(UserError, match="500 is larger than the training set of"):
-        run_study(tiny(sizes=[500]), progress=False)
 
 
 ONE_PAIR = {"target": "sim-south", "models": '["gru"]', "seeds": 2}
@@ -520,6 +554,8 @@ def test_what_was_asked_for_holds_for_the_study_of_a_chapter_too():
         (["demo"], {}, "a study is a name in quotes"),
         ("clinical:", {}, "clinical: names no dataset; write clinical"),
         ("demoo", {}, r"unknown study 'demoo' \(did you mean 'demo'\?\)"),
+        ("demo:sim-west", {}, "There is no dataset 'sim-west'"),
+        ("demo:sim-north+sim-south", {}, r"sim-north\+sim-south is several datasets; name one"),
         ("demo", {"target": 5}, "names of a dataset in quotes, not 5"),
         ("demo", {"models": "[gru"}, r"'\[gru' is no list"),
         ("demo", {"models": "[]"}, "'pairs' is empty"),
@@ -533,30 +569,8 @@ def test_what_nobody_can_ask_for_is_one_sentence(name, asked, message):
         load_study(name, **asked)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a = " + "[" * 2000, "not valid TOML"),
-        ("seeds = " + "1" * 5000, "not valid TOML"),
-        ("when = 2020-01-01", "no field 'when'|'pairs' must be"),
-    ],
-)
-def test_a_file_that_is_no_study_is_one_sentence(text, message, tmp_path):
+@pytest.mark.parametrize("text", ["a = " + "[" * 2000, "seeds = " + "1" * 5000, "a = 2020-13-01"])
+def test_a_file_that_is_no_study_is_one_sentence(text, tmp_path):
     (tmp_path / "odd.toml").write_text(text)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match="not valid TOML"):
         load_study(str(tmp_path / "odd.toml"))
-
-
-def test_a_file_with_a_byte_order_mark_and_capitals(tmp_path):
-    text = Path(__file__).with_name("tiny.toml").read_text()
-    (tmp_path / "Tiny.TOML").write_text(text, encoding="utf-8-sig")
-    assert load_study(str(tmp_path / "Tiny.TOML")).name == "Tiny"
-
-
-def test_unknown_study_and_dataset():
-    with pytest.raises(UserError, match=r"choose one of .*clinical, "):
-        load_study("clinic")
-    wrong = copy.deepcopy(TINY)
-    wrong["pairs"][0]["source"]["dataset"] = "sim-west"
-    with pytest.raises(UserError, match="sim-west"):
-        build_study("tiny", wrong)

@@ -94,7 +94,7 @@ def runs(study: Study, *, workers: int | None = None) -> list[Result]:
     Those of a recorded study are read, as far as they have been recorded (`ecgnb run` does the
     others); those of any other study are trained where they are missing, `workers` at a time.
     """
-    if study.recorded and recorded_runs(study).exists():
+    if recorded_runs(study):
         return open_progress(study).finished()
     if hosted():
         _say_how_long(study, workers)
@@ -109,7 +109,7 @@ def companion(study: Study, kind: str) -> tuple[Study, list[Result]]:
     """
     name = f"{study.name}-{kind}"
     beside = load_study(name) if name in study_names() else study
-    if beside is study or not beside.recorded or not recorded_runs(beside).exists():
+    if beside is study or not beside.recorded or not recorded_runs(beside):
         return study, []
     return beside, runs(beside)
 
@@ -157,7 +157,7 @@ def _move(folder: Path) -> None:
 
 
 def _fetch_missing(study: Study) -> None:
-    if study.recorded and recorded_runs(study).exists():
+    if recorded_runs(study):
         print("This study is recorded: its runs are read, and none is trained.")
         return
     needed = [part for name in missing_datasets(study) for part in parts(card(name))]
@@ -195,7 +195,7 @@ def footer(study: Study, results: Sequence[Result] = ()) -> Markdown:
         made = _makers(results)
         total = sum(result.facts["seconds"] for result in results)
         where = "trained here"
-        if study.recorded and recorded_runs(study).exists():
+        if recorded_runs(study):
             progress = open_progress(with_what_is_here(study))
             done, declared = len(progress.finished()), len(list(progress.study.cells()))
             where = f"recorded; of the whole study {done:,} of {declared:,}"

@@ -6,7 +6,7 @@ import json
 import os
 import sysconfig
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -23,39 +23,56 @@ from ecgnb.data.prepare import DATASET, Prepared, join, join_fingerprints, join_
 from ecgnb.errors import UserError
 from ecgnb.files import put, writable
 from ecgnb.study.spec import Study
+from ecgnb.study.store import SUMS, hash_of, read_sums
 
 _AS_DEFAULT = "default options"
 _TEXT = dict.fromkeys(("record", "patient", "sex", "codes"), str)
 
 
+_RECORDS = "records"  # what every folder of recorded results has
+
+
 def results_root() -> Path:
     """Return the folder of recorded results.
 
-    It is ``ECGNB_RESULTS``, or ``results`` of the checkout, or what was installed of that.
+    It is ``ECGNB_RESULTS``, or ``results`` of the checkout, or what was installed of that, for all,
+    for this user or beside the package (``pip install --target``).
     """
     if own := os.environ.get("ECGNB_RESULTS"):
-        return Path(own)
-    checkout = Path(ecgnb.__file__).parents[1] / "results"
-    installed = Path(sysconfig.get_path("data")) / "share" / "ecgnb" / "results"
-    return checkout if checkout.is_dir() else installed
+        return Path(own).expanduser()
+    beside = Path(ecgnb.__file__).parents[1]
+    user = sysconfig.get_path("data", sysconfig.get_preferred_scheme("user"))
+    installed = [Path(base) / _SHARE for base in (sysconfig.get_path("data"), user, beside)]
+    places = [beside / "results", *installed]
+    return next((place for place in places if (place / _RECORDS).is_dir()), places[0])
 
 
-def recorded_runs(study: Study) -> Path:
-    """Return where the recorded runs of a study stand."""
-    return results_root() / f"{study.name}.parquet"
+_SHARE = Path("share", "ecgnb", "results")
+
+
+def recorded_runs(study: Study) -> tuple[Path, ...]:
+    """List the tables of a study's recorded runs: parts that are only ever added."""
+    root = results_root()
+    parts = [root / f"{study.name}.parquet", *sorted((root / study.name).glob("*.parquet"))]
+    return tuple(path for path in parts if path.is_file()) if study.recorded else ()
 
 
 def selection(study: Study, dataset: str) -> pd.DataFrame | None:
     """Return the records that a recorded study names; None where it takes all that are there."""
     path = _selected(study, dataset)
-    if path is None:
-        return None
+    return None if path is None else _named_records(path, path.stat().st_mtime_ns).copy()
+
+
+@lru_cache(maxsize=16)
+def _named_records(path: Path, changed: int) -> pd.DataFrame:
+    if read_sums(path.parent).get(path.name) not in (None, hash_of(path)):
+        raise UserError(f"{path} is not as it was recorded; get that file again")
     table = pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values={"age": [""]})
     return table[list(SELECTION)]
 
 
 def _selected(study: Study, dataset: str) -> Path | None:
-    path = results_root() / "records" / f"{dataset}.csv"
+    path = results_root() / _RECORDS / f"{dataset}.csv"
     return path if study.recorded and path.exists() else None
 
 
@@ -181,8 +198,11 @@ def recorded_fingerprints(options: Options) -> dict[str, str]:
 
 
 def _all_fingerprints() -> dict[str, dict[str, str]]:
-    path = results_root() / "records" / "fingerprints.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    path = results_root() / _RECORDS / "fingerprints.json"
+    try:
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+    except ValueError as error:
+        raise UserError(f"{path} is damaged; get that file again") from error
 
 
 def record_dataset(prepared: Prepared, options: Options) -> Path:
@@ -201,7 +221,7 @@ def record_dataset(prepared: Prepared, options: Options) -> Path:
     UserError
         If it cannot be written.
     """
-    folder = results_root() / "records"
+    folder = results_root() / _RECORDS
     path = folder / f"{prepared.card.name}.csv"
     records = prepared.table[list(SELECTION)]
     known = _all_fingerprints()
@@ -212,6 +232,8 @@ def record_dataset(prepared: Prepared, options: Options) -> Path:
         if not options.label or not path.exists():
             put(path, lambda name: records.to_csv(name, index=False, lineterminator="\n"))
         put(folder / "fingerprints.json", lambda name: name.write_text(text))
+        sums = (f"{hash_of(one)}  {one.name}\n" for one in sorted(folder.glob("*.csv")))
+        put(folder / SUMS, lambda name: name.write_text("".join(sums)))
     return path
 
 

@@ -6,6 +6,8 @@ whose own learning rate is chosen too. So the list of runs unfolds as results co
 
 from __future__ import annotations
 
+import math
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -14,11 +16,18 @@ from pathlib import Path
 from ecgnb.data.catalog import card
 from ecgnb.errors import UserError
 from ecgnb.files import writable
-from ecgnb.study.data import fingerprints, missing_datasets, read_table, recorded_runs
+from ecgnb.study.data import (
+    fingerprints,
+    missing_datasets,
+    read_table,
+    recorded_runs,
+    results_root,
+)
 from ecgnb.study.spec import RunSpec, Study, changed
 from ecgnb.study.spec import size_label as size_label
-from ecgnb.study.store import Result, Store, open_store, write_table
+from ecgnb.study.store import Result, Store, hash_of, open_store, recorded_scores, write_table
 from ecgnb.training.arms import ARMS
+from ecgnb.training.metrics import UNLABELLED
 
 Score = Callable[[RunSpec], float | None]
 """The validation score of a run, or None if it has not been done."""
@@ -63,7 +72,12 @@ def _best(runs: list[RunSpec], score: Score) -> float:
     scores = {run: score(run) if run.decided else None for run in runs}
     if None in scores.values():
         return 0.0
-    return max(runs, key=lambda run: (scores[run], -run.learning_rate)).learning_rate
+
+    def rank(run: RunSpec) -> tuple[float, float]:
+        value = scores[run]
+        return -math.inf if value is None or math.isnan(value) else value, -run.learning_rate
+
+    return max(runs, key=rank).learning_rate
 
 
 def _unique(runs: Iterable[RunSpec | None]) -> list[RunSpec]:
@@ -174,6 +188,9 @@ class Progress:
         self.fingerprints = fingerprints(study)
         self._by_key = store.scores()
         self._scores: dict[RunSpec, float] = {}
+        self._names = lru_cache(maxsize=None)(
+            lambda dataset: frozenset(read_table(study, dataset)["record"])
+        )
         self._key = lru_cache(maxsize=None)(lambda spec: spec.key(self.fingerprints))
 
     def score(self, spec: RunSpec) -> float | None:
@@ -193,7 +210,27 @@ class Progress:
         return {spec.dataset, spec.source or spec.dataset} <= self.fingerprints.keys()
 
     def _load(self, spec: RunSpec) -> Result | None:
-        return self.store.load(self._key(spec)) if self._has_data(spec) else None
+        if not spec.decided or not self._has_data(spec):
+            return None
+        result = self.store.load(self._key(spec), spec)
+        if result is None:  # what was damaged counts no more
+            self._scores.pop(spec, None)
+            self._by_key.pop(self._key(spec), None)
+        elif strange := self._strange(result):
+            raise UserError(
+                f"a recorded run of study {self.study.name} was tested on {strange}, which "
+                f"{spec.dataset} does not have; get results/ again"
+            )
+        return result
+
+    def _strange(self, result: Result) -> str:
+        """Name a test record that is none of its dataset; "" if each is one."""
+        if result.spec.label_set == UNLABELLED:  # which shows records of any dataset
+            return ""
+        names = self._names(result.spec.dataset)
+        if names.issuperset(result.records):
+            return ""
+        return next((one for one in result.records if one.rpartition("#")[0] not in names), "")
 
     def has_encoder(self, spec: RunSpec) -> bool:
         """Tell whether the weights of a pre-training are in the cache."""
@@ -234,13 +271,13 @@ class Progress:
 
     def all_done(self) -> list[Result]:
         """Return the results of all runs that are done, tuning and pre-training among them."""
-        found = (self._load(run) for run in self.runs() if run.decided)
+        found = map(self._load, self.runs())
         return [result for result in found if result]
 
     def finished(self) -> list[Result]:
         """Return the results of all final runs that are done, in the order of the study."""
         *_, final = self.rounds()
-        found = (self._load(run) for run in final if run.decided)
+        found = map(self._load, final)
         return [result for result in found if result]
 
 
@@ -249,31 +286,38 @@ def open_progress(study: Study) -> Progress:
     return Progress(study, open_store(recorded_runs(study)))
 
 
-def recorded_table(study: Study) -> Path:
-    """Return where the runs of a study are recorded.
-
-    Raises
-    ------
-    UserError
-        If the study is none of those that are recorded.
-    """
+def check_recorded(study: Study) -> None:
+    """Raise a UserError if a study is none of those that are recorded."""
     if not study.recorded:
         raise UserError(
             f"study {study.name} is not recorded: it is trained where it is read; leave out "
             "--record, and its finished runs are kept in the cache"
         )
-    return recorded_runs(study)
 
 
-def record_runs(study: Study) -> Path:
-    """Write all finished runs of a study into its recorded table, and return where that is.
+def record_runs(study: Study) -> Path | None:
+    """Write the finished runs that are not recorded yet into a part of their own.
+
+    Returns
+    -------
+    Path or None
+        The part; None if all that is finished was recorded before.
 
     Raises
     ------
     UserError
-        If the study is none of those that are recorded, or the table cannot be written.
+        If the study is none of those that are recorded, or the part cannot be written.
     """
-    path = recorded_table(study)
-    with writable(path.parent, "the table is as it was; point ECGNB_RESULTS at another folder"):
-        write_table(open_progress(study).all_done(), path)
-    return path
+    check_recorded(study)
+    progress = open_progress(study)
+    recorded = recorded_scores(progress.store.recorded)
+    new = [result for result in progress.all_done() if result.key not in recorded]
+    if not new:
+        return None
+    folder = results_root() / study.name
+    with writable(folder, "no part was changed; point ECGNB_RESULTS at another folder"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as room:
+            write_table(new, written := Path(room) / "new")
+            # Its name is its hash, which is asked when it is read.
+            return written.replace(folder / f"{hash_of(written)[:16]}.parquet")

@@ -17,26 +17,39 @@ from itertools import product
 from pathlib import Path
 
 import joblib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import psutil
 import torch
 from tqdm import tqdm
 
-from ecgnb.data.splits import subset, target_split
+from ecgnb.data.splits import source_split, subset, target_split
 from ecgnb.errors import UserError
 from ecgnb.files import end_with
 from ecgnb.models import MODELS
 from ecgnb.models.build import training_bytes
-from ecgnb.study.data import open_dataset, read_labels, read_table, with_what_is_here
+from ecgnb.study.data import (
+    missing_datasets,
+    open_dataset,
+    read_labels,
+    read_table,
+    with_what_is_here,
+)
 from ecgnb.study.plan import Estimate, Progress, duration, open_progress
-from ecgnb.study.spec import RunSpec, Study
+from ecgnb.study.spec import RunSpec, Side, Study
 from ecgnb.study.store import Result, Store
 from ecgnb.study.train import Materials, execute
+from ecgnb.training.arms import ARMS
 from ecgnb.training.device import LARGE_PAGES, check_precision
+from ecgnb.training.inputs import MIN_VALIDATION_POSITIVES
+from ecgnb.training.metrics import UNLABELLED, eligible
 
 _PROCESS_BYTES = 0.7e9  # of a training process without its network, most of it torch
 _MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of the container or job, where there is one
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt} runs, {elapsed} so far{postfix}"
 _REFRESH_S = 5.0
+_FIFTHS = 5  # of a target; see `ecgnb.data.splits.target_split`
 
 
 def worker_bytes(study: Study) -> float:
@@ -92,11 +105,12 @@ def run_study(
     study = with_what_is_here(study)
     state = open_progress(study)
     state.store.tidy()
+    results = state.finished()  # before what is missing is asked for: what is damaged is made again
     if not state.open_runs():
-        return state.finished()
+        return results
     for dataset in study.datasets:
         open_dataset(study, dataset, progress=progress)
-    _check_sizes(study)
+    check_data(study)
     missing = state.missing()
     count = min(workers or default_workers(study), len(missing))
     with tqdm(
@@ -106,15 +120,78 @@ def run_study(
     return state.finished()
 
 
-def _check_sizes(study: Study) -> None:
-    """Raise a UserError now rather than after an hour of training."""
+def check_data(study: Study) -> None:
+    """See that there is something to learn and something to score, before anything is trained.
+
+    Raises
+    ------
+    UserError
+        With the classes and their counts, if there is not; if a training size is larger than the
+        training set, or a patient stands on two sides of a split. Datasets that are missing are
+        passed over.
+    """
+    absent = missing_datasets(study)
+    asked, sources = set(), set()
     for pair in study.pairs:
-        target = pair.target
-        table = read_table(study, target.dataset)
-        labels = read_labels(table, target.dataset, target.label_set, target.min_positives)
-        for seed in (*pair.seeds, study.tuning_seed):
-            split = target_split(table, labels.to_numpy(), seed)
-            subset(split, max(pair.sizes))
+        asked.add((pair.target, pair.min_test_positives, pair.seeds, max(pair.sizes)))
+        if any(ARMS[arm].pretrained for arm in pair.arms):
+            sources.add(pair.source)
+    for target, least, seeds, size in asked:
+        if target.dataset not in absent:
+            _check_target(study, target, least, seeds, size)
+    for source in sources:
+        if source.label_set != UNLABELLED and source.dataset not in absent:
+            table, labels = _labels(study, source)
+            place = ("validation", source_split(table).validation)
+            _check_classes(study, source, labels, [place], MIN_VALIDATION_POSITIVES)
+
+
+def _labels(study: Study, side: Side) -> tuple[pd.DataFrame, pd.DataFrame]:
+    table = read_table(study, side.dataset)
+    return table, read_labels(table, side.dataset, side.label_set, side.min_positives)
+
+
+def _check_target(
+    study: Study, target: Side, least: int, seeds: tuple[int, ...], size: int
+) -> None:
+    table, labels = _labels(study, target)
+    if "flags" in table and table["flags"].str.contains("clipped").all():
+        raise UserError(
+            f"study {study.name}: every record of {target.dataset} is clipped at 32.8 mV; its "
+            "amplitudes are not in the unit that its card says"
+        )
+    tested = []
+    # Of seeds that test on the same fifth one is asked; only its order is another's.
+    for seed in {seed % _FIFTHS: seed for seed in (study.tuning_seed, *seeds)}.values():
+        split = target_split(table, labels.to_numpy(), seed)
+        subset(split, size)
+        place = (f"validation with seed {seed}", split.validation)
+        _check_classes(study, target, labels, [place], MIN_VALIDATION_POSITIVES)
+        if seed in seeds:
+            tested.append((f"the test set with seed {seed}", split.test))
+    _check_classes(study, target, labels, tested, least)
+
+
+def _check_classes(
+    study: Study,
+    side: Side,
+    labels: pd.DataFrame,
+    places: list[tuple[str, npt.NDArray[np.int64]]],
+    least: int,
+) -> None:
+    """Raise a UserError if in none of some parts a class has enough records with and without it."""
+    truth = labels.to_numpy()
+    if any(eligible(truth[part], least).any() for _, part in places):
+        return
+    counts = labels.sum().sort_values(ascending=False)
+    known = ", ".join(f"{name} {count:,}" for name, count in counts.head(5).items())
+    none = f"none is named by {side.label_set} {side.min_positives} times or more"
+    raise UserError(
+        f"study {study.name}: no class of {side.dataset} has {least} records with it and {least} "
+        f"without it in {' or '.join(name for name, _ in places[:1])}, so nothing can be scored; "
+        f"of {len(labels):,} records, {(~truth.any(axis=1)).sum():,} without a class: "
+        f"{known or none}"
+    )
 
 
 @dataclass(frozen=True)

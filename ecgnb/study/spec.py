@@ -184,8 +184,10 @@ def read_shard(text: str) -> tuple[int, int]:
     """
     number, _, shards = text.partition("/")
     decimal = number.isdecimal() and shards.isdecimal()
-    if not (decimal and 1 <= int(number) <= int(shards)):
-        raise UserError(f"--shard {text} is not a share; write 2/5 for the second of five")
+    if not (decimal and len(shards) <= 6 and 1 <= int(number) <= int(shards)):
+        raise UserError(
+            f"--shard {text:.40} is not a share; write 2/5 for the second of five (of 999,999)"
+        )
     return int(number), int(shards)
 
 

@@ -1,8 +1,8 @@
 """Results of runs: written once, visible at the moment they are whole, read by anyone.
 
 A finished run is one ``.npz`` file in the cache (JSON and arrays, never pickle), put in place by
-one `os.replace`. Runs of a published study are also recorded in one parquet table under
-``results/``; reads look first at the cache, then there.
+one `os.replace`. Runs of a published study are also recorded in parquet tables under ``results/``;
+reads look first at the cache, then there. What is damaged is named; in the cache it is made again.
 """
 
 from __future__ import annotations
@@ -11,9 +11,14 @@ import functools
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +29,7 @@ from pyarrow import compute, parquet
 
 import ecgnb
 from ecgnb.data.catalog import cache_root
+from ecgnb.errors import UserError
 from ecgnb.files import locked, put, writable
 from ecgnb.study.spec import RunSpec
 from ecgnb.training.metrics import SCORES
@@ -103,25 +109,28 @@ _NAME = "scores.txt"
 
 
 def read_scores(folder: Path) -> dict[str, float]:
-    """Return the validation score of runs by their key, as far as a store's index has them."""
+    """Return the validation score of runs by their key, as far as a store's index has them.
+
+    A line counts if its check sum is right: others were cut off, or are damaged.
+    """
     try:
-        text = (folder / _NAME).read_text()
+        lines = (folder / _NAME).read_text(errors="replace").split("\n")
     except OSError:
         return {}
-    scores = {}
-    # What stands behind the last line's end was cut off in the middle of being written.
-    for line in text.split("\n")[:-1]:
-        key, _, value = line.partition(" ")
-        with suppress(ValueError):  # a line that begins in one that was cut off
-            scores[key] = float(value)
-    return scores
+    parts = (line.rpartition(" ") for line in lines)
+    notes = (note.split(" ") for note, _, check in parts if check == _check(note))
+    return {key: float(score) for key, score in notes}
 
 
 def add_score(folder: Path, key: str, score: float) -> None:
     """Note the score of a run; without it the run is as done as with it."""
-    path = folder / _NAME
+    path, note = folder / _NAME, f"{key} {score!r}"
     with suppress(OSError), locked(folder / f".{_NAME}.claim"), open(path, "a") as file:
-        file.write(f"{key} {score!r}\n")
+        file.write(f"{note} {_check(note)}\n")
+
+
+def _check(note: str) -> str:
+    return f"{zlib.crc32(note.encode()):08x}"
 
 
 _SMALLEST: dict[str, Any] = {"compression": "brotli", "compression_level": 11}
@@ -184,27 +193,66 @@ def _with_prefix(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     }
 
 
-def read_recorded(path: Path | None, key: str) -> Result | None:
-    """Return a run of a recorded table, or None if it is not there."""
-    if path is None or not path.exists():
-        return None
-    table, rows = _recorded_at(path, path.stat().st_mtime_ns)
-    return _from_row(table.slice(rows[key], 1).to_pylist()[0]) if key in rows else None
+def recorded_scores(parts: Sequence[Path]) -> dict[str, float]:
+    """Return the validation score of recorded runs by their key.
+
+    Raises
+    ------
+    UserError
+        If a table is damaged, or records a run twice.
+    """
+    scores: dict[str, float] = {}
+    for path in parts:
+        with _readable(path):
+            names = [f"fact_{score}" for score in SCORES]
+            there = [name for name in names if name in parquet.read_schema(path).names]
+            table = parquet.read_table(path, columns=["key", *there])
+            column = compute.coalesce(*(table[name] for name in there))
+        keys = table["key"].to_pylist()
+        if len({*keys}) < len(keys) or scores.keys() & {*keys}:
+            raise UserError(f"{path} records a run twice; get the tables of results/ again")
+        scores.update(zip(keys, column.to_pylist(), strict=True))
+    return scores
 
 
-def recorded_scores(path: Path | None) -> dict[str, float]:
-    """Return the validation score of the runs of a recorded table by their key."""
-    if path is None or not path.exists():
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say in one sentence that a recorded table is not what was recorded."""
+    damaged = UserError(
+        f"the recorded runs in {path} are damaged; get that file again from where you got it"
+    )
+    try:
+        if not _is_whole(path, path.stat().st_mtime_ns):
+            raise damaged
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:  # of Arrow, and of what is in it
+        raise damaged from error
+
+
+@functools.lru_cache(maxsize=64)
+def _is_whole(path: Path, changed: int) -> bool:
+    """Compare a table with its hash: a part's name, or the line of a list beside it."""
+    noted = read_sums(path.parent).get(path.name) or path.stem
+    return not _IS_HASH(noted) or hash_of(path).startswith(noted)
+
+
+_IS_HASH = re.compile(r"[0-9a-f]{16,64}").fullmatch
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of files by their names, as far as a folder lists them."""
+    try:
+        lines = (folder / SUMS).read_text(errors="replace").splitlines()
+    except OSError:
         return {}
-    names = [f"fact_{score}" for score in SCORES]
-    there = [name for name in names if name in parquet.read_schema(path).names]
-    table = parquet.read_table(path, columns=["key", *there])
-    scores = compute.coalesce(*(table[name] for name in there))
-    return dict(zip(table["key"].to_pylist(), scores.to_pylist(), strict=True))
+    return {name.strip(): digest for digest, _, name in (line.partition(" ") for line in lines)}
+
+
+SUMS = "SHA256SUMS"
 
 
 # The table stays as it was read: thousands of runs as Python's own values would fill the memory.
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=16)
 def _recorded_at(path: Path, changed: int) -> tuple[pa.Table, dict[str, int]]:
     table = parquet.read_table(path).combine_chunks()
     return table, {key: row for row, key in enumerate(table["key"].to_pylist())}
@@ -218,12 +266,12 @@ class Store:
     ----------
     folder : Path
         The cache of finished runs.
-    recorded : Path or None
-        A recorded table, read where the cache has nothing.
+    recorded : tuple of Path
+        Recorded tables, read where the cache has nothing.
     """
 
     folder: Path
-    recorded: Path | None = None
+    recorded: tuple[Path, ...] = ()
 
     def path(self, key: str) -> Path:
         """Return where the result of a run stands in the cache."""
@@ -245,6 +293,31 @@ class Store:
         """Tell whether a pre-training can be used: its result and its weights are there."""
         return self.path(key).exists() and self.weights(key).exists()
 
+    def sound_weights(self, key: str) -> bool:
+        """Tell whether weights are those that their pre-training wrote; remove others."""
+        if not self.has_weights(key) or not (result := self._read(key)):
+            return False
+        noted = result.facts.get(_WEIGHTS)
+        if noted in (None, hash_of(self.weights(key))):  # none was noted in earlier versions
+            return True
+        self._damaged(self.weights(key))
+        return False
+
+    def _damaged(self, path: Path) -> None:
+        warnings.warn(f"{path} was damaged; it is removed, and made again", stacklevel=3)
+        path.unlink(missing_ok=True)
+
+    def _read(self, key: str) -> Result | None:
+        """Read a result of the cache; None, and away with it, if it is damaged."""
+        path = self.path(key)
+        try:
+            return _read(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+            self._damaged(path)
+            return None
+
     def shared(
         self, name: str, compute: Callable[[], npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.float32]:
@@ -259,10 +332,14 @@ class Store:
         with self._writable():
             path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self._claim(name)):
-                if not path.exists():
-                    values = compute()
-                    put(path, lambda place: _write_array(place, values))
-        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+                for _ in range(2):
+                    if not path.exists():
+                        put(path, partial(_write_array, values=compute()))
+                    try:
+                        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+                    except (ValueError, EOFError):
+                        self._damaged(path)
+        raise UserError(f"{path} cannot be read back; point ECGNB_CACHE at another disk")
 
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
@@ -315,20 +392,35 @@ class Store:
 
     def score(self, key: str) -> float | None:
         """Return the validation score of a run of the cache, or None if it has not been done."""
-        path = self.path(key)
-        if not path.exists():
+        if not self.path(key).exists() or not (result := self._read(key)):
             return None
-        score = _read(path).score
         # Another program may have noted it meanwhile, and it then stands there twice.
-        add_score(self.folder, key, score)
-        return score
+        add_score(self.folder, key, result.score)
+        return result.score
 
-    def load(self, key: str) -> Result | None:
-        """Return the result of a run, or None if it has not been done."""
-        path = self.path(key)
-        if path.exists():
-            return _read(path)
-        return read_recorded(self.recorded, key)
+    def load(self, key: str, spec: RunSpec | None = None) -> Result | None:
+        """Return the result of a run, or None if it has not been done.
+
+        Raises
+        ------
+        UserError
+            If what is recorded under the key is another run than `spec`, or cannot be read.
+        """
+        if self.path(key).exists() and (result := self._read(key)):
+            if (result.key, result.spec) == (key, spec or result.spec):
+                return result
+            self._damaged(self.path(key))
+        for path in self.recorded:
+            with _readable(path):
+                table, rows = _recorded_at(path, path.stat().st_mtime_ns)
+                result = (
+                    _from_row(table.slice(rows[key], 1).to_pylist()[0]) if key in rows else None
+                )
+            if result and result.spec != (spec or result.spec):
+                raise UserError(f"{path} has another run under the key {key}; get that file again")
+            if result:
+                return result
+        return None
 
     def save(self, result: Result, write_weights: Callable[[Path], None] | None = None) -> None:
         """Make a result visible, its weights first.
@@ -341,6 +433,7 @@ class Store:
         with self._writable():
             if write_weights:
                 put(self.weights(result.key), write_weights)
+                result.facts[_WEIGHTS] = hash_of(self.weights(result.key))
             put(self.path(result.key), lambda path: _write(path, result))
             self.checkpoint(result.key).unlink(missing_ok=True)
         add_score(self.folder, result.key, result.score)
@@ -352,9 +445,18 @@ class Store:
         )
 
 
-def open_store(recorded: Path | None = None) -> Store:
-    """Open the store of this computer's cache, beside a recorded table."""
-    return Store(cache_root() / "runs", recorded if recorded and recorded.exists() else None)
+def open_store(recorded: tuple[Path, ...] = ()) -> Store:
+    """Open the store of this computer's cache, beside recorded tables."""
+    return Store(cache_root() / "runs", recorded)
+
+
+_WEIGHTS = "weights_sha256"
+
+
+def hash_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(path: Path, result: Result) -> None:

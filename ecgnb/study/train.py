@@ -144,7 +144,7 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
     Parameters
     ----------
     materials : Materials
-        The weights of the run's pre-training must be in its store.
+        Where the weights of the run's pre-training are not in its store, it is done first.
     spec : RunSpec
     precision : str
         See `ecgnb.training.device.choose_setting`.
@@ -154,8 +154,11 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
     str
         The key of the run.
     """
-    started = time.perf_counter()
     store, prints = materials.store, materials.fingerprints
+    pretraining = spec.pretraining()
+    if pretraining and not store.sound_weights(pretraining.key(prints)):
+        execute(materials, pretraining, precision)
+    started = time.perf_counter()
     key = spec.key(prints)
     task = task_of(spec.label_set)
     labels = materials.labels(spec.dataset, spec.label_set, spec.min_positives)

@@ -83,14 +83,14 @@ def verify(study: Study, sample: int, seed: int = 0) -> Iterator[Check]:
     UserError
         If nothing is recorded that belongs to the study, or the data are not here.
     """
-    path = recorded_runs(study)
-    if not study.recorded or not path.exists():
+    parts = recorded_runs(study)
+    if not parts:
         raise UserError(f"study {study.name} has no recorded runs; `ecgnb run` trains them")
     with _room() as folder:
-        runs = Progress(study, Store(Path(folder) / "none", path)).finished()
+        runs = Progress(study, Store(Path(folder) / "none", parts)).finished()
         if not runs:
             raise UserError(
-                f"none of the {len(recorded_scores(path))} recorded runs belongs to study "
+                f"none of the {len(recorded_scores(parts))} recorded runs belongs to study "
                 f"{study.name} as it is declared now: take its declaration, or its records, back "
                 f"to where they were, or record it anew with `ecgnb run {study.name} --record`"
             )
@@ -107,12 +107,8 @@ def verify(study: Study, sample: int, seed: int = 0) -> Iterator[Check]:
 
 
 def _again(materials: Materials, run: Result) -> Check:
-    precision = run.facts["precision"]
-    if (pretraining := run.spec.pretraining()) and not materials.store.has_weights(
-        pretraining.key(materials.fingerprints)
-    ):
-        execute(materials, pretraining, precision)
-    again = materials.store.load(execute(materials, run.spec, precision))
+    key = execute(materials, run.spec, run.facts["precision"])
+    again = materials.store.load(key, run.spec)
     assert again is not None
     here = {**provenance(), "device": describe_device(materials.device)}
     same = all(run.facts[name] == here[name] for name in ("device", *_MACHINE))

@@ -22,7 +22,7 @@ THERE = (
     "pandas==2.2.3",
     "ipython==7.34.0",
     "scikit-learn==1.6.*",
-    *("matplotlib", "scipy", "seaborn", "statsmodels", "pyarrow", "h5py", "safetensors"),
+    *("matplotlib", "scipy", "statsmodels", "pyarrow", "h5py", "safetensors"),
     *("tqdm", "requests", "psutil", "joblib", "ipykernel", "nbclient", "nbconvert"),
 )
 DRIVE = """def mount(folder):

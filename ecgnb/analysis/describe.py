@@ -103,11 +103,6 @@ def _records_of(part: DatasetCard, table: pd.DataFrame) -> pd.DataFrame:
     return table[table[DATASET] == part.name] if DATASET in table else table
 
 
-def comparable(source: Described, target: Described) -> bool:
-    """Tell whether both datasets have any label of the common label set `COMMON`."""
-    return all(bool(side.common.to_numpy().any()) for side in (source, target))
-
-
 def shares(source: Described, target: Described) -> pd.DataFrame:
     """Return the share of records with each common label, commonest in the target first."""
     table = pd.DataFrame({side.name: side.common.mean() for side in (source, target)})

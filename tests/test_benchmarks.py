@@ -3,7 +3,9 @@
 import json
 import multiprocessing.dummy as threads
 import os
+import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +17,7 @@ import machine
 import numpy as np
 import pandas as pd
 import plain
+import precision
 import preparing
 import pytest
 import reading
@@ -30,6 +33,7 @@ from ecgnb.data.prepare import prepare
 from ecgnb.study.declare import load_study
 from ecgnb.study.plan import open_progress
 from ecgnb.study.run import run_study
+from ecgnb.study.store import write_table
 
 TINY = str(Path(__file__).parent / "tiny.toml")
 
@@ -133,6 +137,17 @@ def test_kills(ran, monkeypatch):
     found = kills.measure()
     assert (found["kills"], found["lost"], found["repeated"], found["differing"]) == (2, 0, 0, 0)
     assert found["survivors"] == 0
+
+
+def test_precision(ran, monkeypatch, tmp_path, cache):
+    with monkeypatch.context() as patch:
+        patch.setenv("ECGNB_CACHE", str(ran))
+        write_table(open_progress(load_study(TINY)).all_done(), tmp_path / "tiny.parquet")
+    shutil.copytree(ran, cache, ignore=shutil.ignore_patterns("runs"))
+    monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path))
+    put(monkeypatch, precision, STUDY=TINY, MODEL="gru", Pool=lambda *_: ThreadPoolExecutor(1))
+    found = precision.measure()["all"]
+    assert (found["runs"], found["difference"]) == (4, 0)  # a GRU is not trained in bfloat16
 
 
 def test_recipe(monkeypatch, capsys):

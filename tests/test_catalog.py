@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -159,6 +160,8 @@ def test_what_is_no_card_lies_beside_cards_unread(monkeypatch, tmp_path):
         card("other")
     with pytest.raises(UserError, match=r"pipe\.toml: it is no regular file"):
         load_card(tmp_path / "pipe.toml")
+    with pytest.raises(UserError, match="Cannot read"):
+        load_card(tmp_path / "none.toml")
 
 
 def test_two_cards_of_one_name_are_refused(monkeypatch, tmp_path):
@@ -169,12 +172,7 @@ def test_two_cards_of_one_name_are_refused(monkeypatch, tmp_path):
         card("my-hospital")
 
 
-def test_missing_card_file_is_refused(tmp_path):
-    with pytest.raises(UserError, match="Cannot read"):
-        load_card(tmp_path / "none.toml")
-
-
-def test_data_root(monkeypatch, tmp_path):
+def test_data_root_and_cache_root(monkeypatch, tmp_path):
     monkeypatch.setenv("ECGNB_DATA", str(tmp_path))
     assert data_root() == tmp_path
     monkeypatch.setenv("ECGNB_DATA", str(tmp_path / "none"))
@@ -183,15 +181,19 @@ def test_data_root(monkeypatch, tmp_path):
     monkeypatch.delenv("ECGNB_DATA")
     with pytest.raises(UserError, match="ECGNB_DATA is not set"):
         data_root()
+    monkeypatch.setenv("ECGNB_CACHE", str(tmp_path))
+    assert cache_root() == tmp_path
+    monkeypatch.delenv("ECGNB_CACHE")
+    assert cache_root().name == "ecgnb"
 
 
 def test_folders_of_another_user_or_of_nobody(monkeypatch, tmp_path):
     monkeypatch.setenv("ECGNB_DATA", str(tmp_path))
-    monkeypatch.setattr(os, "listdir", raising(PermissionError(13, "Permission denied")))
+    monkeypatch.setattr(os, "listdir", Mock(side_effect=PermissionError(13, "Permission denied")))
     with pytest.raises(UserError, match=r"may not read: ask its owner for `chmod a\+rX"):
         data_root()
     monkeypatch.delenv("HOME", raising=False)
-    monkeypatch.setattr("pwd.getpwuid", raising(KeyError()))
+    monkeypatch.setattr("pwd.getpwuid", Mock(side_effect=KeyError()))
     monkeypatch.setenv("ECGNB_DATA", "~/ecg")
     with pytest.raises(UserError, match="'~/ecg', and there is no such home"):
         data_root()
@@ -199,20 +201,6 @@ def test_folders_of_another_user_or_of_nobody(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     with pytest.raises(UserError, match="no home folder here: set ECGNB_CACHE"):
         cache_root()
-
-
-def raising(error):
-    def fail(*_):
-        raise error
-
-    return fail
-
-
-def test_cache_root(monkeypatch, tmp_path):
-    monkeypatch.setenv("ECGNB_CACHE", str(tmp_path))
-    assert cache_root() == tmp_path
-    monkeypatch.delenv("ECGNB_CACHE")
-    assert cache_root().name == "ecgnb"
 
 
 def test_find_prefers_the_folder_of_the_version(tmp_path):

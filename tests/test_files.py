@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -45,15 +46,11 @@ def test_a_lock_that_another_user_left_can_be_taken(tmp_path, monkeypatch):
     with files.locked(path) as mine, files.locked(path, wait=False) as second:
         assert (mine, second) == (True, False)
         assert path.stat().st_mode & 0o666 == 0o666
-        monkeypatch.setattr(Path, "unlink", _refuse)  # as Windows does with what is open
+        monkeypatch.setattr(Path, "unlink", Mock(side_effect=PermissionError))  # as on Windows
     monkeypatch.undo()
     with files.locked(path, wait=False) as mine:
         assert mine
     assert not path.exists()
-
-
-def _refuse(*_, **__):
-    raise PermissionError(13, "in use")
 
 
 def _killed(number):

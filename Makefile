@@ -121,10 +121,15 @@ book/generated/speed.md: $(wildcard benchmarks/results/*.json) benchmarks/tables
 HTML  := _build/html/index.html
 PAGES := $(wildcard book/*.md book/*.bib book/_static/*) _config.yml _toc.yml
 
+# Of the theme's font of icons, 156 kB, those that the pages show; fonttools comes with matplotlib.
+ICONS  := _build/html/_static/vendor/fontawesome/webfonts/fa-solid-900
+GLYPHS := f002,f019,f03a,f03b,f042,f053,f054,f062,f065,f077,f078,f0c9,f104,f105,f107,f121,f15b,f15c,f185,f186,f1c1
+
 $(HTML): $(EXECUTED) $(GENERATED) $(PAGES)
 	@rm -rf _build/html _build/.doctrees
 	@$(BIN)/jupyter-book build book --path-output . --config _config.yml --toc "$(CURDIR)/_toc.yml" \
 	  -W -n --keep-going -q > /dev/null
+	@$(BIN)/pyftsubset $(ICONS).ttf --unicodes=$(GLYPHS) --flavor=woff --output-file=$(ICONS).woff2
 
 book: $(HTML)
 	@echo "the book: $(HTML)"

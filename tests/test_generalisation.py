@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
 import ecgnb.study.train as trainer
-from ecgnb.analysis.compare import Scores, arm_means, cell_of, compare_arms
+from ecgnb.analysis.compare import pair, runs_table, summarise
 from ecgnb.data.catalog import CATALOG, JOINT, card, parts
 from ecgnb.errors import UserError
 from ecgnb.models.build import build_model
@@ -90,7 +90,7 @@ def test_no_patient_of_a_target_stands_in_a_source():
     named = _named()
     for name in ("avetisyan2023", "jang2021", "clinical"):
         study = load_study(name)
-        for pair in study.pairs:
+        for declared in study.pairs:
             sides = [
                 {
                     (one.patients_of or one.name, patient)
@@ -98,9 +98,9 @@ def test_no_patient_of_a_target_stands_in_a_source():
                     if one.name in named
                     for patient in read_table(study, one.name)["patient"]
                 }
-                for side in (pair.source, pair.target)
+                for side in (declared.source, declared.target)
             ]
-            assert not sides[0] & sides[1], (pair.source.dataset, pair.target.dataset)
+            assert not sides[0] & sides[1], (declared.source.dataset, declared.target.dataset)
 
 
 def _named():
@@ -140,8 +140,8 @@ def test_the_head_is_kept_where_it_should_be(cache, monkeypatch):
         return original(model, arm, *rest, **named)
 
     monkeypatch.setattr(trainer, "train_arm", watched)
-    pair = TABLE["pairs"][0]
-    longer = {**TABLE, "pairs": [{**pair, "source": {**pair["source"], "updates": 40}}]}
+    declared = TABLE["pairs"][0]
+    longer = {**TABLE, "pairs": [{**declared, "source": {**declared["source"], "updates": 40}}]}
     study = build_study("two", longer, arms=["finetune-whole", "finetune"], seeds=[0])
     materials = Materials(study, open_store())
     cells = {
@@ -219,17 +219,15 @@ def test_scores_by_class_and_f1_are_what_scikit_learn_says(cache):
     at = [run.classes.index(name) for name in scored]
     said = run.predictions[:, at].astype(float) >= np.array(run.facts["thresholds"])[at]
     expected = f1_score(labels[scored], said, average="macro")
-    means = arm_means(study, [run], "f1")
+    means = summarise(runs_table(study, [run], "f1"), ["arm"])
     assert means["mean"].item() == pytest.approx(expected) == pytest.approx(run.facts["f1"])
     assert means["low"].item() < expected < means["high"].item()
-    one = Scores(study, [run], only=(scored[0],))
     wanted = roc_auc_score(labels[scored[0]], run.predictions[:, at[0]].astype(float))
-    found = one.contrast([(1.0, one.of(cell_of(run.spec), "finetune-whole"))])
-    assert found.mean == pytest.approx(wanted)
+    assert runs_table(study, [run], only=scored[:1])["score"].item() == pytest.approx(wanted)
     rare = next(name for name in run.classes if labels[name].sum() < 4)
-    nothing = Scores(study, [run], only=(rare,))
-    assert nothing.contrast([(1.0, nothing.of(cell_of(run.spec), "finetune-whole"))]) is None
-    both = compare_arms(study, results, "finetune-whole", "scratch", metric="f1")
+    assert summarise(runs_table(study, [run], only=[rare])).empty
+    runs = runs_table(study, results, "f1")
+    both = summarise(pair(runs[runs["arm"] == "finetune-whole"], runs[runs["arm"] == "scratch"]))
     assert both["first"].iloc[0] == pytest.approx(
         next(r for r in results if r.spec.arm == "finetune-whole").facts["f1"]
     )
@@ -237,9 +235,11 @@ def test_scores_by_class_and_f1_are_what_scikit_learn_says(cache):
 
 @pytest.mark.slow
 def test_two_budgets_of_updates_are_two_rows(cache):
-    pair = TABLE["pairs"][0]
-    shorter = {**pair, "target": {**pair["target"], "updates": 2}}
-    table = {**TABLE, "pairs": [pair, shorter]}
+    first = TABLE["pairs"][0]
+    shorter = {**first, "target": {**first["target"], "updates": 2}}
+    table = {**TABLE, "pairs": [first, shorter]}
     study = build_study("two", table, arms=["scratch", "finetune"], seeds=[0])
     results = run_study(study, workers=1, progress=False)
-    assert sorted(compare_arms(study, results)["budget"]) == [2, 2, 3, 3]
+    runs = runs_table(study, results)
+    gain = summarise(pair(runs[runs["arm"] == "finetune"], runs[runs["arm"] == "scratch"]))
+    assert sorted(gain["updates"]) == [2, 2, 3, 3]

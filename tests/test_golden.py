@@ -17,6 +17,7 @@ from ecgnb.analysis.compare import CELL, FROM, NET, TASK, average, pair, runs_ta
 from ecgnb.models import HEADS, MODELS
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study
+from ecgnb.study.spec import ALL
 from ecgnb.study.store import Store
 
 GOLDEN = Path(__file__).parent / "golden" / "comparisons.parquet"
@@ -64,7 +65,16 @@ def tables(name, monkeypatch):
     sides = pair(tuned, tuned)
     sides = sides[sides["source"] < sides["source_other"]]
     yield "sources", summarise(sides, [*CELL, "source_other"])
-    yield "matrix", hospitals.matrix(study, results)
+    whole = [run for run in results if run.spec.size == ALL]
+    own = [run for run in whole if run.spec.arm == "scratch"]
+    came = [run for run in whole if run.spec.arm == "as-is"]
+    asked = [pair(runs[:0], runs[:0])]
+    for source, label_set in {(run.spec.source, run.spec.source_label_set) for run in came}:
+        if known := hospitals.taught(study, source, label_set):
+            those = [run for run in came if run.spec.source == source]
+            sides = (runs_table(study, one, only=known) for one in (those, own))
+            asked.append(pair(*sides))
+    yield "matrix", summarise(pd.concat(asked))
     first = study.pairs[0]
     main = runs[runs["dataset"] == first.target.dataset]
     main = main[main["source"].isin(["", first.source.dataset])]
@@ -94,8 +104,16 @@ def tables(name, monkeypatch):
                 [r for r in here if (r.spec.arm, r.spec.size) == (one, size)]
                 for one in (arm, "scratch")
             )
-            yield f"diagnoses {arm}", hospitals.by_diagnosis(study, *sides)
-        yield "beginnings", hospitals.beginnings(study, here, "chapman-shaoxing", ["ptb-xl"])
+            sides = list(sides)
+            counts = hospitals.labels_of(study, "ptb-xl", "challenge-2021").sum()
+            counts = counts[counts >= (hospitals.TAUGHT if arm == "as-is" else 0)]
+            each = [
+                pair(*(runs_table(study, one, only=(label,)) for one in sides)).assign(label=label)
+                for label in counts.index
+            ]
+            yield f"diagnoses {arm}", summarise(pd.concat(each), ["label"])
+        known = hospitals.taught_by_all(study, [r.spec for r in here if r.spec.arm == "as-is"])
+        yield "beginnings", summarise(runs_table(study, here, only=known), [*CELL, "arm"])
     if name == "jang2021":
         return  # two starts of its autoencoders were once fitted as one curve
     results = list(main["run"])

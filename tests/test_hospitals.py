@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from ecgnb.analysis import hospitals
 from ecgnb.analysis.bootstrap import bootstrap_calibration_error
+from ecgnb.analysis.compare import pair, runs_table, summarise
 from ecgnb.data.labels import LABEL_SETS, encode, meanings
 from ecgnb.study.data import Drawn, read_labels, read_table
 from ecgnb.study.declare import chapter_study, load_study
@@ -58,12 +59,12 @@ def two_hospitals(common):
 
 def test_the_matrix_is_what_scikit_learn_says(two_hospitals):
     study, results = two_hospitals
-    found = hospitals.matrix(study, results).set_index(["source", "target"])
-    row = found.loc["sim-north", "sim-south"]
     counts = read_labels(read_table(study, "sim-north"), "sim-north", "challenge-2021", 0).sum()
     taught = set(counts.index[counts >= hospitals.TAUGHT])
-    assert taught
-    assert set(row["names"]) <= taught
+    assert taught == set(hospitals.taught(study, "sim-north", "challenge-2021"))
+    runs = runs_table(study, results, only=taught)
+    came, own = (runs[(runs["arm"] == arm) & (runs["size"] == 0)] for arm in ("as-is", "scratch"))
+    row = summarise(pair(came, own)).set_index(["source", "target"]).loc["sim-north", "sim-south"]
     runs = [run for run in results if run.spec.arm == "as-is" and run.spec.dataset == "sim-south"]
     table = read_table(study, "sim-south").set_index("record", drop=False)
     labels = read_labels(table, "sim-south", "challenge-2021", 0)
@@ -73,10 +74,9 @@ def test_the_matrix_is_what_scikit_learn_says(two_hospitals):
         use = [n for n in truth if n in taught and 10 <= truth[n].sum() <= len(truth) - 10]
         at = [run.classes.index(name) for name in use]
         means.append(roc_auc_score(truth[use], run.predictions[:, at].astype(float)))
-    assert row["as_is"] == pytest.approx(np.mean(means))
+    assert row["first"] == pytest.approx(np.mean(means))
     assert row["verdict"] == "harms"  # there is more noise as it came
     plain = [run for run in results if run.spec.arm == "scratch"]
-    assert not len(hospitals.matrix(study, plain))
     assert not len(hospitals.told_apart(study, plain))
 
 
@@ -89,15 +89,7 @@ def test_labels_tell_hospitals_apart_where_their_diagnoses_differ(two_hospitals)
 def test_only_what_the_source_has_is_asked_of_a_network_as_it_came(two_hospitals, monkeypatch):
     study, results = two_hospitals
     monkeypatch.setattr(hospitals, "TAUGHT", 10**6)
-    assert not len(hospitals.matrix(study, results))
     assert not hospitals.taught_by_all(study, [run.spec for run in results if run.spec.source])
-
-
-def test_a_level_is_reached_between_two_sizes():
-    rows = pd.DataFrame({"records": [200, 50, 100], "mean": [0.9, 0.7, 0.8]})
-    assert hospitals.reached(rows, 0.85) == (100, 200)
-    assert hospitals.reached(rows, 0.7) == (0, 50)
-    assert hospitals.reached(rows, 0.95) == (200, None)
 
 
 def test_calibration_error_and_curve_are_as_defined(two_hospitals):

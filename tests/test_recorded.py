@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ecgnb.analysis.compare import Scores
+from ecgnb.analysis.compare import CELL, pair, runs_table
+from ecgnb.analysis.statistics import Fold, paired_difference
 from ecgnb.study.data import read_table, recorded_runs
 from ecgnb.study.declare import load_study
 from ecgnb.study.plan import open_progress
@@ -72,19 +73,23 @@ def test_an_arm_does_not_beat_itself(results):
     The seeds s and s + 5 test on the same patients. Whichever of the two is called the first in
     each fold, the verdict should seldom be that it helps or harms.
     """
-    scores = Scores(STUDY, results)
     verdicts = []
-    for cell, arm in {(cell, arm) for cell, arm, _ in scores.runs}:
-        runs = scores.of(cell, arm)
-        if not set(range(10)) <= runs.keys():
+    for _, runs in runs_table(STUDY, results).groupby([*CELL, "arm"]):
+        runs = runs.set_index("seed", drop=False)
+        if not set(range(10)) <= set(runs.index):
             continue
         # Half of the ways: the other half are their mirror images.
         for turned in itertools.product((False, True), repeat=4):
             swapped = dict(enumerate((False, *turned)))
-            first = {seed: runs[seed + 5 * swapped[seed]] for seed in range(5)}
-            second = {seed: runs[seed + 5 * (not swapped[seed])] for seed in range(5)}
-            difference = scores.contrast([(1.0, first), (-1.0, second)])
-            verdicts.append(difference.verdict)
+            first = runs.loc[[seed + 5 * swapped[seed] for seed in range(5)]]
+            second = runs.loc[[seed + 5 * (not swapped[seed]) for seed in range(5)]]
+            sides = (one.assign(seed=range(5)).reset_index(drop=True) for one in (first, second))
+            rows = pair(*sides, on=[])
+            folds = [
+                Fold(np.array([score]), boot[None])
+                for score, boot in zip(rows["score"], rows["boot"], strict=True)
+            ]
+            verdicts.append(paired_difference(folds).verdict)
     assert len(verdicts) >= 200
     wrong = np.mean([verdict in ("helps", "harms") for verdict in verdicts])
     assert wrong <= 0.05

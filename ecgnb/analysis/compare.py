@@ -1,15 +1,17 @@
-"""Comparing the arms of a study: from the predictions of its runs to differences and verdicts."""
+"""One table of runs; pairs of its rows, seed by seed; and their summary, with a verdict.
+
+Arms, sources, networks, hospitals and diagnoses are compared by other rows and other groups.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ecgnb.analysis.bootstrap import REPLICATES, Floats
+from ecgnb.analysis.bootstrap import REPLICATES
 from ecgnb.analysis.scores import score_run as _scored
 from ecgnb.analysis.statistics import (
     LEVEL,
@@ -25,155 +27,6 @@ from ecgnb.errors import UserError
 from ecgnb.models import HEADS, MODELS
 from ecgnb.study.spec import ALL, RunSpec, Study
 from ecgnb.study.store import Result
-from ecgnb.training.arms import ARMS
-
-_FIFTHS = 5  # the seeds s and s + 5 test on the same patients
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What the runs of one row of a comparison have in common."""
-
-    source: str
-    target: str
-    label_set: str
-    min_positives: int
-    model: str
-    head: str
-    size: int
-    budget: int  # updates on the target
-    taught: str  # the label set of the source
-
-
-def cell_of(spec: RunSpec) -> Cell:
-    """Return the cell of a run."""
-    return Cell(
-        source=spec.source,
-        target=spec.dataset,
-        label_set=spec.label_set,
-        min_positives=spec.min_positives,
-        model=spec.model,
-        head=spec.head,
-        size=spec.size,
-        budget=spec.updates,
-        taught=spec.source_label_set,
-    )
-
-
-def _size_of(cell: Cell) -> tuple[object, ...]:
-    return cell.target, cell.label_set, cell.min_positives, cell.size
-
-
-def _in_order(cells: Collection[Cell]) -> list[Cell]:
-    """Order cells as a reader meets them: pairs as they come, then by head, network and size."""
-    pairs = list(dict.fromkeys((cell.target, cell.source) for cell in cells))
-    return sorted(
-        cells,
-        key=lambda cell: (
-            pairs.index((cell.target, cell.source)),
-            HEADS.index(cell.head),
-            list(MODELS).index(cell.model),
-            cell.size == ALL,
-            cell.size,
-        ),
-    )
-
-
-class Scores:
-    """The test scores of the runs of a study: by cell, arm and seed; see `runs_table`."""
-
-    def __init__(
-        self,
-        study: Study,
-        results: Sequence[Result],
-        metric: str = "auroc",
-        only: tuple[str, ...] = (),
-    ) -> None:
-        self.study = study
-        self.metric = metric
-        self.only = only
-        self.runs = {
-            (cell_of(result.spec), result.spec.arm, result.spec.seed): result for result in results
-        }
-        self.cells = _in_order(dict.fromkeys(cell_of(result.spec) for result in results))
-        self._records: dict[tuple[object, ...], dict[int, int]] = {}
-        for result in results:
-            fifths = self._records.setdefault(_size_of(cell_of(result.spec)), {})
-            fifths[result.spec.seed % _FIFTHS] = result.facts["train_records"]
-
-    def of(self, cell: Cell, arm: str) -> dict[int, Result]:
-        """Return the runs of an arm by seed; one that starts at random stands at any source."""
-        side = cell if ARMS[arm].pretrained else replace(cell, source="", taught="")
-        seeds = sorted({seed for _, _, seed in self.runs})
-        return {
-            seed: self.runs[side, arm, seed] for seed in seeds if (side, arm, seed) in self.runs
-        }
-
-    def records(self, cell: Cell) -> int:
-        """Return how many training records the size of a cell stands for, the mean over fifths.
-
-        Fifths are not quite equally large; so that a size has one number, it is that of all runs,
-        also where a network was not tested on all fifths.
-        """
-        return round(np.mean(list(self._records[_size_of(cell)].values())))
-
-    def shared(self, *arms: Mapping[int, Result]) -> list[list[int]]:
-        """Return the seeds that all of some arms have, in a list for each fifth of the target.
-
-        Only full rounds count, as many seeds in each fifth: of a round that has begun, nothing is
-        taken until it is finished, or the fifths would weigh unequally.
-        """
-        seeds = sorted(set.intersection(*(set(runs) for runs in arms)))
-        fifths = [[seed for seed in seeds if seed % _FIFTHS == fifth] for fifth in range(_FIFTHS)]
-        rounds = max(min(map(len, fifths)), 1)
-        return [fifth[:rounds] for fifth in fifths if fifth]
-
-    def contrast(self, terms: Sequence[tuple[float, Mapping[int, Result]]]) -> Difference | None:
-        """Average a weighted sum of test scores over the seeds that all its terms share.
-
-        Parameters
-        ----------
-        terms : sequence of (float, mapping)
-            Weight, and a run for each seed. Runs of one seed were tested on the same records.
-
-        Returns
-        -------
-        Difference or None
-            None if no seed is in all terms, or nothing can be scored in one of the fifths.
-        """
-        fifths = self.shared(*(runs for _, runs in terms))
-        folds = [
-            self._fold([[(weight, runs[seed]) for weight, runs in terms] for seed in fifth])
-            for fifth in fifths
-        ]
-        found = [fold for fold in folds if fold]
-        return paired_difference(found) if found and len(found) == len(folds) else None
-
-    def score(self, run: Result) -> tuple[float, Floats] | None:
-        """Return the test score of a run, and the same on test sets drawn again.
-
-        Returns
-        -------
-        (float, ndarray of float, shape (replicates,)) or None
-            The drawn patients are the same for all runs that were tested on the same records. None
-            if no class can be scored.
-        """
-        return _scored(self.study, run, self.metric, self.only)
-
-    def _fold(self, rows: Sequence[Sequence[tuple[float, Result]]]) -> Fold | None:
-        first = rows[0][0][1]
-        differences, replicates = np.zeros(len(rows)), np.zeros((len(rows), REPLICATES))
-        for place, row in enumerate(rows):
-            for weight, run in row:
-                if run.records != first.records or run.classes != first.classes:
-                    raise ValueError(f"runs {first.key} and {run.key} were not tested alike")
-                score = self.score(run)
-                if score is None:
-                    return None
-                differences[place] += weight * score[0]
-                replicates[place] += weight * score[1]
-        return Fold(differences, replicates)
-
 
 TASK = ["target", "label_set", "min_positives", "size", "updates"]
 """Columns that say what is learnt, and from how much."""
@@ -372,11 +225,11 @@ def summarise(
     table = pd.DataFrame(told, columns=[*by, *means, "tested"])
     if "records" in means:
         table["records"] = table["records"].round().astype(int)
-    return table.assign(**_tests(found))
+    return table.assign(**corrected(found))
 
 
-def _tests(found: Sequence[Difference]) -> dict[str, Any]:
-    """Return the columns that a family of comparisons adds."""
+def corrected(found: Sequence[Difference]) -> dict[str, Any]:
+    """Return the columns of a family of comparisons, see `summarise`; corrected for each other."""
     plain = ("mean", "low", "high", "verdict", "seeds", "seed_deviation", "patient_deviation", "p")
     told: dict[str, Any] = {name: [getattr(one, name) for one in found] for name in plain}
     told["p"] = np.array(told["p"], dtype=float)
@@ -395,125 +248,3 @@ def _holds(verdict: str, p: float, equivalence_p: float) -> bool:
     if verdict == "equivalent":
         return equivalence_p < alpha / 2
     return verdict == "undecided" or p < alpha
-
-
-# What follows has the columns that the chapters know, until they make their tables themselves.
-
-
-def _known(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    names = {"source_label_set": "taught", "updates": "budget", "mean": "difference"}
-    columns = (*Cell.__dataclass_fields__, *columns, *_TESTED)
-    return table.rename(columns=names)[list(columns)]
-
-
-_TESTED = ["difference", "low", "high", "verdict", "seeds", "seed_deviation", "patient_deviation"]
-_TESTED += ["p", "p_holm", "equivalence_p", "equivalence_p_holm", "holds", "power", "seeds_needed"]
-
-
-def arm_means(
-    study: Study, results: Sequence[Result], metric: str = "auroc", only: tuple[str, ...] = ()
-) -> pd.DataFrame:
-    """Average a test score of every arm in every cell, with its interval."""
-    names = {"source_label_set": "taught", "updates": "budget"}
-    columns = [*Cell.__dataclass_fields__, "arm", "records", "mean", "low", "high", "seeds"]
-    means = summarise(runs_table(study, results, metric, only), [*CELL, "arm"])
-    return means.rename(columns=names)[columns]
-
-
-def compare_arms(
-    study: Study,
-    results: Sequence[Result],
-    first: str = "finetune",
-    second: str = "scratch",
-    metric: str = "auroc",
-) -> pd.DataFrame:
-    """Compare two arms in every cell of a study that has both."""
-    runs = runs_table(study, [run for run in results if run.spec.arm in (first, second)], metric)
-    one, other = runs[runs["arm"] == first], runs[runs["arm"] == second]
-    pretrained = [ARMS[arm].pretrained for arm in (first, second)]
-    paired = pair(one, other, [*TASK, *NET, *(FROM if all(pretrained) else [])])
-    if pretrained == [False, True]:
-        paired = paired.assign(**{name: paired[f"{name}_other"] for name in FROM})
-    paired["classes"] = [run.facts["classes"] for run in paired["run"]]
-    table = summarise(paired)
-    fewest = paired.groupby(CELL)["classes"].min().rename("classes").reset_index()
-    table = table.merge(fewest, on=CELL)
-    return _known(table, "records", "first", "second", "tested", "classes")
-
-
-def with_tests(rows: pd.DataFrame, found: Sequence[Difference]) -> pd.DataFrame:
-    """Add to each row its difference, and what a family of so many comparisons leaves of it."""
-    told = _tests(found)
-    return rows.assign(difference=told.pop("mean"), **told)
-
-
-def compare_sources(
-    study: Study, results: Sequence[Result], beside: Callable[[str, str], bool]
-) -> pd.DataFrame:
-    """Compare networks fine-tuned from one source with those from another, on the same target."""
-    runs = runs_table(study, [run for run in results if run.spec.arm == "finetune"])
-    paired = pair(runs, runs)
-    wanted = [
-        beside(*names) for names in zip(paired["source"], paired["source_other"], strict=True)
-    ]
-    table = summarise(paired[np.array(wanted, bool)], [*CELL, "source_other"])
-    return _known(table.rename(columns={"source_other": "other"}), "other", "records")
-
-
-_NETWORKS = ["model", "head", "size", "other_model", "other_head"]
-
-
-def compare_gains(
-    study: Study, results: Sequence[Result], pairs: Iterable[tuple[Cell, Cell]]
-) -> pd.DataFrame:
-    """Compare the gains from fine-tuning of two cells, to see whether one profits more."""
-    scores = Scores(study, results)
-    rows, found = [], []
-    for cell, other in pairs:
-        difference = scores.contrast([*_gains(scores, cell), *_gains(scores, other, -1.0)])
-        if difference is not None:
-            records = scores.records(cell)
-            rows.append((cell.model, cell.head, cell.size, other.model, other.head, records))
-            found.append(difference)
-    return with_tests(pd.DataFrame(rows, columns=[*_NETWORKS, "records"]), found)
-
-
-def compare_families(study: Study, results: Sequence[Result]) -> pd.DataFrame:
-    """Compare the mean gain of the convolutional networks with that of the recurrent ones.
-
-    With the pooled head, so that both families throw away next to nothing at transfer. A network
-    counts at a size where no other was tested on more fifths of the patients.
-    """
-    runs = runs_table(study, [run for run in results if run.spec.head == "pooled"])
-    gains = pair(runs[runs["arm"] == "finetune"], runs[runs["arm"] == "scratch"])
-    folds = gains.groupby(["size", "model"])["fold"].transform("nunique")
-    gains = gains[folds == folds.groupby(gains["size"]).transform("max")]
-    family = gains["model"].map(lambda name: MODELS[name].family)
-    sides = [gains[family == name] for name in ("CNN", "RNN")]
-    first, second = (average(one, ["model"], ["size"]) for one in sides)
-    table = summarise(pair(first, second, ["size"]), ["size"])
-    for name, side in zip(("networks", "others"), sides, strict=True):
-        models = {size: tuple(one["model"].unique()) for size, one in side.groupby("size")}
-        table[name] = table["size"].map(models)
-    return table.rename(columns={"mean": "difference"})[
-        ["size", "records", "networks", "others", *_TESTED]
-    ]
-
-
-def compare_across(study: Study, results: Sequence[Result]) -> pd.DataFrame:
-    """Compare every network from scratch with every other one fine-tuned, on the same records."""
-    runs = runs_table(study, [run for run in results if run.spec.arm in ("finetune", "scratch")])
-    paired = pair(runs[runs["arm"] == "scratch"], runs[runs["arm"] == "finetune"], TASK)
-    others = [f"{name}_other" for name in FROM]
-    table = summarise(
-        paired[paired["model"] != paired["model_other"]],
-        [*CELL, *others, "model_other", "head_other"],
-    )
-    names = {"model_other": "other_model", "head_other": "other_head"}
-    return _known(table.rename(columns=names), "other_model", "other_head")[[*_NETWORKS, *_TESTED]]
-
-
-def _gains(
-    scores: Scores, cell: Cell, weight: float = 1.0
-) -> list[tuple[float, dict[int, Result]]]:
-    return [(weight, scores.of(cell, "finetune")), (-weight, scores.of(cell, "scratch"))]

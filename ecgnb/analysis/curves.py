@@ -279,6 +279,3 @@ def _interval(values: Floats) -> Floats:
     # Of the values themselves: between a number and infinity there is nothing to interpolate.
     tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
     return np.quantile(values, tails, axis=0, method="nearest")
-
-
-worth, Worth = data_multipliers, DataMultiplier  # the names that charts and chapter 02 still use

@@ -231,15 +231,3 @@ def test_scores_by_class_and_f1_are_what_scikit_learn_says(cache):
     assert both["first"].iloc[0] == pytest.approx(
         next(r for r in results if r.spec.arm == "finetune-whole").facts["f1"]
     )
-
-
-@pytest.mark.slow
-def test_two_budgets_of_updates_are_two_rows(cache):
-    first = TABLE["pairs"][0]
-    shorter = {**first, "target": {**first["target"], "updates": 2}}
-    table = {**TABLE, "pairs": [first, shorter]}
-    study = build_study("two", table, arms=["scratch", "finetune"], seeds=[0])
-    results = run_study(study, workers=1, progress=False)
-    runs = runs_table(study, results)
-    gain = summarise(pair(runs[runs["arm"] == "finetune"], runs[runs["arm"] == "scratch"]))
-    assert sorted(gain["updates"]) == [2, 2, 3, 3]

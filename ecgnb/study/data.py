@@ -163,7 +163,12 @@ def missing_datasets(study: Study) -> list[str]:
 
 
 def say_missing(study: Study) -> str:
-    """Say which datasets of a study are missing, and how much waits for them; "" if none is."""
+    """Say which datasets, or recorded runs, of a study are missing; "" if none is."""
+    if study.recorded and not recorded_runs(study):
+        return (
+            f"no recorded runs of {study.name} are in {results_root()}, so all would be trained: "
+            "let ECGNB_RESULTS name the folder 'results' of the repository"
+        )
     absent = missing_datasets(study)
     sides = [{pair.source.dataset, pair.target.dataset} for pair in study.pairs]
     waiting = sum(bool(both & {*absent}) for both in sides)

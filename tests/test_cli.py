@@ -28,7 +28,7 @@ def run(*arguments, **environment):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["status", "clinic"], "unknown study 'clinic'; choose one of avetisyan2023"),
+        (["status", "clinic"], "unknown study 'clinic' (did you mean 'clinical'?); choose one of"),
         (["plan", "clinic"], "choose one of avetisyan2023"),
         (["run", "demo", "--precision", "double"], "choose one of auto, float32, tf32, bf16"),
         (["run", "demo", "--precision", "tf32"], "tf32 is a precision of NVIDIA GPUs"),

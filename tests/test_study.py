@@ -15,6 +15,7 @@ from unittest.mock import Mock
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 import ecgnb.study.train as trainer
 from ecgnb.data.labels import LABEL_SETS
@@ -70,6 +71,38 @@ def test_a_study_is_done_whole_and_once(done):
     again = run_study(study, workers=2, progress=False)
     assert [result.key for result in again] == [result.key for result in done]
     assert files == {path: path.stat().st_mtime_ns for path in open_store().folder.rglob("*")}
+
+
+def test_arms_see_the_same_records_and_seeds_test_their_own(done):
+    by_cell: dict[tuple[int, int], set] = {}
+    for result in done:
+        cell = result.spec.seed, result.spec.size
+        by_cell.setdefault(cell, set()).add((result.records, result.facts["train_records"]))
+    assert all(len(seen) == 1 for seen in by_cell.values())
+    tested = {seed: set(records) for (seed, _), ((records, _),) in by_cell.items()}
+    assert tested[0]
+    assert not tested[0] & tested[1]
+
+
+def test_an_outsider_can_recompute_the_table(done, tmp_path):
+    """The recorded table, the labels, pandas and scikit-learn are enough."""
+    write_table(done, tmp_path / "runs.parquet")
+    table = data.read_table(tiny(), "sim-south")
+    labels = read_labels(table, "sim-south", "snomed-all", 12).set_index(table["record"])
+    for run in pd.read_parquet(tmp_path / "runs.parquet").itertuples():
+        scores = np.frombuffer(run.predictions, "f2").reshape(len(run.records), -1)
+        truth = labels.loc[run.records, run.classes].to_numpy()
+        use = (truth.sum(axis=0) >= 10) & ((~truth).sum(axis=0) >= 10)
+        expected = roc_auc_score(truth[:, use], scores[:, use]) if use.any() else np.nan
+        assert run.fact_auroc == pytest.approx(expected, nan_ok=True)
+
+
+def test_declared_studies_are_sound():
+    for name in declare.study_names():
+        cells = list(load_study(name).cells())
+        assert len(cells) == len(set(cells)) > 0
+        seeds = [cell.seed for cell in cells]
+        assert seeds == sorted(seeds)  # outermost, so that what is finished is balanced
 
 
 def test_a_stopped_run_goes_on_from_its_checkpoint(done, cache, monkeypatch):

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ecgnb.data.catalog import cache_root
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study
-from ecgnb.study.plan import open_progress, size_label
+from ecgnb.study.plan import Progress, size_label
 from ecgnb.study.run import default_workers
 from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Store
@@ -35,8 +35,8 @@ ARMS = ("scratch", "finetune")
 def measure() -> dict[str, Any]:
     """Train the recorded runs again in float32, and compare them run by run."""
     study = load_study(STUDY, models=[MODEL])
-    state = open_progress(study)
-    state.store = Store(cache_root() / "none", recorded_runs(study))  # the recorded ones alone
+    # The recorded runs alone.
+    state = Progress(study, Store(cache_root() / "none", recorded_runs(study)))
     recorded = [run for run in state.finished() if run.spec.arm in ARMS]
     again = Store(cache_root() / "float32")
     final = [run.spec for run in recorded]

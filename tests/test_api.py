@@ -31,7 +31,7 @@ def test_training_of_ones_own(capsys):
 @pytest.mark.skipif(not recorded_runs(load_study("clinical")), reason="no recorded runs")
 def test_comparison_of_recorded_runs(monkeypatch, capsys):
     monkeypatch.delenv("ECGNB_DATA", raising=False)
-    assert len(run(COMPARE)["found"])
+    assert len(run(COMPARE)["gains"])
     assert "verdict" in capsys.readouterr().out
 
 

@@ -142,9 +142,10 @@ def test_kills(ran, monkeypatch):
 def test_precision(ran, monkeypatch, tmp_path, cache):
     with monkeypatch.context() as patch:
         patch.setenv("ECGNB_CACHE", str(ran))
-        write_table(open_progress(load_study(TINY)).all_done(), tmp_path / "tiny.parquet")
+        table = tmp_path / "tiny.parquet"
+        write_table(open_progress(load_study(TINY)).all_done(), table)
     shutil.copytree(ran, cache, ignore=shutil.ignore_patterns("runs"))
-    monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path))
+    put(monkeypatch, precision, recorded_runs=lambda study: (table,))
     put(monkeypatch, precision, STUDY=TINY, MODEL="gru", Pool=lambda *_: ThreadPoolExecutor(1))
     found = precision.measure()["all"]
     assert (found["runs"], found["difference"]) == (4, 0)  # a GRU is not trained in bfloat16

@@ -67,12 +67,12 @@ def test_a_killed_process_of_a_pool_is_one_sentence(monkeypatch):
 
 def test_stopped_while_it_starts(tmp_path):
     """Ctrl-C in the first second, before the command line is there to hear it."""
-    program = f"import os; open({str(tmp_path / 'begun')!r}, 'w'); import ecgnb.__main__ as m; "
-    command = [sys.executable, "-c", f"{program}m.main()", "datasets"]
+    program = "import sys, ecgnb.__main__ as m; sys.argv = ['ecgnb', 'datasets']; "
+    program += f"open({str(tmp_path / 'begun')!r}, 'w'); m.main()"
+    command = [sys.executable, "-c", program]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "begun").exists():
         time.sleep(0.01)
-    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1] == (
         "ecgnb: stopped; what is finished is kept, run again to go on\n"

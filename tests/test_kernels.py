@@ -10,7 +10,7 @@ from test_study import tiny
 
 from ecgnb.models.kernels import Kernels, draw_kernels, ridge
 from ecgnb.study.run import run_study
-from ecgnb.study.store import read_recorded, write_table
+from ecgnb.study.store import Store, write_table
 from ecgnb.training.metrics import alarm_thresholds, macro_auroc
 
 
@@ -89,10 +89,10 @@ def test_a_final_run_keeps_what_later_questions_need(tmp_path):
     assert 0 <= run.facts["probe"] <= 1
     path = tmp_path / "part.parquet"
     write_table([run, replace(run, key="0" * 20, validation=run.validation[:0])], path)
-    for key in (run.key, "0" * 20):
-        again = read_recorded(path, key)
+    store = Store(tmp_path / "none", (path,))
+    for key, expected in ((run.key, run.validation), ("0" * 20, run.validation[:0])):
+        again = store.load(key)
         assert again is not None
-        expected = run.validation if key == run.key else run.validation[:0]
         np.testing.assert_array_equal(again.validation, expected)
 
 

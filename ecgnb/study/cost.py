@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import torch
 
+from ecgnb.models import NO_NETWORK
 from ecgnb.models.build import build_model
+from ecgnb.models.kernels import draw_kernels
 from ecgnb.study.plan import RUN_S, UPDATE_PASSES, Estimate, Progress
 from ecgnb.study.spec import RunSpec, Study
 from ecgnb.training.device import activate, choose_device, choose_setting
@@ -70,9 +73,13 @@ def _seconds_per_pass(model_name: str, head: str, study: Study, precision: str) 
     setting = choose_setting(model_name, precision, device)
     activate(setting)
     size, samples = study.batch_size, study.data.samples
-    model = build_model(model_name, head, 20, samples, seed=0).to(device)
     generator = torch.Generator().manual_seed(0)
     values = torch.randint(-500, 500, (size, 12, samples), generator=generator)
+    if model_name == NO_NETWORK:
+        started = time.perf_counter()
+        draw_kernels(values.float(), seed=0).transform(values.float())
+        return (time.perf_counter() - started) / size
+    model = build_model(model_name, head, 20, samples, seed=0).to(device)
     labels = (torch.rand((size, 20), generator=generator) > 0.5).float()
     records = Records(values.to(torch.int16), torch.arange(size)).to(device)
     data = Data(records, labels.to(device))

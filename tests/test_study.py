@@ -464,6 +464,8 @@ def test_a_network_as_it_came_is_asked_and_not_trained(cache):
         ({"learning_rates": ["0.003"]}, "'learning_rates' must be a list of numbers"),
         ({"learning_rates": 0.003}, "'learning_rates' must be a list of numbers"),
         ({"learning_rates": [0]}, "'learning_rates' must be above 0"),
+        ({"learning_rates": {"": [0.1], "grue": [0.1]}}, "no model or family 'grue'.*'gru'"),
+        ({"recipe": {"CNNs": "one-cycle"}}, "no model or family 'CNNs'.*'CNN'"),
         ({"arms": ["imagenet"]}, "no weights of ImageNet for gru"),
         ({"models": ["resnet"], "arms": ["imagenet"]}, "unknown model 'resnet'"),
         ({"data": {"rate": "50"}}, "'rate' must be a number"),

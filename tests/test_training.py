@@ -233,6 +233,14 @@ def test_a_recipe_keeps_the_weights_that_it_names():
     assert not _equal(*(model.state_dict() for model in models.values()))
 
 
+@pytest.mark.parametrize("arm", ["linear-probe", "probe-then-finetune"])
+def test_features_of_a_frozen_encoder_are_not_augmented(arm):
+    schedule = replace(SCHEDULE, recipe="one-cycle-augmented")
+    model = build_model("gru", "pooled", CLASSES, SAMPLES, 0)
+    fitted = train_arm(model, arm, _data(), _data(seed=1), None, schedule).fitted
+    assert fitted.best_update == SCHEDULE.updates
+
+
 def test_augmented_records_are_the_same_again_and_near_the_originals():
     batch = _data().records[torch.arange(20)]
     first, again, later = (augment(batch, 1, update) for update in (3, 3, 4))

@@ -371,6 +371,10 @@ def check_study(study: Study) -> None:
         _check_length(study, pair)
     _check_labels(study)
     grids = dict(study.learning_rates)
+    known = {"", *MODELS, *(entry.family for entry in MODELS.values())}
+    for name in (*grids, *dict(study.recipes)):
+        if name not in known:  # it would be used for nothing, without a word
+            raise UserError(f"study {study.name}: no model or family {name!r}{_near(name, known)}")
     for model in study.models:
         if not any(grids.get(name) for name in (model, MODELS[model].family, "")):
             raise UserError(f"study {study.name} has no learning rates for {model}")

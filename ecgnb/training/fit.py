@@ -148,7 +148,7 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"], group["betas"] = schedule.learning_rate * factor, (momentum, 0.999)
         batch = train.records[which]
-        if recipe.augmented:
+        if recipe.augmented and batch.dim() == 3:  # records, not features of a frozen encoder
             batch = augment(batch, schedule.seed, state.update)
         with autocast(train.labels.device, precision):
             output = model(batch)

@@ -10,7 +10,8 @@ loop is written out here, apart from the package's. No test record is read, and 
 uses the seeds. Of one training three sets of weights are looked at: the last, their running
 average, and those that did best on validation.
 
-``run`` goes on where it was stopped; one thread a process, so start as many as there are cores.
+``run`` goes on where it was stopped; one thread a process, so start as many as there are cores, on a
+GPU as well.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from ecgnb.files import locked
 from ecgnb.models.build import Model, build_model
 from ecgnb.study.data import open_dataset, read_labels
 from ecgnb.study.declare import load_study
+from ecgnb.training.device import choose_device
 from ecgnb.training.metrics import macro_auroc
 
 SEEDS = (90, 91, 92, 93, 94)  # tuning seeds: one for each fifth
@@ -45,6 +47,7 @@ BATCH, LOOKS, EMA = 32, 15, 0.99
 UNIT = 250.0  # microvolts
 SOURCE = ("ptb-xl", "scp-all", 20)
 TARGET = ("chapman-shaoxing", "snomed-all", 15)
+DEVICE = choose_device()
 RESULTS = Path(__file__).parent / "results" / "recipe.json"
 
 
@@ -93,6 +96,9 @@ VARIANTS = {
     "cosine": _target(schedule="cosine"),
     "clipped": _target(clipping=1.0),
     "each lead without its mean": _both(centred=True),
+    "as recorded before": _both(head="pooled", schedule="cosine", clipping=1.0, centred=True),
+    "900 updates, augmented": _target(updates=900, augmented=True),
+    "source augmented": Variant(source=replace(PLAIN.source, augmented=True)),
     "source at rate 0.003": Variant(source=replace(PLAIN.source, rate=0.003)),
     "source, 2,400 updates": Variant(source=replace(PLAIN.source, updates=2400)),
 }
@@ -118,7 +124,7 @@ class Task:
     def __init__(self, dataset: str, label_set: str, min_positives: int) -> None:
         study = load_study("clinical")
         prepared = open_dataset(study, dataset)
-        self.signals = torch.from_numpy(np.array(prepared.signals))
+        self.signals = torch.from_numpy(np.array(prepared.signals)).to(DEVICE)
         self.table = prepared.table
         self.labels = read_labels(self.table, dataset, label_set, min_positives).to_numpy()
 
@@ -127,7 +133,7 @@ def batches(rows: np.ndarray, updates: int, seed: int) -> Iterator[torch.Tensor]
     rng = np.random.default_rng(seed)
     size = min(BATCH, len(rows))
     drawn = [rng.permutation(rows) for _ in range(-(-updates * size // len(rows)))]
-    yield from torch.from_numpy(np.concatenate(drawn)[: updates * size]).split(size)
+    yield from torch.from_numpy(np.concatenate(drawn)[: updates * size]).to(DEVICE).split(size)
 
 
 def inputs(signals: torch.Tensor, recipe: Recipe) -> torch.Tensor:
@@ -137,10 +143,11 @@ def inputs(signals: torch.Tensor, recipe: Recipe) -> torch.Tensor:
 
 def augment(x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Amplitude by up to a fifth, a shift by up to a second, and noise of 25 microvolts."""
-    gain = 0.8 + 0.4 * torch.rand(len(x), 1, 1, generator=rng)
-    shifts = torch.randint(-100, 101, (len(x),), generator=rng)
-    moved = torch.stack([one.roll(int(by), 1) for one, by in zip(x, shifts, strict=True)])
-    return moved * gain + 0.1 * torch.randn(x.shape, generator=rng)
+    gain = 0.8 + 0.4 * torch.rand(len(x), 1, 1, generator=rng, device=DEVICE)
+    shifts = torch.randint(-100, 101, (len(x), 1, 1), generator=rng, device=DEVICE)
+    places = (torch.arange(x.shape[2], device=DEVICE) - shifts) % x.shape[2]
+    moved = x.gather(2, places.expand(x.shape))
+    return moved * gain + 0.1 * torch.randn(x.shape, generator=rng, device=DEVICE)
 
 
 def schedule_of(
@@ -165,10 +172,10 @@ def predict(model: nn.Module, task: Task, rows: np.ndarray, recipe: Recipe) -> n
     with torch.inference_mode():
         parts = [
             torch.sigmoid(model(inputs(task.signals[part], recipe)))
-            for part in torch.from_numpy(rows).split(128)
+            for part in torch.from_numpy(rows).to(DEVICE).split(128)
         ]
     model.train()
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).cpu().numpy()
 
 
 def train(
@@ -178,8 +185,8 @@ def train(
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=0.01, fused=True)
     schedule = schedule_of(recipe, optimiser)
     average = copy.deepcopy(model)
-    labels = torch.from_numpy(task.labels.astype(np.float32))
-    rng = torch.Generator().manual_seed(seed)
+    labels = torch.from_numpy(task.labels.astype(np.float32)).to(DEVICE)
+    rng = torch.Generator(DEVICE).manual_seed(seed)
     stops = {round(recipe.updates * (look + 1) / LOOKS) for look in range(LOOKS)}
     best, picked = -np.inf, np.empty(0)
     model.train()
@@ -216,20 +223,21 @@ def _name(*parts: object) -> str:
 
 
 def encoder(
-    variant: Variant, seed: int, folder: Path, tasks: dict[str, Task]
+    recipe: Recipe, seed: int, folder: Path, tasks: dict[str, Task], *, wait: bool = True
 ) -> dict[str, torch.Tensor]:
-    """Train on the source, or read what was trained."""
-    recipe = variant.source
+    """Train on the source, or read what was trained; without `wait`, leave it to who has begun."""
     path = folder / f"source-{zlib.crc32(repr(recipe).encode())}-{seed}.pt"
-    with locked(path.with_suffix(".claim")):
-        if not path.exists():
+    with locked(path.with_suffix(".claim"), wait=wait) as mine:
+        if mine and not path.exists():
             task = tasks["source"]
             split = source_split(task.table)
-            model = build_model(recipe.model, recipe.head, task.labels.shape[1], 1000, seed)
+            model = build_model(recipe.model, recipe.head, task.labels.shape[1], 1000, seed).to(DEVICE)
             train(model, task, split.train, split.train[:0], recipe, seed)
             torch.save(model.encoder.state_dict(), path.with_suffix(".tmp"))
             os.replace(path.with_suffix(".tmp"), path)
-    return torch.load(path, weights_only=True)  # type: ignore[no-any-return]
+    if not (wait or path.exists()):
+        return {}
+    return torch.load(path, map_location=DEVICE, weights_only=True)  # type: ignore[no-any-return]
 
 
 def run(names: list[str], seeds: list[int], sizes: list[int], arms: list[str]) -> None:
@@ -238,6 +246,9 @@ def run(names: list[str], seeds: list[int], sizes: list[int], arms: list[str]) -
     folder.mkdir(parents=True, exist_ok=True)
     tasks = {"source": Task(*SOURCE), "target": Task(*TARGET)}
     task = tasks["target"]
+    if "finetune" in arms:  # the sources first, so that few wait for another
+        for recipe, seed in product(dict.fromkeys(VARIANTS[name].source for name in names), seeds):
+            encoder(recipe, seed, folder, tasks, wait=False)
     for name, seed, size, arm in product(names, seeds, sizes, arms):
         path = folder / f"{_name(name, seed, size, arm)}.npz"
         with locked(path.with_suffix(".claim"), wait=False) as mine:
@@ -245,9 +256,9 @@ def run(names: list[str], seeds: list[int], sizes: list[int], arms: list[str]) -
                 continue
             recipe = VARIANTS[name].target
             split = target_split(task.table, task.labels, seed)
-            model = build_model(recipe.model, recipe.head, task.labels.shape[1], 1000, seed)
+            model = build_model(recipe.model, recipe.head, task.labels.shape[1], 1000, seed).to(DEVICE)
             if arm == "finetune":
-                state = encoder(VARIANTS[name], seed, folder, tasks)
+                state = encoder(VARIANTS[name].source, seed, folder, tasks)
                 if recipe.head == "hidden":  # which belongs to the new head
                     state = {key: v for key, v in state.items() if not key.startswith("hidden.")}
                 model.encoder.load_state_dict(state)

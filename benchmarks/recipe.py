@@ -10,8 +10,8 @@ loop is written out here, apart from the package's. No test record is read, and 
 uses the seeds. Of one training three sets of weights are looked at: the last, their running
 average, and those that did best on validation.
 
-``run`` goes on where it was stopped; one thread a process, so start as many as there are cores, on a
-GPU as well.
+``run`` goes on where it was stopped; one thread a process, so start as many as there are cores,
+also beside a GPU.
 """
 
 from __future__ import annotations
@@ -129,6 +129,11 @@ class Task:
         self.labels = read_labels(self.table, dataset, label_set, min_positives).to_numpy()
 
 
+def build(recipe: Recipe, task: Task, seed: int) -> Model:
+    classes = task.labels.shape[1]
+    return build_model(recipe.model, recipe.head, classes, 1000, seed).to(DEVICE)
+
+
 def batches(rows: np.ndarray, updates: int, seed: int) -> Iterator[torch.Tensor]:
     rng = np.random.default_rng(seed)
     size = min(BATCH, len(rows))
@@ -231,7 +236,7 @@ def encoder(
         if mine and not path.exists():
             task = tasks["source"]
             split = source_split(task.table)
-            model = build_model(recipe.model, recipe.head, task.labels.shape[1], 1000, seed).to(DEVICE)
+            model = build(recipe, task, seed)
             train(model, task, split.train, split.train[:0], recipe, seed)
             torch.save(model.encoder.state_dict(), path.with_suffix(".tmp"))
             os.replace(path.with_suffix(".tmp"), path)
@@ -256,7 +261,7 @@ def run(names: list[str], seeds: list[int], sizes: list[int], arms: list[str]) -
                 continue
             recipe = VARIANTS[name].target
             split = target_split(task.table, task.labels, seed)
-            model = build_model(recipe.model, recipe.head, task.labels.shape[1], 1000, seed).to(DEVICE)
+            model = build(recipe, task, seed)
             if arm == "finetune":
                 state = encoder(VARIANTS[name].source, seed, folder, tasks)
                 if recipe.head == "hidden":  # which belongs to the new head

@@ -107,7 +107,8 @@ def augment(batch: torch.Tensor, seed: int, update: int) -> torch.Tensor:
     gains = torch.from_numpy(rng.uniform(0.8, 1.2, (count, 1, 1)).astype(np.float32))
     shifts = rng.integers(-(samples // 10), samples // 10 + 1, count)
     noise = torch.from_numpy(rng.standard_normal(batch.shape, dtype=np.float32))
-    moved = torch.stack([one.roll(int(by), 1) for one, by in zip(batch, shifts, strict=True)])
+    places = (np.arange(samples) - shifts[:, None, None]) % samples
+    moved = batch.gather(2, torch.from_numpy(places).to(batch.device).expand(batch.shape))
     return moved * gains.to(batch) + 0.1 * noise.to(batch)
 
 

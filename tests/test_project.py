@@ -30,7 +30,7 @@ ORDER |= {"__main__": 10}
 MOST_LINES = {"ecgnb": 13_766, "tests": 9_233}
 MOST_LINES_OF_A_MODULE = 529
 MOST_LINES_OF_A_CELL = 25
-MAX_RESULTS_BYTES = 25e6  # what a clone of the repository may carry in recorded runs
+MAX_RESULTS_BYTES = 37e6  # until the old table of `clinical` goes, then less
 
 
 def _read(name: str) -> str:

@@ -235,7 +235,7 @@ def test_a_recipe_keeps_the_weights_that_it_names():
 
 @pytest.mark.parametrize("arm", ["linear-probe", "probe-then-finetune"])
 def test_features_of_a_frozen_encoder_are_not_augmented(arm):
-    schedule = replace(SCHEDULE, recipe="one-cycle-augmented")
+    schedule = replace(SCHEDULE, recipe="one-cycle-augmented-average")
     model = build_model("gru", "pooled", CLASSES, SAMPLES, 0)
     fitted = train_arm(model, arm, _data(), _data(seed=1), None, schedule).fitted
     assert fitted.best_update == SCHEDULE.updates

@@ -96,9 +96,7 @@ class Recipe:
 RECIPES = {
     "one-cycle": Recipe(),
     "one-cycle-average": Recipe(keeps="average"),
-    "one-cycle-augmented": Recipe(augmented=True),
     "one-cycle-augmented-average": Recipe(keeps="average", augmented=True),
-    "one-cycle-clipped": Recipe(clipping=1.0),
     "cosine-best": Recipe(clipping=1.0, schedule="cosine", keeps="best"),
     # Nguyen & Do (2025), as their public code has it.
     "paper": Recipe(weight_decay=0.0, schedule="constant", keeps="best"),

@@ -146,7 +146,7 @@ def _pair(study: Study, sources: list[Side], pair: Pair) -> list[object]:
     return [
         "; ".join(_sides(study, sources)) if pretrained else "none",
         "; ".join(_sides(study, [pair.target])),
-        f"{', '.join(MODELS[model].title for model in pair.models)}; {', '.join(pair.heads)}",
+        ", ".join(f"{MODELS[model].title} ({head})" for model, head in pair.networks()),
         ", ".join(size_label(size) for size in pair.sizes),
         ", ".join(ARMS[arm].title for arm in pair.arms),
         len(pair.seeds),

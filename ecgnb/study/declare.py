@@ -40,7 +40,8 @@ _WANTED = {
     "recipes": "the name of a recipe, or a table of names by model",
     "chapters": "a table, such as { autoencoder = 'jang2021' }",
     "pairs": "tables, each under a line [[pairs]]",
-    **dict.fromkeys(("models", "heads", "arms"), "a list of texts"),
+    **dict.fromkeys(("models", "arms"), "a list of texts"),
+    "heads": "a list of texts, or such a list by model",
     **dict.fromkeys(("source", "target"), "a table, such as { dataset = ... }"),
     "data": "a table, such as { rate = 100.0 }",
 }
@@ -288,11 +289,14 @@ def build_study(name: str, table: Mapping[str, Any], **changes: Any) -> Study:
     if "recipe" in values:
         values["recipes"] = values.pop("recipe")
     for key in {"chapters", "learning_rates", "recipes"} & values.keys():
-        if isinstance(values[key], dict):
-            values[key] = list(values[key].items())
-        elif key != "chapters":  # the same for all models
-            values[key] = [("", values[key])]
+        if key != "chapters" or isinstance(values[key], dict):
+            values[key] = _by_model(values[key])
     return _validated(values)
+
+
+def _by_model(said: Any) -> list[tuple[str, Any]]:
+    """Read what is said of each model, or of all of them."""
+    return list(said.items()) if isinstance(said, dict) else [("", said)]
 
 
 def _expanded(name: str, entry: dict[str, Any]) -> Iterable[dict[str, Any]]:
@@ -302,6 +306,8 @@ def _expanded(name: str, entry: dict[str, Any]) -> Iterable[dict[str, Any]]:
     """
     if type(entry.get("seeds")) is int:
         entry = {**entry, "seeds": list(_seeds(name, entry["seeds"]))}
+    if "heads" in entry:
+        entry = {**entry, "heads": _by_model(entry["heads"])}
     found = (entry.get("source"), entry.get("target"))
     sides = [side if isinstance(side, dict) else {} for side in found]
     names = [side.get("dataset") for side in sides]
@@ -366,13 +372,19 @@ def check_study(study: Study) -> None:
     if study.data.simulated_records < 1:
         raise UserError(f"study {study.name}: 'simulated_records' must be at least 1")
     for pair in study.pairs:
+        if pair.target.size or pair.target.shuffled:
+            raise UserError(
+                f"study {study.name}: 'size' and 'shuffled' are of a source; 'sizes' of the pair "
+                "says how many records of the target train"
+            )
         _check_networks(study, pair)
         _check_patients(study, pair)
         _check_length(study, pair)
     _check_labels(study)
     grids = dict(study.learning_rates)
     known = {"", *MODELS, *(entry.family for entry in MODELS.values())}
-    for name in (*grids, *dict(study.recipes)):
+    heads = (name for pair in study.pairs for name, _ in pair.heads)
+    for name in (*grids, *dict(study.recipes), *heads):
         if name not in known:  # it would be used for nothing, without a word
             raise UserError(f"study {study.name}: no model or family {name!r}{_near(name, known)}")
     for model in study.models:
@@ -388,12 +400,13 @@ def patients_of(facts: DatasetCard) -> set[str]:
 
 
 def _check_networks(study: Study, pair: Pair) -> None:
-    for head in pair.heads:
+    for head in (head for _, several in pair.heads for head in several):
         if head not in HEADS:
             raise UserError(f"unknown head {head!r}; choose {' or '.join(HEADS)}")
     for model in pair.models:
-        if model not in MODELS or not {*pair.heads} & {*MODELS[model].heads}:
-            check_model(model, pair.heads[0])
+        heads = pair.heads_of(model) if model in MODELS else ()
+        if not any(head in MODELS[model].heads for head in heads):
+            check_model(model, *heads[:1] or [""])
     protocol = check_protocol(study.protocol)
     for model, arm in product(pair.models, pair.arms):
         kind = check_arm(arm)

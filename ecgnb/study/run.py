@@ -13,7 +13,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import joblib
@@ -27,7 +26,6 @@ from tqdm import tqdm
 from ecgnb.data.splits import source_split, subset, target_split
 from ecgnb.errors import UserError
 from ecgnb.files import end_with
-from ecgnb.models import MODELS
 from ecgnb.models.build import training_bytes
 from ecgnb.study.data import (
     missing_datasets,
@@ -56,10 +54,9 @@ def worker_bytes(study: Study) -> float:
     """Estimate what a training process takes at most; the data are shared by all."""
     most = 0.0
     for pair in study.pairs:
-        for model, head in product(pair.models, pair.heads):
-            if head in MODELS[model].heads:
-                weights, record = training_bytes(model, head, study.data.samples)
-                most = max(most, weights + study.batch_size * record)
+        for model, head in pair.networks():
+            weights, record = training_bytes(model, head, study.data.samples)
+            most = max(most, weights + study.batch_size * record)
     return _PROCESS_BYTES + most
 
 

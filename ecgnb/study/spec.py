@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from itertools import product
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field
 
@@ -48,6 +48,11 @@ class RunSpec:
         Classes with fewer test positives are not scored.
     source, source_label_set, source_min_positives, source_learning_rate, source_updates
         What the encoder was pre-trained on and how; empty or 0 in arms that start at random.
+    source_size : int
+        Records of the source to train on, drawn by the seed; `ALL` for all.
+    shuffled : bool
+        Whether the labels of a pre-training, its own or that of the source, are dealt out anew
+        among its records: what is left of a gain then owes nothing to what they say.
     model, head, arm : str
         Names of the registries.
     size : int
@@ -85,6 +90,8 @@ class RunSpec:
     epochs: int = 0
     tells_hospitals: bool = False
     recipe: str = ""
+    source_size: int = ALL
+    shuffled: bool = False
 
     def key(self, fingerprints: Mapping[str, str]) -> str:
         """Hash of the spec, of the data it reads and of `RESULTS_VERSION`.
@@ -119,7 +126,7 @@ class RunSpec:
             model=self.model,
             head=self.head,
             arm="scratch",
-            size=ALL,
+            size=self.source_size,
             seed=self.seed,
             protocol=self.protocol,
             learning_rate=self.source_learning_rate,
@@ -128,6 +135,7 @@ class RunSpec:
             evaluations=self.evaluations,
             epochs=self.epochs,
             recipe=self.recipe,
+            shuffled=self.shuffled,
         )
 
 
@@ -215,13 +223,16 @@ Rates = Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_l
 class Side:
     """The source or the target of a pair: a dataset, its label set, and how long to train on it.
 
-    In a study that counts epochs, `updates` is 0.
+    In a study that counts epochs, `updates` is 0. `size` and `shuffled` are of a source only; see
+    `RunSpec`.
     """
 
     dataset: str
     label_set: str
     min_positives: Count
     updates: Count = 0
+    size: Count = ALL
+    shuffled: bool = False
 
 
 @dataclass(frozen=True)
@@ -231,7 +242,10 @@ class Pair:
     Attributes
     ----------
     source, target : Side
-    models, heads : tuple of str
+    models : tuple of str
+    heads : tuple of (str, tuple of str)
+        The heads of a model, of a family of models, or of all (an empty name), as far as it has
+        them.
     sizes : tuple of int
         Training records; `ecgnb.study.spec.ALL` for all.
     seeds : tuple of int
@@ -244,12 +258,30 @@ class Pair:
     source: Side
     target: Side
     models: Names
-    heads: Names
+    heads: Annotated[tuple[tuple[str, Names], ...], Field(min_length=1)]
     sizes: Annotated[tuple[Count, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, le=10**6)], ...], Field(min_length=1)]
     arms: Names
     min_test_positives: Positive = MIN_TEST_POSITIVES
     tells_hospitals: bool = False
+
+    def heads_of(self, model: str) -> tuple[str, ...]:
+        """Return the heads that are asked of a model, also those that it does not have."""
+        return _of(self.heads, model) or ()
+
+    def networks(self) -> list[tuple[str, str]]:
+        """List its models, each with each of its heads."""
+        pairs = ((model, head) for model in self.models for head in self.heads_of(model))
+        return [(model, head) for model, head in pairs if head in MODELS[model].heads]
+
+
+T = TypeVar("T")
+
+
+def _of(known: tuple[tuple[str, T], ...], model: str) -> T | None:
+    """Look up what is said of a model, else of its family, else of all."""
+    said = dict(known)
+    return said.get(model) or said.get(MODELS[model].family) or said.get("")
 
 
 @dataclass(frozen=True)
@@ -314,13 +346,11 @@ class Study:
 
     def rates(self, model: str) -> tuple[float, ...]:
         """Return the grid of learning rates of a model."""
-        known = dict(self.learning_rates)
-        return known.get(model) or known.get(MODELS[model].family) or known[""]
+        return _of(self.learning_rates, model) or ()
 
     def recipe(self, model: str) -> str:
         """Return the name of the recipe of a model; "" for that of the protocol."""
-        known = dict(self.recipes)
-        return known.get(model) or known.get(MODELS[model].family) or known.get("", "")
+        return _of(self.recipes, model) or ""
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -351,9 +381,8 @@ class Study:
         for seed, pair in product(self.seeds, self.pairs):
             if seed not in pair.seeds:
                 continue
-            for size, model, head, arm in product(pair.sizes, pair.models, pair.heads, pair.arms):
-                if head in MODELS[model].heads:
-                    yield self._cell(pair, model, head, arm, size, seed)
+            for size, (model, head), arm in product(pair.sizes, pair.networks(), pair.arms):
+                yield self._cell(pair, model, head, arm, size, seed)
 
     def _cell(self, pair: Pair, model: str, head: str, arm: str, size: int, seed: int) -> RunSpec:
         kind = check_arm(arm)
@@ -380,6 +409,8 @@ class Study:
             source_label_set=source.label_set,
             source_min_positives=source.min_positives,
             source_updates=source.updates,
+            source_size=source.size,
+            shuffled=source.shuffled,
             min_test_positives=pair.min_test_positives,
             tells_hospitals=pair.tells_hospitals and kind.pretrained,
             recipe=self.recipe(model) if kind.network else "",

@@ -105,6 +105,18 @@ def code_digest() -> str:
     return digest.hexdigest()[:12]
 
 
+TEST_DIGITS, VALIDATION_DIGITS = 8, 4
+"""Binary digits that are kept of a probability: with eight, the AUROC of a run moves by 0.0005 at
+most."""
+
+
+def short(values: npt.NDArray[Any], digits: int = TEST_DIGITS) -> npt.NDArray[np.float16]:
+    """Round to so many binary digits: the others are noise of a seed, which packs badly."""
+    mantissa, exponent = np.frexp(values.astype(np.float16))
+    rounded = np.round(np.ldexp(mantissa, digits))
+    return np.ldexp(rounded, exponent - digits).astype(np.float16)
+
+
 _NAME = "scores.txt"
 
 

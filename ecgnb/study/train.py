@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
 from pkgutil import resolve_name
@@ -21,7 +21,7 @@ from ecgnb.models import MODELS
 from ecgnb.models.build import Model, build_model, build_reconstructor
 from ecgnb.study.data import example_headers, fingerprints, open_dataset, read_example, read_labels
 from ecgnb.study.spec import RunSpec, Study
-from ecgnb.study.store import Result, Store, provenance
+from ecgnb.study.store import VALIDATION_DIGITS, Result, Store, provenance, short
 from ecgnb.training.arms import ARMS, check_protocol
 from ecgnb.training.checkpoint import Checkpoint
 from ecgnb.training.device import (
@@ -105,8 +105,13 @@ class Materials:
 
     def split(self, spec: RunSpec) -> Split:
         """Return who trains, validates and tests in a run; `train` without its size."""
-        seed = None if spec.stage == "pretrain" else spec.seed
-        return self._split(spec.dataset, spec.label_set, spec.min_positives, seed)
+        pretraining = spec.stage == "pretrain"
+        seed = None if pretraining else spec.seed
+        split = self._split(spec.dataset, spec.label_set, spec.min_positives, seed)
+        if pretraining and spec.size:  # each seed draws records of its own
+            order = np.random.default_rng(spec.seed).permutation(split.train)
+            return replace(split, train=order)
+        return split
 
     def _split_of(
         self, dataset: str, label_set: str, min_positives: int, seed: int | None
@@ -163,6 +168,8 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
     task = task_of(spec.label_set)
     labels = materials.labels(spec.dataset, spec.label_set, spec.min_positives)
     truth = labels.to_numpy()
+    if spec.stage == "pretrain" and spec.shuffled:
+        truth = truth[np.random.default_rng(spec.seed).permutation(len(truth))]
     split = materials.split(spec)
     rows = subset(split, spec.size)
     setting = choose_setting(spec.model, precision, materials.device)
@@ -208,12 +215,11 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
         **_made_by(setting),
     }
     records: tuple[str, ...] = ()
-    predictions = trained.test.astype(np.float16)
+    predictions = short(trained.test)
     if spec.stage != "tune" and task is RECONSTRUCT and model:
         facts.update(reconstruction(trained.test, wanted_of(task, data(split.test))))
         records, predictions = _drawn_again(materials, spec, model, setting.precision)
     elif spec.stage != "tune":
-        records = tuple(materials.prepared(spec.dataset).table["record"].iloc[split.test])
         thresholds = best_thresholds(truth[split.validation], trained.fitted.validation)
         # Scores are taken from what is stored, so that anyone can compute them again.
         tested = truth[split.test], predictions.astype(np.float64)
@@ -224,6 +230,10 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
             thresholds=[float(value) for value in thresholds],
             alarm_thresholds=[float(value) for value in alarming],
         )
+        if spec.stage == "final":
+            records = tuple(materials.prepared(spec.dataset).table["record"].iloc[split.test])
+        else:  # of a pre-training nobody asks more than how good it is
+            predictions = predictions[:0]
     if spec.tells_hospitals and spec.stage == "final" and model:
         facts["hospital_auroc"] = _tell_hospitals(materials, spec, model, setting.precision)
     seconds = time.perf_counter() - started + trained.fitted.earlier_seconds
@@ -234,7 +244,7 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
     said = trained.fitted.validation if spec.stage == "final" and task is CLASSIFY else _NOTHING
     result = Result(
         *(key, spec, classes, records, predictions, trained.fitted.history, facts),
-        validation=said.astype(np.float16),
+        validation=short(said, VALIDATION_DIGITS),
     )
     weights = partial(_write_weights, model, spec) if spec.stage == "pretrain" and model else None
     store.save(result, weights)

@@ -44,7 +44,7 @@ class Result:
     key : str
     spec : RunSpec
     classes : tuple of str
-        Columns of `predictions`.
+        Columns of `predictions`; without those of a label set that no record of the dataset shows.
     records : tuple of str
         Test records, the rows of `predictions`; empty for runs that saw no test set.
     predictions : ndarray of float16, shape (records, classes)
@@ -59,7 +59,8 @@ class Result:
         ``validation_explained``, and the test metrics are ``explained_variance`` and ``mse``.
         A linear probe has the scores of `ecgnb.training.transferability`.
     validation : ndarray of float16, shape (validation records, classes)
-        Validation probabilities; empty for runs that were recorded without.
+        Validation probabilities, `short`; empty where a frozen encoder is asked, and for runs that
+        were recorded without.
     """
 
     key: str
@@ -105,16 +106,17 @@ def code_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-TEST_DIGITS, VALIDATION_DIGITS = 8, 4
-"""Binary digits that are kept of a probability: with eight, the AUROC of a run moves by 0.0005 at
-most."""
+_DIGITS = 3
 
 
-def short(values: npt.NDArray[Any], digits: int = TEST_DIGITS) -> npt.NDArray[np.float16]:
-    """Round to so many binary digits: the others are noise of a seed, which packs badly."""
+def short(values: npt.NDArray[Any]) -> npt.NDArray[np.float16]:
+    """Round to three binary digits: the others are noise of a seed, which packs badly.
+
+    Not for what is ranked: many would become equal.
+    """
     mantissa, exponent = np.frexp(values.astype(np.float16))
-    rounded = np.round(np.ldexp(mantissa, digits))
-    return np.ldexp(rounded, exponent - digits).astype(np.float16)
+    rounded = np.round(np.ldexp(mantissa, _DIGITS))
+    return np.ldexp(rounded, exponent - _DIGITS).astype(np.float16)
 
 
 _NAME = "scores.txt"

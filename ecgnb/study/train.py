@@ -21,7 +21,7 @@ from ecgnb.models import MODELS
 from ecgnb.models.build import Model, build_model, build_reconstructor
 from ecgnb.study.data import example_headers, fingerprints, open_dataset, read_example, read_labels
 from ecgnb.study.spec import RunSpec, Study
-from ecgnb.study.store import VALIDATION_DIGITS, Result, Store, provenance, short
+from ecgnb.study.store import Result, Store, provenance, short
 from ecgnb.training.arms import ARMS, check_protocol
 from ecgnb.training.checkpoint import Checkpoint
 from ecgnb.training.device import (
@@ -168,6 +168,7 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
     task = task_of(spec.label_set)
     labels = materials.labels(spec.dataset, spec.label_set, spec.min_positives)
     truth = labels.to_numpy()
+    shown = truth.any(axis=0)  # a label set may have classes that no record of the dataset shows
     if spec.stage == "pretrain" and spec.shuffled:
         truth = truth[np.random.default_rng(spec.seed).permutation(len(truth))]
     split = materials.split(spec)
@@ -215,7 +216,7 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
         **_made_by(setting),
     }
     records: tuple[str, ...] = ()
-    predictions = short(trained.test)
+    predictions = trained.test.astype(np.float16)
     if spec.stage != "tune" and task is RECONSTRUCT and model:
         facts.update(reconstruction(trained.test, wanted_of(task, data(split.test))))
         records, predictions = _drawn_again(materials, spec, model, setting.precision)
@@ -227,9 +228,10 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
         alarming = alarm_thresholds(truth[split.validation], trained.fitted.validation)
         facts.update(
             measured,
-            thresholds=[float(value) for value in thresholds],
-            alarm_thresholds=[float(value) for value in alarming],
+            thresholds=[float(value) for value in thresholds[shown]],
+            alarm_thresholds=[float(value) for value in alarming[shown]],
         )
+        predictions = predictions[:, shown]
         if spec.stage == "final":
             records = tuple(materials.prepared(spec.dataset).table["record"].iloc[split.test])
         else:  # of a pre-training nobody asks more than how good it is
@@ -238,13 +240,22 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
         facts["hospital_auroc"] = _tell_hospitals(materials, spec, model, setting.precision)
     seconds = time.perf_counter() - started + trained.fitted.earlier_seconds
     facts.update(seconds=seconds, training_seconds=trained.seconds)
-    classes = tuple(labels.columns)
     if spec.arm == "linear-probe" and spec.stage == "final" and model:
         facts.update(_transferability(materials, spec, model, rows, truth[rows], setting.precision))
-    said = trained.fitted.validation if spec.stage == "final" and task is CLASSIFY else _NOTHING
+    # What chooses between beginnings; a frozen encoder is no candidate.
+    asked = spec.stage == "final" and task is CLASSIFY and not (model and ARMS[spec.arm].frozen)
+    said = trained.fitted.validation[:, shown] if asked else _NOTHING
     result = Result(
-        *(key, spec, classes, records, predictions, trained.fitted.history, facts),
-        validation=short(said, VALIDATION_DIGITS),
+        *(
+            key,
+            spec,
+            tuple(labels.columns[shown]),
+            records,
+            predictions,
+            trained.fitted.history,
+            facts,
+        ),
+        validation=short(said),
     )
     weights = partial(_write_weights, model, spec) if spec.stage == "pretrain" and model else None
     store.save(result, weights)

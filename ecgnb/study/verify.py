@@ -16,7 +16,7 @@ from ecgnb.files import writable
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.plan import Progress
 from ecgnb.study.spec import Study, size_label
-from ecgnb.study.store import Result, Store, provenance, recorded_scores, short
+from ecgnb.study.store import Result, Store, provenance, recorded_scores
 from ecgnb.study.train import Materials, execute
 from ecgnb.training.device import describe_device
 
@@ -43,8 +43,8 @@ class Check:
 
     @property
     def identical(self) -> bool:
-        """Whether all test predictions are equal, to the digits that are kept now."""
-        return np.array_equal(short(self.recorded.predictions), self.again.predictions)
+        """Whether all test predictions are equal."""
+        return np.array_equal(self.recorded.predictions, self.again.predictions)
 
     @property
     def difference(self) -> float:

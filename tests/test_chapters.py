@@ -126,10 +126,6 @@ def test_the_multiple_is_that_of_the_known_curves(study, results):
     value, low, high = one.multiples
     assert value[:3] == pytest.approx(expected[:3], rel=0.1)
     assert ((low <= expected) & (expected <= high)).sum() >= 4
-    gone = SCRATCH.error(sizes) - TUNED.error(sizes) < 0.01
-    assert one.vanishes[1] <= sizes[gone][0] * 1.2
-    # Where the recurrent network always gains, no size is large enough.
-    assert found["gru", "pooled"].vanishes[0] == np.inf
 
 
 @pytest.mark.parametrize("rounds", [1, 2])
@@ -161,7 +157,6 @@ def test_one_seed_has_no_interval(study, results):
     one = data_multipliers(study, [run for run in results if run.spec.seed == 0])[0]
     assert np.isnan(one.multiples[1:]).all()
     assert np.isfinite(one.multiples[0]).all()
-    assert np.isnan(one.vanishes[1:]).all()
 
 
 def test_a_change_of_the_gain_is_over_the_seeds_that_both_sizes_have(study, results):

@@ -778,7 +778,7 @@ def test_command_line(root, monkeypatch):
     assert result.output.count("nothing has to be fetched") == 2
     fetched = []
     monkeypatch.setattr(cli, "fetch", lambda one, **_: fetched.append(one.name))
-    result = run("--study", "clinical-filtered")  # which has ptb-xl-extended
+    result = run("--study", "jang2021")  # which has brugada-huca
     assert result.exit_code == 0
     assert fetched.count("ptb-xl") == 1
     assert result.output.count("has no public home") == 1

@@ -40,10 +40,11 @@ def test_the_main_pair_is_whole_without_data(results):
 @pytest.mark.parametrize(
     ("name", "number", "digest"),
     [
-        ("avetisyan2023", 771, "595fa0071e27db4b"),
-        ("clinical", 2885, "5035a1793791396f"),
-        ("clinical-filtered", 144, "be393a8941c76019"),
+        ("avetisyan2023", 430, "292df33db3de4fc0"),
+        ("clinical", 2164, "bcea87c4b16a861a"),
+        ("clinical-cut", 180, "db0fe529a1b673f3"),
         ("clinical-paper", 70, "1576d3b1bcde5c36"),
+        ("clinical-sources", 250, "81b9fb00fd2c1af7"),
         ("jang2021", 377, "4fa84fca80863f5c"),
     ],
 )

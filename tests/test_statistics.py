@@ -9,10 +9,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ecgnb.analysis import scores
 from ecgnb.analysis.bootstrap import REPLICATES, bootstrap_auroc, weighted_auroc
 from ecgnb.analysis.compare import average, corrected, log_error, pair, summarise
-from ecgnb.analysis.curves import Curve, DataMultiplier, fit_curves
 from ecgnb.analysis.statistics import (
     DETECTABLE,
     Fold,
@@ -282,38 +280,3 @@ def test_benjamini_and_hochberg_correct_less_than_holm():
     sizes = [pair(_runs([0.8] * 5, size=n), _runs([0.7] * 5, size=n)) for n in (5, 9)]
     table = summarise(pd.concat(sizes))
     assert (table["p_bh"] <= table["p_holm"]).all()
-
-
-def test_what_is_found_is_counted_over_all_test_sets(monkeypatch):
-    truth = np.array([[1, 0], [1, 1], [0, 0], [0, 1]], bool)
-    monkeypatch.setattr(scores, "_tested", lambda *_: (truth, None))
-    spec = SimpleNamespace(dataset="", label_set="", min_positives=0)
-    said = np.array([[0.9, 0.1], [0.2, 0.9], [0.6, 0.9], [0.1, 0.9]], np.float16)
-    run = SimpleNamespace(
-        key="k", spec=spec, classes=("a", "b"), records=(), predictions=said, facts={}
-    )
-    with pytest.raises(UserError, match="no thresholds for false alarms"):
-        scores.found_at(None, [run])
-    run.facts["alarm_thresholds"] = [0.5, 0.5]
-    table = scores.found_at(None, [run, run]).set_index("label")
-    assert table.loc["a"].tolist() == [4, 50, 50]
-    assert table.loc["b"].tolist() == [4, 100, 50]
-    assert scores.found_at(None, []).empty
-
-
-def test_a_size_of_little_weight_hardly_bends_the_curve():
-    records, curve = np.array([50, 100, 200, 400, 800.0]), Curve(0.05, 1, 0.5)
-    errors = curve.error(records) + np.array([0, 0, 0.02, 0, 0])
-    plain, weighted = (
-        fit_curves(records, errors[None], weights)[0].error(200)
-        for weights in (None, np.array([1, 1, 1e-6, 1, 1]))
-    )
-    assert weighted == pytest.approx(curve.error(200), abs=1e-4)
-    assert plain > weighted + 0.005
-    variances = np.array([[1, 1, 1e6, 1, 1]] * 2)
-    one = DataMultiplier(
-        *("m", "h", "s", "t", curve, curve, records, np.array([errors, errors])),
-        *(np.empty((3, 5)), (0.0, 0.0, 0.0), variances),
-    )
-    assert one.hide_largest(weighted=True) == pytest.approx(curve.error(800), abs=2e-3)
-    assert one.hide_largest() != pytest.approx(curve.error(800), abs=2e-3)

@@ -28,7 +28,7 @@ from ecgnb.study.declare import build_study, chapter_study, load_study
 from ecgnb.study.plan import Progress, first_seeds, open_progress, record_runs, rounds
 from ecgnb.study.run import run_study
 from ecgnb.study.spec import RunSpec
-from ecgnb.study.store import Store, open_store, write_table
+from ecgnb.study.store import Store, open_store, short, write_table
 from ecgnb.study.train import Materials, execute
 from ecgnb.training import checkpoint as checkpoints
 from ecgnb.training.inputs import predict
@@ -438,14 +438,72 @@ def test_a_network_as_it_came_is_asked_and_not_trained(cache):
     ]
     (run,) = asked
     assert run.facts["training_seconds"] == 0
-    assert run.classes == tuple(LABEL_SETS["challenge-2021"].classes)
     materials = Materials(study, open_store())
-    model = build_model("gru", "pooled", len(run.classes), 200, 5)
+    labels = materials.labels(run.spec.dataset, run.spec.label_set, run.spec.min_positives)
+    assert list(labels) == list(LABEL_SETS["challenge-2021"].classes)
+    shown = labels.any().to_numpy()  # the others nobody asks about
+    assert run.classes == tuple(labels.columns[shown])
+    assert not shown.all()
+    assert len(run.facts["thresholds"]) == shown.sum()
+    model = build_model("gru", "pooled", len(shown), 200, 5)
     path = materials.store.weights(run.spec.pretraining().key(materials.fingerprints))
     load_encoder(model, path, head=True)
     records = materials.records(run.spec.dataset, materials.split(run.spec).test)
     expected = predict(model, records, run.facts["precision"]).astype(np.float16)
-    assert np.array_equal(run.predictions, expected)
+    assert np.array_equal(run.predictions, expected[:, shown])
+    assert run.validation.size == 0  # as of all frozen encoders
+
+
+def test_a_source_has_a_size_and_may_lose_what_its_labels_say(cache):
+    """A seed draws the records of its source; the labels are as many as they were."""
+    table = copy.deepcopy(TINY)
+    table["pairs"][0]["source"] |= {"size": 50}
+    study = build_study("tiny", table, arms=["finetune"], sizes=[30], learning_rates=[0.01])
+    cell = next(study.cells())
+    plain, first = cell.pretraining(), replace(cell, shuffled=True).pretraining()
+    other = replace(plain, seed=1)
+    assert (plain.size, plain.shuffled, first.shuffled) == (50, False, True)
+    materials = Materials(study, open_store())
+    whole = materials.split(replace(plain, size=0))
+    drawn = [materials.split(run).train[:50] for run in (plain, plain, other)]
+    assert np.array_equal(drawn[0], drawn[1])
+    assert len({*drawn[0], *drawn[2]}) > 60
+    assert {*drawn[0]} < {*whole.train}
+    smaller = replace(plain, size=20)
+    assert np.array_equal(materials.split(smaller).train[:20], drawn[0][:20])
+    trained = Mock(side_effect=trainer.train_arm)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "train_arm", trained)
+        for run in (plain, first):
+            execute(materials, replace(run, learning_rate=0.01))
+    seen, mixed = (call.args[2].labels for call in trained.call_args_list)
+    assert len(seen) == len(mixed) == 50
+    assert (seen != mixed).any()
+    labels = materials.labels(plain.dataset, plain.label_set, plain.min_positives)
+    assert np.array_equal(seen, labels.to_numpy()[drawn[0]])
+    known = {row.tobytes() for row in labels.to_numpy()}
+    assert {row.tobytes() for row in mixed.numpy().astype(bool)} <= known
+    assert plain.key(materials.fingerprints) != first.key(materials.fingerprints)
+
+
+def test_heads_go_by_model_and_family():
+    study = tiny(
+        models=["resnet1d18", "gru", "lstm"],
+        heads={"CNN": ["linear", "hidden"], "RNN": ["pooled"], "lstm": ["flattened"]},
+    )
+    asked = {(cell.model, cell.head) for cell in study.cells()}
+    both = {("resnet1d18", "linear"), ("resnet1d18", "hidden")}
+    assert asked == both | {("gru", "pooled"), ("lstm", "flattened")}
+    assert study.pairs[0].networks()[0] == ("resnet1d18", "linear")
+
+
+def test_what_is_kept_short_is_near(cache):
+    values = np.random.default_rng(0).random(1000).astype(np.float32) ** 8
+    kept = short(values)
+    assert np.allclose(kept, values, rtol=0.126, atol=1e-6)
+    assert len(np.unique(kept)) < 120
+    assert np.array_equal(short(kept), kept)
+    assert short(np.array([0.0, 1.0])).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -453,6 +511,10 @@ def test_a_network_as_it_came_is_asked_and_not_trained(cache):
     [
         ({"models": ["resnet"]}, "resnet1d18"),
         ({"heads": ["flat"]}, "pooled or flattened"),
+        ({"heads": ["linear"]}, "gru has no head 'linear'"),
+        ({"heads": {"RNNs": ["pooled"]}}, "gru has no head"),
+        ({"heads": {"RNN": ["pooled"], "CNNs": ["linear"]}}, "family 'CNNs'.*'CNN'"),
+        ({"heads": "pooled"}, "'heads' must be a list of texts"),
         ({"arms": ["frozen"]}, "linear-probe"),
         ({"protocol": "draft"}, "clean, paper"),
         ({"epochs": 3}, "either epochs, or evaluations"),
@@ -503,6 +565,8 @@ def test_mistakes_in_a_study_are_one_sentence(changes, message):
         (["source", "label_set"], "challenge-2021", "as-is needs one label set"),
         (["target", "label_set"], "unlabelled", "no label set 'unlabelled'"),
         (["target", "updates"], 0, "the updates of every target"),
+        (["target", "size"], 50, "'size' and 'shuffled' are of a source"),
+        (["target", "shuffled"], True, "'size' and 'shuffled' are of a source"),
         (["source", "updates"], 0, "of every source that is trained on"),
         (["target", "min_positives"], "few", "'min_positives' must be a whole number"),
     ],
@@ -526,14 +590,16 @@ def test_a_source_that_nobody_trains_on_needs_no_updates():
 
 def test_a_study_from_a_file_replaces_no_recorded_table(tmp_path, monkeypatch):
     monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path))
-    (tmp_path / "clinical.parquet").write_text("of the published study")
+    (tmp_path / "clinical").mkdir()
+    (tmp_path / "clinical" / "one.parquet").write_text("of the published study")
     text = (Path(declare.__file__).parents[1] / "studies" / "clinical.toml").read_text()
     (tmp_path / "clinical.TOML").write_text(text, encoding="utf-8-sig")
     study = load_study(str(tmp_path / "clinical.TOML"))
     assert study.name == "clinical"
     with pytest.raises(UserError, match="study clinical is not recorded"):
         record_runs(study)
-    assert (tmp_path / "clinical.parquet").read_text() == "of the published study"
+    (one,) = (tmp_path / "clinical").iterdir()
+    assert one.read_text() == "of the published study"
 
 
 def test_a_table_that_cannot_be_written_is_one_sentence(done, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from ecgnb.analysis.compare import CELL, full_rounds, pair, runs_table
-from ecgnb.analysis.statistics import LEVEL, MARGIN, Floats
+from ecgnb.analysis.statistics import LEVEL, Floats
 from ecgnb.study.spec import Study
 from ecgnb.study.store import Result
 
@@ -48,7 +48,7 @@ class Curve:
         return float((self.scale / (error - self.floor)) ** (1 / self.steepness))
 
 
-def fit_curves(records: Floats, errors: Floats, weights: Floats | None = None) -> list[Curve]:
+def fit_curves(records: Floats, errors: Floats) -> list[Curve]:
     """Fit curves by least squares, weighted or not; their floors and scales are not negative.
 
     Given the steepness, the best floor and scale are those of a straight line; the best steepness
@@ -59,21 +59,18 @@ def fit_curves(records: Floats, errors: Floats, weights: Floats | None = None) -
     records : ndarray, shape (sizes,)
         At least as many sizes as a curve has parameters.
     errors : ndarray, shape (curves, sizes)
-    weights : ndarray, shape (sizes,), optional
-        Such as the inverse variance of the errors.
     """
     if len(records) < PARAMETERS:
         raise ValueError(f"a curve needs {PARAMETERS} sizes, not {len(records)}")
-    share = np.ones(len(records)) if weights is None else weights / weights.mean()
     smallest = float(records.min())
     best = np.full((len(errors), 1), (_FLATTEST + _STEEPEST) / 2)
     reach = (_STEEPEST - _FLATTEST) / 2
     for _ in range(_ROUNDS):
         tried = np.clip(best + np.linspace(-reach, reach, _TRIED), _FLATTEST, _STEEPEST)
         powers = (records / smallest) ** -tried[..., None]
-        floors, starts = _fit_lines(powers, errors[:, None], share)
+        floors, starts = _fit_lines(powers, errors[:, None])
         fitted = floors[..., None] + starts[..., None] * powers
-        place = (share * (fitted - errors[:, None]) ** 2).sum(axis=-1).argmin(axis=1)[:, None]
+        place = ((fitted - errors[:, None]) ** 2).sum(axis=-1).argmin(axis=1)[:, None]
         best = np.take_along_axis(tried, place, axis=1)
         reach *= 2 / (_TRIED - 1)
     return [
@@ -87,13 +84,13 @@ def fit_curves(records: Floats, errors: Floats, weights: Floats | None = None) -
     ]
 
 
-def _fit_lines(x: Floats, y: Floats, share: Floats) -> tuple[Floats, Floats]:
+def _fit_lines(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """Fit straight lines along the last axis; neither intercept nor slope is negative."""
-    middle, height = ((share * one).mean(axis=-1, keepdims=True) for one in (x, y))
-    slope = (share * (x - middle) * y).sum(axis=-1) / (share * (x - middle) ** 2).sum(axis=-1)
+    middle, height = (one.mean(axis=-1, keepdims=True) for one in (x, y))
+    slope = ((x - middle) * y).sum(axis=-1) / ((x - middle) ** 2).sum(axis=-1)
     slope = np.maximum(slope, 0)
     intercept = height[..., 0] - slope * middle[..., 0]
-    through_zero = (share * x * y).sum(axis=-1) / (share * x**2).sum(axis=-1)
+    through_zero = (x * y).sum(axis=-1) / (x**2).sum(axis=-1)
     return np.maximum(intercept, 0), np.where(intercept < 0, through_zero, slope)
 
 
@@ -112,11 +109,6 @@ class DataMultiplier:
         How many times as many records training from scratch needs for the error of the fine-tuned
         network: the value and its interval, which is missing with one seed. Over `most`, it is
         known only that there are not so many.
-    vanishes : tuple of float
-        The number of records from which on the gain stays under the margin, with its interval;
-        infinity where it does not with the largest training set.
-    variances : ndarray, shape (2, sizes)
-        Of the mean errors, drawn again; missing with one seed.
     """
 
     model: str
@@ -128,32 +120,11 @@ class DataMultiplier:
     records: Floats
     errors: Floats
     multiples: Floats
-    vanishes: tuple[float, float, float]
-    variances: Floats
 
     @property
     def most(self) -> Floats:
         """How many times as many records there are: the largest training set, at each size."""
         return self.records.max() / self.records
-
-    def hide_largest(self, weighted: bool = False) -> Floats | None:
-        """Predict the errors at the largest size, from scratch and fine-tuned, by the others alone.
-
-        Returns
-        -------
-        ndarray, shape (2,), or None
-            None if the other sizes are too few for a curve.
-        """
-        kept = self.records < self.records.max()
-        if kept.sum() < PARAMETERS:
-            return None
-        fits = [
-            fit_curves(
-                self.records[kept], errors[kept][None], 1 / spread[kept] if weighted else None
-            )[0]
-            for errors, spread in zip(self.errors, self.variances, strict=True)
-        ]
-        return np.array([fit.error(self.records.max()) for fit in fits])
 
 
 @dataclass(frozen=True)
@@ -221,16 +192,12 @@ def _multiplier(name: Iterable[Any], sizes: list[_Size]) -> DataMultiplier:
     fits = list(zip(scratch, tuned, strict=True))
     multiples = np.array([[one.records(e) for e in other.error(records)] for one, other in fits])
     multiples /= records
-    ends = np.array([_vanishes(*fit, records) for fit in fits])
-    low, high = _interval(ends[1:])
     return DataMultiplier(
         *(model, head, source, target),
         *fits[0],
         records=records,
         errors=means,
         multiples=np.array([multiples[0], *_interval(multiples[1:])]),
-        vanishes=(float(ends[0]), float(low), float(high)),
-        variances=drawn.var(axis=1) if drawn.shape[1] else np.full_like(means, np.nan),
     )
 
 
@@ -263,14 +230,6 @@ def _draw_again(sizes: Sequence[_Size]) -> Floats:
         spread = np.sqrt(stats.chi2.ppf(chance, seeds.size - groups) / seeds.size)
         drawn.append(means + added @ noise[seeds.ravel()] / seeds.size / spread)
     return np.clip(np.stack(drawn, axis=-1), 0, 1)
-
-
-def _vanishes(scratch: Curve, tuned: Curve, records: Floats) -> float:
-    sizes = np.geomspace(records.min(), records.max(), 1000)
-    large = np.flatnonzero(scratch.error(sizes) - tuned.error(sizes) >= MARGIN)
-    if not len(large):
-        return float(sizes[0])
-    return float(sizes[large[-1] + 1]) if large[-1] + 1 < len(sizes) else np.inf
 
 
 def _interval(values: Floats) -> Floats:

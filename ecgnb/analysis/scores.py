@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -15,7 +14,6 @@ from ecgnb.analysis.bootstrap import (
     bootstrap_calibration_error,
     bootstrap_f1,
 )
-from ecgnb.errors import UserError
 from ecgnb.study.data import read_labels, read_table
 from ecgnb.study.spec import Study
 from ecgnb.study.store import Result
@@ -84,38 +82,3 @@ def _truth(
     codes, _ = pd.factorize(table["patient"])
     labels = read_labels(table, dataset, label_set, min_positives)
     return labels, pd.Series(codes, index=table.index)
-
-
-def found_at(study: Study, results: Iterable[Result]) -> pd.DataFrame:
-    """Count, diagnosis by diagnosis, what is found at five false alarms in a hundred.
-
-    The thresholds are each run's own, from its validation records
-    (`ecgnb.training.metrics.alarm_thresholds`).
-
-    Returns
-    -------
-    DataFrame
-        One row a class, over the test records of all runs: ``label``; ``records`` with it;
-        ``found``, of 100 of these; and ``false_alarms``, of 100 without it.
-
-    Raises
-    ------
-    UserError
-        If a run was recorded before such thresholds were kept.
-    """
-    counts = []
-    for run in results:
-        if "alarm_thresholds" not in run.facts:
-            raise UserError(f"Run {run.key} has no thresholds for false alarms; train it again.")
-        spec = run.spec
-        sought = study, spec.dataset, spec.label_set, spec.min_positives
-        truth, _ = _tested(*sought, run.records, run.classes)
-        alarm = run.predictions.astype(np.float64) > np.array(run.facts["alarm_thresholds"])
-        sums = ((truth, truth & alarm), (~truth, ~truth & alarm))
-        columns = [one.sum(axis=0) for side in sums for one in side]
-        counts.append(pd.DataFrame(np.transpose(columns), index=list(run.classes)))
-    if not counts:
-        return pd.DataFrame(columns=["label", "records", "found", "false_alarms"])
-    total = pd.concat(counts).groupby(level=0, sort=False).sum()
-    shares = {"found": 100 * total[1] / total[0], "false_alarms": 100 * total[3] / total[2]}
-    return pd.DataFrame({"records": total[0], **shares}).rename_axis("label").reset_index()

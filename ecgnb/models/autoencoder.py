@@ -99,8 +99,3 @@ class Reconstructor(nn.Module):
 def build_autoencoder(head: str, samples: int) -> tuple[nn.Module, int]:
     """Build the encoder; its head is always pooled."""
     return Encoder().to(memory_format=torch.channels_last), 2 * _WIDTHS[-1]  # type: ignore[call-overload]
-
-
-def code_length(samples: int) -> int:
-    """Return how many numbers the code of a window has."""
-    return -(-samples // _SHRINKS) * _CODE

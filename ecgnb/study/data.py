@@ -52,9 +52,8 @@ _SHARE = Path("share", "ecgnb", "results")
 
 def recorded_runs(study: Study) -> tuple[Path, ...]:
     """List the tables of a study's recorded runs: parts that are only ever added."""
-    root = results_root()
-    parts = [root / f"{study.name}.parquet", *sorted((root / study.name).glob("*.parquet"))]
-    return tuple(path for path in parts if path.is_file()) if study.recorded else ()
+    parts = (results_root() / study.name).glob("*.parquet")
+    return tuple(sorted(parts)) if study.recorded else ()
 
 
 def selection(study: Study, dataset: str) -> pd.DataFrame | None:

@@ -214,9 +214,7 @@ def _kept(pairs: tuple[Pair, ...], field: str, asked: tuple[Any, ...]) -> Iterab
     new = {*asked} - {value for pair in pairs for value in getattr(pair, field)}
     for place, pair in enumerate(pairs):
         has = {*getattr(pair, field)} | (new if place == 0 else set())
-        if field == "models" and not any(check_arm(arm).network for arm in pair.arms):
-            yield pair  # the rival without a network stands beside every network
-        elif values := tuple(value for value in asked if value in has):
+        if values := tuple(value for value in asked if value in has):
             changed: dict[str, Any] = {field: values}
             yield replace(pair, **changed)
 

@@ -245,12 +245,11 @@ def _readable(path: Path) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=64)
 def _is_whole(path: Path, changed: int) -> bool:
-    """Compare a table with its hash: a part's name, or the line of a list beside it."""
-    noted = read_sums(path.parent).get(path.name) or path.stem
-    return not _IS_HASH(noted) or hash_of(path).startswith(noted)
+    """Compare a table with its hash, which is its name."""
+    return not _IS_HASH(path.stem) or hash_of(path).startswith(path.stem)
 
 
-_IS_HASH = re.compile(r"[0-9a-f]{16,64}").fullmatch
+_IS_HASH = re.compile(r"[0-9a-f]{16}").fullmatch
 
 
 def read_sums(folder: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import asdict, replace
 from functools import cache, partial
+from itertools import compress
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import cast
@@ -168,7 +169,9 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
     task = task_of(spec.label_set)
     labels = materials.labels(spec.dataset, spec.label_set, spec.min_positives)
     truth = labels.to_numpy()
-    shown = truth.any(axis=0)  # a label set may have classes that no record of the dataset shows
+    shown = np.atleast_1d(
+        truth.any(axis=0)
+    )  # a label set may have classes that no record of the dataset shows
     if spec.stage == "pretrain" and spec.shuffled:
         truth = truth[np.random.default_rng(spec.seed).permutation(len(truth))]
     split = materials.split(spec)
@@ -249,7 +252,7 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
         *(
             key,
             spec,
-            tuple(labels.columns[shown]),
+            tuple(compress(labels.columns, shown)),
             records,
             predictions,
             trained.fitted.history,

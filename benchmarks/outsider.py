@@ -6,7 +6,8 @@ PTB-XL to Chapman-Shaoxing, ResNet18 of one dimension with one linear layer behi
 records divided by one number; AdamW at 0.001 with a weight decay of 0.01, PyTorch's one-cycle
 schedule over 300 updates of 32 (800 on the source), the last weights; nothing tuned, nothing
 picked. The network and the loop are those of `plain`, not the package's. Test AUROC beside the
-recorded runs of the same seeds; goes on where it was stopped, in ``results/outsider.json``.
+recorded runs of the same seeds; goes on where it was stopped, in ``results/outsider.json``. It
+takes a GPU minutes, and a core hours.
 """
 
 import argparse
@@ -25,11 +26,13 @@ from ecgnb.data.splits import source_split, subset, target_split
 from ecgnb.study.data import open_dataset, read_labels
 from ecgnb.study.declare import load_study
 from ecgnb.study.plan import open_progress
+from ecgnb.training.device import choose_device
 from ecgnb.training.metrics import macro_auroc
 
 SIZES = (50, 100, 200, 400, 0)
 BATCH, RATE, DECAY, UNIT = 32, 0.001, 0.01, 250.0  # microvolts
 RESULTS = Path(__file__).parent / "results" / "outsider.json"
+DEVICE = choose_device()
 STUDY = load_study("clinical")
 PAIR = STUDY.pairs[0]
 
@@ -38,7 +41,13 @@ def network(classes: int, seed: int) -> nn.Sequential:
     """Build the plain ResNet18, without the published hidden layer."""
     torch.manual_seed(seed)
     whole = resnet((2, 2, 2, 2), 1, classes)
-    return nn.Sequential(*list(whole.children())[:-3], nn.Linear(512, classes))
+    layers = [*list(whole.children())[:-3], nn.Linear(512, classes)]
+    return nn.Sequential(*layers).to(DEVICE)
+
+
+def tensor(values: np.ndarray) -> torch.Tensor:
+    """Bring values to the device."""
+    return torch.from_numpy(values).float().to(DEVICE)
 
 
 def train(
@@ -53,8 +62,8 @@ def train(
         if len(order) < BATCH:
             order = np.concatenate([order, rng.permutation(len(signals))])
         batch, order = order[:BATCH], order[BATCH:]
-        said = model(torch.from_numpy(signals[batch] / UNIT).float())
-        loss = F.binary_cross_entropy_with_logits(said, torch.from_numpy(labels[batch]).float())
+        said = model(tensor(signals[batch] / UNIT))
+        loss = F.binary_cross_entropy_with_logits(said, tensor(labels[batch]))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -95,7 +104,7 @@ def main() -> None:
             few = subset(split, size)
             train(model, x[few], y[few], 300, seed)
             with torch.no_grad():
-                said = model(torch.from_numpy(x[split.test] / UNIT).float()).numpy()
+                said = model(tensor(x[split.test] / UNIT)).cpu().numpy()
             auroc = macro_auroc(y[split.test], said, PAIR.min_test_positives)
             done[name] = [auroc, recorded[arm, size, seed]]
             RESULTS.write_text(json.dumps(done, indent=1) + "\n")

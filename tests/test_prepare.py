@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ import pytest
 from conftest import HOSPITAL_RECORDS
 
 from ecgnb import files
-from ecgnb.data import arrays, records
+from ecgnb.data import arrays, layouts, records
 from ecgnb.data import prepare as room
 from ecgnb.data.arrays import SELECTION, Options
 from ecgnb.data.layouts import COLUMNS
@@ -507,6 +508,14 @@ def test_a_table_that_cannot_be_read_is_one_sentence(raw_root, write_record, tex
     elif text is not None:
         table.write_text(text)
     with pytest.raises(UserError, match=sentence):
+        prepare("ptb-xl")
+
+
+def test_a_folder_that_may_not_be_read_is_no_damaged_one(raw_root, write_record, monkeypatch):
+    ptb_xl(raw_root, write_record)
+    fault = PermissionError(13, "Permission denied", "/ecg/ptb-xl/ptbxl_database.csv")
+    monkeypatch.setattr(layouts, "LAYOUTS", {"ptb-xl": Mock(side_effect=fault)})
+    with pytest.raises(UserError, match=r"ptbxl_database.csv .Permission denied.: let its owner"):
         prepare("ptb-xl")
 
 

@@ -13,7 +13,7 @@ import pytest
 import wfdb
 from scipy.io import savemat
 
-from ecgnb.data import foreign, records
+from ecgnb.data import foreign, layouts, records
 from ecgnb.data.records import (
     LEADS,
     Header,
@@ -270,6 +270,23 @@ def test_an_hdf5_file_is_looked_at_before_it_is_read(tmp_path):
     for name, reason in {"lie": "bytes cannot hold 60000000 x 12", "no": "cannot be read"}.items():
         with pytest.raises(ValueError, match=reason):
             foreign.check_hdf5(str(path), name, "")
+
+
+def test_a_damaged_hdf5_file_ends_no_program(tmp_path):
+    """One byte of its structure is another: what the check lets through can be read here."""
+    path, rng = tmp_path / "a.hdf5", np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("good", data=NOISE[None], chunks=(1, *NOISE.shape), compression=4)
+    whole, refused_ = path.read_bytes(), 0
+    for place in rng.integers(0, 2500, 60):
+        damaged = bytearray(whole)
+        damaged[place % len(whole)] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            layouts.open_tensor(path, "good", 100.0, records.LEADS)
+        except ValueError:
+            refused_ += 1
+    assert 0 < refused_ < 60
 
 
 @pytest.mark.parametrize(("number", "kind"), [("80", np.uint8), ("160", np.uint16)])

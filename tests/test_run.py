@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -45,6 +46,20 @@ def _cells(study, **wanted):
         for cell in study.cells()
         if all(getattr(cell, name) == value for name, value in wanted.items())
     ]
+
+
+def test_without_shared_memory_it_is_one_sentence(cache, monkeypatch):
+    fault = OSError(30, "Read-only file system")
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", Mock(side_effect=fault))
+    with pytest.raises(UserError, match=r"/dev/shm cannot be used .Read-only file system."):
+        run_study(tiny(), workers=1, progress=False)
+
+
+def test_a_source_cannot_be_larger_than_it_is(cache):
+    (pair,) = tiny().pairs
+    larger = replace(pair, source=replace(pair.source, size=1000))
+    with pytest.raises(UserError, match="size of 1000 is larger than the training set of 242"):
+        runner.check_data(replace(tiny(), pairs=(larger,)))
 
 
 def test_estimate_learns_what_runs_cost(study):

@@ -25,6 +25,7 @@ from ecgnb.data.catalog import CATALOG, OWN_LAYOUTS, DatasetCard, data_root, fin
 from ecgnb.data.own import check_file, read_own
 from ecgnb.data.records import LEADS
 from ecgnb.errors import UserError
+from ecgnb.files import reason
 
 _LEADS = len(LEADS)
 _LARGEST = 1e9  # microvolts: more is a value that stands for "missing", such as 1e20
@@ -333,6 +334,8 @@ def list_records(card: DatasetCard, folder: Path) -> Listing:
         listing = LAYOUTS[card.layout](folder, card)
     except FileNotFoundError as error:
         raise UserError(f"{card.name} is incomplete: {error.filename} is missing") from error
+    except PermissionError as error:
+        raise UserError(f"{card.name} cannot be read: {reason(error, folder)}") from error
     except (OSError, KeyError, TypeError, ValueError) as error:  # and those of pandas
         way = "correct that file" if card.layout in OWN_LAYOUTS else "get that file again"
         fault = error if type(error) is ValueError else f"{type(error).__name__}: {error}"

@@ -156,7 +156,7 @@ def draw_verdicts(table: pd.DataFrame, words: Sequence[str] = ("helps", "harms")
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
     axes.spines[["left", "bottom"]].set_visible(False)
     marks = zip((*words, "equivalent", "undecided"), _VERDICTS.values(), strict=True)
-    axes.set_xlabel("   ".join(f"{mark} {name}" for name, (_, mark) in marks), fontsize=11)
+    axes.set_xlabel("   ".join(f"{m} {name}" for name, (_, m) in marks), fontsize=11, loc="right")
     return figure
 
 

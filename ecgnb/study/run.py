@@ -139,7 +139,9 @@ def check_data(study: Study) -> None:
     for source in sources:
         if source.label_set != UNLABELLED and source.dataset not in absent:
             table, labels = _labels(study, source)
-            place = ("validation", source_split(table).validation)
+            split = source_split(table)
+            subset(split, source.size)
+            place = ("validation", split.validation)
             _check_classes(study, source, labels, [place], MIN_VALIDATION_POSITIVES)
 
 
@@ -215,12 +217,18 @@ class _Runner:
 
     def run(self) -> None:
         os.environ.setdefault(*LARGE_PAGES)
-        pool = ProcessPoolExecutor(
-            self.workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_begin,
-            initargs=(os.getpid(), self.state.study, self.state.store),
-        )
+        try:
+            pool = ProcessPoolExecutor(
+                self.workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_begin,
+                initargs=(os.getpid(), self.state.study, self.state.store),
+            )
+        except OSError as error:  # of the semaphores that processes share
+            raise UserError(
+                f"no process can be started, as /dev/shm cannot be used ({error.strerror}); let it "
+                "be written, as by --shm-size of a container, and run again"
+            ) from error
         others = multiprocessing.active_children()
         with pool:
             try:

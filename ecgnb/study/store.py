@@ -106,17 +106,13 @@ def code_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-_DIGITS = 3
-
-
 def short(values: npt.NDArray[Any]) -> npt.NDArray[np.float16]:
     """Round to three binary digits: the others are noise of a seed, which packs badly.
 
     Not for what is ranked: many would become equal.
     """
     mantissa, exponent = np.frexp(values.astype(np.float16))
-    rounded = np.round(np.ldexp(mantissa, _DIGITS))
-    return np.ldexp(rounded, exponent - _DIGITS).astype(np.float16)
+    return np.ldexp(np.round(8 * mantissa), exponent - 3).astype(np.float16)
 
 
 _NAME = "scores.txt"

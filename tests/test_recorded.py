@@ -40,7 +40,7 @@ def test_the_main_pair_is_whole_without_data(results):
 @pytest.mark.parametrize(
     ("name", "number", "digest"),
     [
-        ("avetisyan2023", 430, "292df33db3de4fc0"),
+        ("avetisyan2023", 490, "abdc05e4d06050b6"),
         ("clinical", 2164, "bcea87c4b16a861a"),
         ("clinical-cut", 180, "db0fe529a1b673f3"),
         ("clinical-paper", 70, "1576d3b1bcde5c36"),

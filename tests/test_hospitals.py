@@ -42,7 +42,7 @@ def two_hospitals(common):
         study = replace(study, data=replace(study.data, simulated_records=600))
         noise = {"scratch": 0.6, "as-is": 0.9, "finetune": 0.3, "finetune-whole": 0.3}
         results = []
-        for number, cell in enumerate(study.cells()):
+        for number, cell in enumerate(cell for cell in study.cells() if cell.arm in noise):
             table = read_table(study, cell.dataset)
             labels = read_labels(table, cell.dataset, cell.label_set, 0)
             rows = ((table["fold"] - 1) // 2 == cell.seed % 5).to_numpy()

@@ -500,7 +500,6 @@ def study_of_the_page():
         "georgia": "sim-north",
         "my-hospital": "mine",
         "[0, 1, 2, 3, 4]": "[0, 1]",
-        "[0.001, 0.003, 0.01]": "[0.003]",
         "evaluations = 15": "evaluations = 2",
         "updates = 800": "updates = 4",
         "updates = 300": "updates = 4",

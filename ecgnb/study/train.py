@@ -169,9 +169,9 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
     task = task_of(spec.label_set)
     labels = materials.labels(spec.dataset, spec.label_set, spec.min_positives)
     truth = labels.to_numpy()
-    shown = np.atleast_1d(
-        truth.any(axis=0)
-    )  # a label set may have classes that no record of the dataset shows
+    # A label set may have classes that no record of the dataset shows.
+    shown = np.atleast_1d(truth.any(axis=0))
+    classes = tuple(compress(labels.columns, shown))
     if spec.stage == "pretrain" and spec.shuffled:
         truth = truth[np.random.default_rng(spec.seed).permutation(len(truth))]
     split = materials.split(spec)
@@ -249,15 +249,7 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
     asked = spec.stage == "final" and task is CLASSIFY and not (model and ARMS[spec.arm].frozen)
     said = trained.fitted.validation[:, shown] if asked else _NOTHING
     result = Result(
-        *(
-            key,
-            spec,
-            tuple(compress(labels.columns, shown)),
-            records,
-            predictions,
-            trained.fitted.history,
-            facts,
-        ),
+        *(key, spec, classes, records, predictions, trained.fitted.history, facts),
         validation=short(said),
     )
     weights = partial(_write_weights, model, spec) if spec.stage == "pretrain" and model else None

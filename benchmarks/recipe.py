@@ -116,6 +116,15 @@ GRU = {
     ),
 }
 VARIANTS |= GRU
+# What the recipe of the recurrent networks lacks with many records; see the log.
+RECURRENT = {
+    f"{model}, augmented, rate {rate}, {updates} updates": Variant(
+        Recipe(model, "pooled", rate, updates, augmented=True),
+        Recipe(model, "pooled", rate, 800, augmented=True),
+    )
+    for model, rate, updates in product(("gru", "lstm", "bilstm"), (0.003, 0.01), (300, 900))
+}
+VARIANTS |= RECURRENT
 
 
 class Task:
@@ -301,6 +310,9 @@ def main() -> None:
     if chosen.what == "run":
         return run(chosen.only, chosen.seeds, chosen.sizes, chosen.arms)
     found = table()
+    if RESULTS.exists():  # what ran elsewhere stays
+        before = pd.DataFrame(**json.loads(RESULTS.read_text()))
+        found = pd.concat([before, found]).drop_duplicates(list(found.columns[:-1]), keep="last")
     RESULTS.write_text(json.dumps(found.to_dict(orient="split", index=False)) + "\n")
     means = found.groupby(["variant", "weights", "arm", "size"])["auroc"].agg(["mean", "count"])
     print(means.round(4).to_string())

@@ -88,7 +88,7 @@ def _answer(found: Found) -> str:
             ("recurrent networks", by_family["RNN"]),
         )
     ]
-    limit = found["limits"]["bf16"]
+    limit = max(found["limits"]["bf16"], found["limits"]["float32"])  # not all CPUs have bfloat16
     shares = [
         row["gflop_per_second"] / limit for row in found["training"] if row["gflop_per_second"]
     ]
@@ -123,7 +123,7 @@ def _machine(found: Found) -> str:
 
 def _training(found: Found, last: Found | None) -> str:
     before = {row["model"]: row["ours"] for row in last["training"]} if last else {}
-    limit = found["limits"]["bf16"]
+    limit = max(found["limits"]["bf16"], found["limits"]["float32"])  # not all CPUs have bfloat16
     head = ["model", "plain loop, records/s", "ecgnb, records/s", "times faster", "share of limit"]
     head += ["last time"] if before else []
     rows = []

@@ -32,19 +32,20 @@ def tables(found: Found, last: Found | None = None) -> str:
 
 def arms() -> str:
     """Tabulate what the recorded runs of the study ``clinical`` cost, arm by arm."""
-    runs = pd.read_parquet(recorded_runs(load_study("clinical"))[0])
+    columns = ["stage", "model", "arm", "fact_seconds"]
+    parts = recorded_runs(load_study("clinical"))
+    runs = pd.concat(pd.read_parquet(part, columns=columns) for part in parts)
     runs = runs[runs["stage"] == "final"]
     seconds = runs.groupby(["model", "arm"])["fact_seconds"].median().unstack()
     names = [arm for arm in ARMS if arm in seconds]
     rows = []
     for model, row in seconds.iterrows():
-        shares = [
-            "–" if pd.isna(row[arm]) else f"{row[arm]:.1f} s ({row[arm] / row['finetune']:.0%})"
-            for arm in names
-        ]
+        told = [f"{row[arm]:.1f} s ({row[arm] / row['finetune']:.0%})" for arm in names]
+        shares = [one.replace("nan s (nan%)", "–").replace(" (nan%)", "") for one in told]
         rows.append([MODELS[str(model)].title, *shares])
     title = (
-        "One run of the study `clinical`, median seconds on one core, and its share of fine-tuning"
+        "One run of the study `clinical`, median seconds, and its share of fine-tuning: networks "
+        "on a GPU that twenty shared, no network on one core"
     )
     return _table(title, ["model", *(ARMS[arm].title for arm in names)], rows)
 

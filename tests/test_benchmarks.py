@@ -3,6 +3,7 @@
 import json
 import multiprocessing.dummy as threads
 import os
+import re
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -47,9 +48,9 @@ def put(patch, module, **values):
 def ran(common):
     """The tiny study, done once: its cache."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ECGNB_CACHE", str(common / "ran"))
+        patch.setenv("ECGNB_CACHE", str(common / "benchmarked"))
         run_study(load_study(TINY), workers=1, progress=False)
-    return common / "ran"
+    return common / "benchmarked"
 
 
 @pytest.fixture
@@ -90,6 +91,7 @@ def test_speed(small, ran, monkeypatch, tmp_path, hospital):
     assert len(found["demo"]["arm_seconds"]) == 3
     assert found["preparing"]["records"] == 4
     assert "last time" in tables.tables(found, found)
+    assert re.findall("No network|ResNet1d18|nan", tables.arms()) == ["No network", "ResNet1d18"]
     assert [path.name for path in tmp_path.iterdir()] == ["speed.json"]
 
 

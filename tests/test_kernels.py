@@ -82,8 +82,8 @@ def test_no_network_is_one_run_beside_all_networks():
 
 def test_a_final_run_keeps_what_later_questions_need(tmp_path):
     """Validation predictions, and of a linear probe the scores of transferability."""
-    arms = ["scratch", "linear-probe"]
-    study = tiny(arms=arms, seeds=[0], sizes=[30], learning_rates=[0.01])
+    both = {"arms": ["scratch", "linear-probe"], "learning_rates": [0.01]}
+    study = tiny(seeds=[0], sizes=[30], **both)
     tuned, run = run_study(study, workers=1, progress=False)
     assert tuned.validation.shape == (tuned.facts["validation_records"], len(tuned.classes))
     assert run.validation.size == 0  # a frozen encoder is no candidate

@@ -201,8 +201,7 @@ def footer(study: Study, results: Sequence[Result] = ()) -> Markdown:
             where = f"recorded; of the whole study {done:,} of {declared:,}"
         lines.insert(
             3,
-            f"- {len(results)} runs ({where}), {total / 3600:.1f} hours of one core in all, made "
-            f"with {made}",
+            f"- {len(results)} runs ({where}), {total / 3600:.1f} hours added up, made with {made}",
         )
     text = html.escape("\n".join(lines), quote=False)  # a title may be anything
     return Markdown(f"**What made this page**\n\n{text}")

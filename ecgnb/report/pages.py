@@ -20,7 +20,7 @@ from ecgnb.study.data import selection
 from ecgnb.study.declare import load_study, study_names
 from ecgnb.study.plan import size_label
 from ecgnb.study.spec import Pair, Side, Study
-from ecgnb.training.arms import ARMS
+from ecgnb.training.arms import ARMS, check_protocol
 from ecgnb.training.metrics import UNLABELLED
 
 
@@ -123,22 +123,25 @@ def write_studies(folder: Path) -> None:
     """Write ``studies.md``: for each study what stands in its declaration."""
     parts = []
     for study in map(load_study, study_names()):
+        rates = [(name, ", ".join(f"{r:g}" for r in grid)) for name, grid in study.learning_rates]
         settings = {
             "protocol": study.protocol,
-            "learning rates": "; ".join(
-                f"{name}{': ' * bool(name)}{', '.join(f'{rate:g}' for rate in grid)}"
-                for name, grid in study.learning_rates
-            ),
-            "seed that chooses among them": study.tuning_seed,
+            "recipe": _by_model(study.recipes) or check_protocol(study.protocol).recipe,
+            "learning rates": _by_model(rates),
+            "seed that chooses among several": study.tuning_seed,
             "records in a batch": study.batch_size,
             "looks at validation": study.evaluations or f"{study.epochs}, after every epoch",
             "sampling rate and window": f"{study.data.rate:g} Hz, {study.data.seconds:g} s",
         }
-        head = ["source", "target", "networks and heads", "training records", "arms", "seeds"]
+        head = ["source", "target", "networks", "records", "arms", "least test positives", "seeds"]
         rows = [_pair(study, *several) for several in by_target(study.pairs)]
         parts += [f"### {html.escape(study.title)}", f"`{study.name}`"]
         parts += [_table(["what", "value"], settings.items()), _table(head, rows)]
     (folder / "studies.md").write_text("\n\n".join(parts) + "\n")
+
+
+def _by_model(said: Iterable[tuple[str, str]]) -> str:
+    return "; ".join(f"{name}: {one}" if name else one for name, one in said)
 
 
 def _pair(study: Study, sources: list[Side], pair: Pair) -> list[object]:
@@ -149,6 +152,7 @@ def _pair(study: Study, sources: list[Side], pair: Pair) -> list[object]:
         ", ".join(f"{MODELS[model].title} ({head})" for model, head in pair.networks()),
         ", ".join(size_label(size) for size in pair.sizes),
         ", ".join(ARMS[arm].title for arm in pair.arms),
+        pair.min_test_positives,
         len(pair.seeds),
     ]
 
@@ -157,13 +161,13 @@ def _sides(study: Study, sides: list[Side]) -> Iterator[str]:
     """Name datasets, and once for all that are alike, what of them is learnt and for how long."""
     alike: dict[Side, list[str]] = {}
     for side in sides:
-        title = find_card(side.dataset).short_title
-        alike.setdefault(replace(side, dataset=""), []).append(title)
+        alike.setdefault(replace(side, dataset=""), []).append(find_card(side.dataset).short_title)
     for side, names in alike.items():
         labels = "no labels" if side.label_set == UNLABELLED else f"`{side.label_set}`"
         least = f", at least {side.min_positives} positives" * bool(side.min_positives)
         length = f"{study.epochs} epochs" if study.epochs else f"{side.updates} updates"
-        yield f"{'; '.join(names)} ({labels}{least}; {length})"
+        part = f"; {side.size:,} records" * bool(side.size) + "; labels shuffled" * side.shuffled
+        yield f"{'; '.join(names)} ({labels}{least}; {length}{part})"
 
 
 if __name__ == "__main__":

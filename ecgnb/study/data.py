@@ -23,7 +23,7 @@ from ecgnb.data.prepare import DATASET, Prepared, join, join_fingerprints, join_
 from ecgnb.errors import UserError
 from ecgnb.files import put, writable
 from ecgnb.study.spec import Study
-from ecgnb.study.store import SUMS, hash_of, read_sums
+from ecgnb.study.store import hash_of
 
 _AS_DEFAULT = "default options"
 _TEXT = dict.fromkeys(("record", "patient", "sex", "codes"), str)
@@ -64,10 +64,19 @@ def selection(study: Study, dataset: str) -> pd.DataFrame | None:
 
 @lru_cache(maxsize=16)
 def _named_records(path: Path, changed: int) -> pd.DataFrame:
-    if read_sums(path.parent).get(path.name) not in (None, hash_of(path)):
+    if _sums(path.parent).get(path.name) not in (None, hash_of(path)):
         raise UserError(f"{path} is not as it was recorded; get that file again")
     table = pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values={"age": [""]})
     return table[list(SELECTION)]
+
+
+_SUMS = "SHA256SUMS"
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of files by their names, as far as a folder lists them."""
+    lines = (folder / _SUMS).read_text().splitlines() if (folder / _SUMS).is_file() else []
+    return {name.strip(): digest for digest, _, name in (line.partition(" ") for line in lines)}
 
 
 def _selected(study: Study, dataset: str) -> Path | None:
@@ -237,7 +246,7 @@ def record_dataset(prepared: Prepared, options: Options) -> Path:
             put(path, lambda name: records.to_csv(name, index=False, lineterminator="\n"))
         put(folder / "fingerprints.json", lambda name: name.write_text(text))
         sums = (f"{hash_of(one)}  {one.name}\n" for one in sorted(folder.glob("*.csv")))
-        put(folder / SUMS, lambda name: name.write_text("".join(sums)))
+        put(folder / _SUMS, lambda name: name.write_text("".join(sums)))
     return path
 
 

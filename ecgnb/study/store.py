@@ -248,18 +248,6 @@ def _is_whole(path: Path, changed: int) -> bool:
 _IS_HASH = re.compile(r"[0-9a-f]{16}").fullmatch
 
 
-def read_sums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of files by their names, as far as a folder lists them."""
-    try:
-        lines = (folder / SUMS).read_text(errors="replace").splitlines()
-    except OSError:
-        return {}
-    return {name.strip(): digest for digest, _, name in (line.partition(" ") for line in lines)}
-
-
-SUMS = "SHA256SUMS"
-
-
 # The table stays as it was read: thousands of runs as Python's own values would fill the memory.
 @functools.lru_cache(maxsize=16)
 def _recorded_at(path: Path, changed: int) -> tuple[pa.Table, dict[str, int]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +18,7 @@ from ecgnb.data.catalog import CATALOG, JOINT, cache_root, card, data_root, find
 from ecgnb.data.fetch import describe, fetch, no_home
 from ecgnb.data.prepare import prepare, summary
 from ecgnb.errors import UserError
+from ecgnb.files import put, writable
 from ecgnb.models import MODELS
 from ecgnb.study.data import (
     fingerprints,
@@ -297,6 +300,49 @@ def verify_runs(
             f"{failed} runs do not agree with what is recorded: to the bit on the same kind of "
             f"machine, within {TOLERANCE:g} of AUROC elsewhere; was the code of training changed?"
         )
+
+
+@app.command("export")
+def export_network(
+    study: StudyName,
+    folder: Annotated[Path, typer.Argument(help="Where model.safetensors and card.json go.")],
+    target: Annotated[str, typer.Option(help="Of the study's targets, or one of your own.")] = "",
+    model: Annotated[str | None, typer.Option(help="Only this network.")] = None,
+    arm: Annotated[str | None, typer.Option(help="Only this arm, such as finetune.")] = None,
+    size: Annotated[int | None, typer.Option(help="Only so many records; 0 is all.")] = None,
+) -> None:
+    """Take a network home: of the runs that are done, the best on validation, with a card."""
+    from ecgnb.export import CARD, describe, export
+
+    declared = load_study(study, target=target) if target else load_study(study)
+    export(declared, folder, model=model, arm=arm, size=size)
+    for line in describe(json.loads((folder / CARD).read_text(encoding="utf-8")), folder):
+        _say(line)
+
+
+@app.command("predict")
+def predict_csv(
+    folder: Annotated[Path, typer.Argument(help="What `ecgnb export` wrote.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="RECORDS...", help="WFDB records, folders, .npy arrays.")
+    ],
+    rate: Annotated[float | None, typer.Option(min=1, help="Of arrays, in Hz.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A CSV file; by default the terminal.")] = None,
+) -> None:
+    """Ask an exported network about records: a CSV of probabilities."""
+    from ecgnb.export import predict_records
+
+    table, refused = predict_records(folder, names, rate)
+    text = table.to_csv(index=False, float_format="%.6g")
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        with writable(out.parent, "nothing was written; name another file with --out"):
+            put(out, lambda path: path.write_text(text, encoding="utf-8"))
+    for name, reason in refused.items():
+        _say(f"not predicted: {name}: {reason}", err=True)
+    if refused:
+        raise UserError(f"{len(refused)} of {len(table) + len(refused)} records were not predicted")
 
 
 def main() -> None:

@@ -124,7 +124,7 @@ def _convert(
     with open(file, "r+b") as target:
         for row, path in enumerate(paths, start=first):
             try:
-                values, found = _record(path, *given)
+                values, found = convert_record(path, *given)
             except (records.RecordError, ValueError) as error:
                 outcomes.append(str(error))
             except Exception as error:  # whatever one record's damage does ends that record alone
@@ -136,9 +136,13 @@ def _convert(
     return outcomes
 
 
-def _record(
+def convert_record(
     path: str, source: Path, in_headers: bool, tensor: layouts.Tensor | None, options: Options
 ) -> tuple[npt.NDArray[np.int16], dict[str, Any]]:
+    """Return a record's window, int16 microvolts (12, samples), with its flags and its range.
+
+    RecordError or ValueError says why it cannot be used.
+    """
     facts: dict[str, Any] = {}
     filtered = False
     if tensor is None:

@@ -144,8 +144,10 @@ class Materials:
         return share(values, torch.device("cpu"))
 
 
-def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str:
-    """Train one run and save its result.
+def execute(
+    materials: Materials, spec: RunSpec, precision: str = "auto", *, keep_weights: bool = False
+) -> str:
+    """Train one run and save its result; the weights of a pre-training, or if they are wanted.
 
     Parameters
     ----------
@@ -252,7 +254,8 @@ def execute(materials: Materials, spec: RunSpec, precision: str = "auto") -> str
         *(key, spec, classes, records, predictions, trained.fitted.history, facts),
         validation=short(said),
     )
-    weights = partial(_write_weights, model, spec) if spec.stage == "pretrain" and model else None
+    kept = keep_weights or spec.stage == "pretrain"
+    weights = partial(_write_weights, model, spec) if kept and model else None
     store.save(result, weights)
     return key
 

@@ -129,6 +129,8 @@ def train_arm(
     predicted = _NOTHING
     if len(parts) == 3:
         predicted = predict(trainable, parts[2], precision, task.probabilities)
+    if kind.frozen:
+        _unscale(model.head, mean, scale)
     return Trained(fitted, predicted, seconds)
 
 

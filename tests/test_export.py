@@ -1,0 +1,139 @@
+"""A network taken home says of records what its run said, and refuses what it is not for."""
+
+import json
+import shutil
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from ecgnb.cli import app
+from ecgnb.data.records import LEADS
+from ecgnb.errors import UserError
+from ecgnb.export import CARD, WEIGHTS, Network, export, predict_records
+from ecgnb.study.data import open_dataset
+from ecgnb.study.declare import load_study
+from ecgnb.study.run import run_study
+
+TINY = str(Path(__file__).with_name("tiny.toml"))
+
+
+def study():
+    return load_study(TINY)
+
+
+@pytest.fixture(scope="module")
+def home(common):
+    """The cache of the tiny study, an export of its fine-tuned network, and the run it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECGNB_CACHE", str(common / "exported"))
+        run_study(study(), workers=1, progress=False)
+        result = export(study(), common / "taken", arm="finetune")
+    return common / "exported", common / "taken", result
+
+
+@pytest.fixture
+def taken(home, monkeypatch, tmp_path):
+    """The export on another path, as on another machine, and the run."""
+    monkeypatch.setenv("ECGNB_CACHE", str(home[0]))
+    shutil.copytree(home[1], tmp_path / "elsewhere")
+    return tmp_path / "elsewhere", home[2]
+
+
+def test_predictions_are_those_of_the_run(taken, home):
+    folder, run = taken
+    data = open_dataset(study(), "sim-south")
+    (raw,) = (home[0] / "simulated").glob("sim-south-*")
+    headers = {path.stem: path for path in raw.rglob("*.hea")}
+    table, refused = predict_records(folder, [str(headers[one]) for one in run.records])
+    assert not refused
+    assert list(table) == ["record", *run.classes, "flags"]
+    said = table[list(run.classes)].to_numpy()
+    assert np.abs(said - run.predictions.astype(float)).max() < 5e-4  # kept in 16 bits
+    rows = data.table.set_index("record").index.get_indexer(list(run.records))
+    whole = Network(folder).ask(np.asarray(data.signals)[rows])
+    assert np.abs(said - whole).max() < 1e-5
+
+
+@pytest.mark.parametrize("arm", ["finetune", "scratch", "random-probe"])
+def test_every_arm_is_exported_as_it_ran(home, monkeypatch, tmp_path, arm):
+    monkeypatch.setenv("ECGNB_CACHE", str(home[0]))
+    run = export(study(), tmp_path / "out", arm=arm)
+    facts = json.loads((tmp_path / "out" / CARD).read_text())
+    assert (facts["run"]["arm"], facts["run"]["seed"], facts["apart"]) == (arm, 0, 0)
+    data = open_dataset(study(), "sim-south")
+    rows = data.table.set_index("record").index.get_indexer(list(run.records))
+    said = Network(tmp_path / "out").ask(np.asarray(data.signals)[rows])
+    assert np.abs(said - run.predictions.astype(float)).max() < 2e-3
+
+
+def test_the_card_says_what_the_network_is(taken):
+    facts = json.loads((taken[0] / CARD).read_text())
+    assert facts["input"]["leads"] == list(LEADS)
+    assert facts["input"]["options"]["rate"] == 50
+    assert {one["name"] for one in facts["data"]} == {"sim-north", "sim-south"}
+    for one in facts["classes"]:
+        assert 0 <= one["threshold"] <= 1
+        assert one["auroc"] is None or one["low"] <= one["auroc"] <= one["high"]
+
+
+def test_arrays_need_their_rate_and_a_likely_amplitude(taken, tmp_path):
+    data = open_dataset(study(), "sim-south")
+    signals = np.asarray(data.signals[:20])
+    np.save(tmp_path / "whole.npy", signals)
+    np.save(tmp_path / "milli.npy", signals / 1000)
+    np.save(tmp_path / "volts.npy", signals / 1e6)
+    with pytest.raises(UserError, match="add --rate"):
+        predict_records(taken[0], [str(tmp_path / "whole.npy")])
+    whole, milli = (
+        predict_records(taken[0], [str(tmp_path / f"{name}.npy")], rate=50)[0]
+        for name in ("whole", "milli")
+    )
+    classes = list(taken[1].classes)
+    assert np.abs(whole[classes] - milli[classes]).to_numpy().max() < 1e-5
+    with pytest.raises(UserError, match="check the unit"):
+        predict_records(taken[0], [str(tmp_path / "volts.npy")], rate=50)
+    with pytest.raises(UserError, match="sampled at 20 Hz"):
+        predict_records(taken[0], [str(tmp_path / "whole.npy")], rate=20)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"leads": ["I", "II", "III"]}, "missing among I, II, III"),
+        ({"gain": "1000/bar"}, "unknown unit: bar"),
+        ({"gain": "1000/NU"}, "z-scored"),
+        ({"rate": 40}, "sampled at 40 Hz, and the network wants 50"),
+        ({"samples": 100}, "shorter than 2 s"),
+    ],
+)
+def test_what_the_network_is_not_for_is_refused(taken, write_record, tmp_path, changes, reason):
+    write_record(tmp_path, "good")
+    write_record(tmp_path, "bad", **changes)
+    said = CliRunner().invoke(
+        app, ["predict", str(taken[0]), str(tmp_path / "good"), str(tmp_path / "bad")]
+    )
+    assert isinstance(said.exception, UserError)
+    assert list(pd.read_csv(StringIO(said.stdout))["record"]) == [str(tmp_path / "good")]
+    assert reason in said.stderr
+
+
+def test_a_network_that_is_none_or_changed_is_refused(taken, tmp_path):
+    with pytest.raises(UserError, match="holds no exported network"):
+        Network(tmp_path)
+    path = taken[0] / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(UserError, match="export it again"):
+        Network(taken[0])
+
+
+def test_a_study_without_such_a_run_exports_none(taken, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="there are arm finetune, random-probe, scratch"):
+        export(study(), tmp_path / "none", arm="as-is")
+    monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(UserError, match="`ecgnb run tiny` trains them"):
+        export(study(), tmp_path / "none")
+    assert not (tmp_path / "none").exists()

@@ -302,6 +302,18 @@ def verify_runs(
         )
 
 
+@app.command("advise")
+def advise_dataset(
+    dataset: Annotated[str, typer.Argument(help="One of your own, or of the catalog.")],
+    workers: Workers = None,
+) -> None:
+    """Say whether to transfer to a dataset: checks, a study of some minutes, evidence, advice."""
+    from ecgnb.advise import advise
+
+    for line in advise(dataset, workers, progress=_shown()):
+        _say(line)
+
+
 @app.command("export")
 def export_network(
     study: StudyName,

@@ -82,3 +82,21 @@ def _truth(
     codes, _ = pd.factorize(table["patient"])
     labels = read_labels(table, dataset, label_set, min_positives)
     return labels, pd.Series(codes, index=table.index)
+
+
+def found_of_100(study: Study, run: Result) -> pd.Series:
+    """Count, of 100 test ECGs with a diagnosis, those over the threshold that validation ECGs set.
+
+    5 of 100 validation ECGs without it are over that threshold.
+
+    Returns
+    -------
+    Series of float
+        By class; missing where too few test ECGs have it.
+    """
+    spec = run.spec
+    sought = study, spec.dataset, spec.label_set, spec.min_positives
+    shown, _ = _tested(*sought, run.records, run.classes)
+    over = run.predictions > run.facts["alarm_thresholds"]
+    counts = (over & shown).sum(axis=0) / shown.sum(axis=0).clip(1)
+    return pd.Series(100 * counts, run.classes).where(eligible(shown, spec.min_test_positives))

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import html
 import io
+import json
+from importlib import resources
 from pathlib import Path
+from typing import Any
 from warnings import catch_warnings, filterwarnings
 
 import matplotlib as mpl
@@ -61,6 +64,39 @@ def show_table(
     page = f'<div class="reading" role="region" aria-label="{title}" tabindex="0">{body}</div>'
     plain = f"{caption}\n{frame.to_string(index=False)}"
     display({"text/html": page, "text/plain": plain}, raw=True)
+
+
+def show_decision(answers: dict[str, Any], table: pd.DataFrame, name: str) -> None:
+    """Show a page that answers a reader's choices, and write it as ``NAME.html``, to stand alone.
+
+    Parameters
+    ----------
+    answers : dict
+        What ``decide.html`` draws, as JSON; no number in it may be missing.
+    table : DataFrame
+        The same to be read without JavaScript; text, never HTML.
+    name : str
+    """
+    page = (resources.files("ecgnb.report") / "decide.html").read_text(encoding="utf-8")
+    # A name in it may be anything: nothing ends the script.
+    data = json.dumps(answers, allow_nan=False).replace("<", "\\u003c")
+    page = page.replace("TABLE", table.to_html(index=False, border=0, justify="left"))
+    page = page.replace("DATA", data)
+    title = html.escape(answers["title"])
+    alone = f"{_ALONE}<title>{title}</title>\n<main><h1>{title}</h1>\n{page}</main></html>\n"
+    put(_file(f"{name}.html"), lambda path: path.write_text(alone, encoding="utf-8"))
+    display({"text/html": page, "text/plain": table.to_string(index=False)}, raw=True)
+
+
+_ALONE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:720px;padding:12px}</style>
+<script>if (matchMedia("(prefers-color-scheme: dark)").matches) {
+  const {dataset, style} = document.documentElement, colours = {"text-base": "#eee",
+    "text-muted": "#aab", background: "#121212", surface: "#1e2328", border: "#39414a"};
+  dataset.theme = "dark"; style.background = "#121212";
+  for (const name in colours) style.setProperty("--pst-color-" + name, colours[name]); }</script>
+"""
 
 
 def write_csv(data: pd.DataFrame, name: str) -> None:

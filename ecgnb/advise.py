@@ -1,0 +1,239 @@
+"""Advice for one's own ECGs: checks, a quick study, the recorded evidence beside it, a verdict."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ecgnb.analysis.compare import pair, runs_table, summarise
+from ecgnb.data.catalog import CATALOG, JOINT, card, data_root, find, own_cards
+from ecgnb.data.prepare import summary
+from ecgnb.errors import UserError
+from ecgnb.study.cost import groups
+from ecgnb.study.data import open_dataset, recorded_runs
+from ecgnb.study.declare import load_study, patients_of
+from ecgnb.study.plan import duration, open_progress
+from ecgnb.study.run import check_data, default_workers, run_study
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result
+from ecgnb.training.arms import ARMS
+
+LARGE = 0.03
+"""A gain of macro AUROC from which on a verdict says *clearly*: three times what matters at all."""
+
+_ANSWERS = {
+    "equivalent": "It makes no difference that matters. Either will do.",
+    "undecided": "Cannot tell: the ECGs at hand do not settle it.",
+    "harms": "No. Start from nothing.",
+}
+_RIVAL_ANSWERS = {
+    "helps": "No network is the better choice.",
+    "equivalent": "No network does as well, and is simpler.",
+    "undecided": "Cannot tell them apart: no network is simpler.",
+    "harms": "The pre-trained network is the better choice.",
+}
+
+QUICK, EVIDENCE = "quick", "clinical"
+_SIMULATED = "sim-north"
+_REFERENCE = "scratch"
+_NEAREST = 4
+_WORTH_FINDING = 0.02  # AUROC: a smaller difference is not what a decision waits for
+
+CERTAINTY = {
+    "high": "the 95 % interval says so, also after correction for everything compared here",
+    "moderate": "the 95 % interval says so, but not after correction for everything compared here",
+    "low": "the 95 % interval leaves it open",
+}
+"""What the words of certainty mean, as GRADE orders them."""
+
+
+def quick_study(dataset: str) -> Study:
+    """Return the quick study of a dataset: from the largest real source here, else a simulated one.
+
+    Raises
+    ------
+    UserError
+        If the dataset is unknown or is not here.
+    """
+    facts = card(dataset)
+    root = data_root() if os.environ.get("ECGNB_DATA") else None
+    sources = [
+        one
+        for one in (*CATALOG.values(), *own_cards().values())
+        if not (one.simulated or one.also or one.amplitude != facts.amplitude)
+        and root
+        and find(one, root)
+        and not patients_of(one) & patients_of(facts)
+    ]
+    largest = max(sources, key=lambda one: one.records, default=None)
+    return load_study(
+        QUICK, target=dataset, source=largest.name if largest else _other_simulated(dataset)
+    )
+
+
+def _other_simulated(dataset: str) -> str:
+    return "sim-south" if dataset == _SIMULATED else _SIMULATED
+
+
+def advise(dataset: str, workers: int | None = None, *, progress: bool = False) -> Iterator[str]:
+    """Say, line by line, what to do with a dataset of one's own; trains the quick study for it.
+
+    Parameters
+    ----------
+    dataset : str
+        Of the catalog, or one's own; a joined dataset is none.
+    workers : int, optional
+        Processes side by side.
+    progress : bool
+        Whether to show progress bars.
+
+    Raises
+    ------
+    UserError
+        If the dataset is not here, cannot be prepared, or has too little to learn or to score.
+    """
+    if JOINT in dataset:
+        raise UserError(f"{dataset} is several datasets; ask about each")
+    study = quick_study(dataset)
+    yield "1. What is there"
+    yield summary(open_dataset(study, dataset, progress=progress))
+    check_data(study)
+    source = card(study.pairs[0].source.dataset).short_title
+    left = sum(one.seconds_left for one in groups(open_progress(study), "auto"))
+    count = workers or default_workers(study)
+    yield f"2. A quick study, pre-trained on {source}: about {duration(left / count)}"
+    results = run_study(study, workers=workers, progress=progress)
+    arms, gains = compare_arms(study, results)
+    for row in arms.itertuples():
+        level = f"AUROC {row.mean:.3f} ({row.low:.3f} to {row.high:.3f})"
+        yield f"  {ARMS[str(row.arm)].title:25} {level}"
+    yield "3. Against training from scratch, same patients and seeds"
+    for row in gains.itertuples():
+        ends = f"({row.low:+.3f} to {row.high:+.3f})"
+        yield f"  {ARMS[str(row.arm)].title:25} {row.mean:+.3f} {ends} {row.verdict}"
+    records = int(arms["records"].iloc[0])
+    yield f"4. Recorded beside it, nearest to {records} training records, ResNet1d18 fine-tuned"
+    yield from nearest(records)
+    yield "5. Advice"
+    yield from verdict(arms, gains)
+    yield f"  More, in hours: ecgnb run {EVIDENCE}:{dataset}"
+    yield f"  The network: ecgnb export {QUICK} my-network --target {dataset}"
+
+
+def compare_arms(study: Study, results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the level of each arm, and its gain over training from scratch.
+
+    Returns
+    -------
+    (DataFrame, DataFrame)
+        Rows of `ecgnb.analysis.compare.summarise`, the best first; no arm that cannot be scored.
+        The second is one family of comparisons.
+    """
+    runs = runs_table(study, results)
+    levels = summarise(runs, ["arm"]).sort_values("mean", ascending=False)
+    reference = runs[runs["arm"] == _REFERENCE]
+    others = runs[runs["arm"] != _REFERENCE]
+    keys = ["target", "label_set", "min_positives", "size"]
+    gains = summarise(pair(others, reference, keys), ["arm"])
+    return levels, gains.sort_values("mean", ascending=False)
+
+
+def answer(row: Any, *, rival: bool = False) -> str:
+    """Put a verdict of `summarise` into a sentence by its sign and size.
+
+    Parameters
+    ----------
+    row : row of a DataFrame
+        Pre-trained less from scratch; for a `rival`, no network less pre-trained.
+    """
+    if rival:
+        return _RIVAL_ANSWERS[row.verdict]
+    if row.verdict == "helps":
+        return f"Yes{', clearly' if row.first - row.second >= LARGE else '; expect a little'}."
+    return _ANSWERS[row.verdict]
+
+
+def certainty(row: Any) -> str:
+    """Say how sure a verdict of `summarise` is: a word of `CERTAINTY`."""
+    if row.verdict == "undecided":
+        return "low"
+    return "high" if row.holds else "moderate"
+
+
+def verdict(arms: pd.DataFrame, gains: pd.DataFrame) -> Iterator[str]:
+    """Say which arm to take, how sure that is, and how many patients would settle it.
+
+    Parameters
+    ----------
+    arms, gains : DataFrame
+        As `compare_arms` returns them.
+    """
+    pretrained = gains[[ARMS[arm].pretrained for arm in gains["arm"]]]
+    top = pretrained.iloc[0]
+    yield f"  Start from somebody else's ECGs? {answer(top)} Certainty {certainty(top)}."
+    yield (
+        f"  The best way to, {ARMS[top.arm].title}, differs from training from scratch by "
+        f"{top['mean']:+.3f} AUROC ({top.low:+.3f} to {top.high:+.3f})."
+    )
+    if top.verdict == "undecided":
+        yield f"  {_needed(top)}"
+    plain = gains[gains["arm"] == "no-network"]
+    first = arms.iloc[0]
+    if len(plain) and first.arm == "no-network":
+        yield "  No network at all (random convolution kernels and ridge) had the highest mean."
+    elif len(plain):
+        level = arms.loc[arms["arm"] == "no-network", "mean"].item()
+        yield f"  No network at all reaches {level:.3f}, the best arm {first['mean']:.3f}."
+    yield "  Certainty: " + "; ".join(f"{word}: {what}" for word, what in CERTAINTY.items()) + "."
+    yield (
+        "  Not shown: other hospitals, other networks, full sampling rate, diagnoses with too few "
+        "positives."
+    )
+
+
+def _needed(row: Any) -> str:
+    """Say how many tested patients would settle a difference; an interval shrinks as their root."""
+    half = (row.high - row.low) / 2
+    sought = max(abs(row["mean"]), _WORTH_FINDING)
+    if not math.isfinite(half):
+        return "One seed cannot say how many patients would settle it."
+    times = (half / sought) ** 2
+    if times <= 1:
+        return f"A difference of {_WORTH_FINDING:g} would have been seen."
+    return (
+        f"About {times:.1f} times as many patients with labels, {math.ceil(times * row.tested):,} "
+        f"ECGs instead of {int(row.tested):,}, would settle a difference of {sought:.2f}."
+    )
+
+
+def nearest(records: int) -> Iterator[str]:
+    """Quote the recorded comparisons whose training records are nearest in number."""
+    study = load_study(EVIDENCE)
+    if not recorded_runs(study):
+        yield "  none is recorded here"
+        return
+    runs = runs_table(study, _of_resnet(study))
+    rows = runs[runs["source"].map(lambda name: bool(name) and not card(name).simulated)]
+    found = summarise(pair(rows, runs[runs["arm"] == _REFERENCE]), ["source", "target", "size"])
+    distance = np.abs(np.log(found["records"] / records))
+    for row in found.iloc[np.argsort(distance, kind="stable")[:_NEAREST]].itertuples():
+        names = " to ".join(card(str(one)).short_title for one in (row.source, row.target))
+        yield (
+            f"  {names}, {row.records} records: {row.mean:+.3f} ({row.low:+.3f} to "
+            f"{row.high:+.3f}) {row.verdict}"
+        )
+
+
+def _of_resnet(study: Study) -> list[Result]:
+    return [
+        run
+        for run in open_progress(study).finished()
+        if run.spec.model == "resnet1d18"
+        and run.spec.head == "linear"
+        and run.spec.arm in (_REFERENCE, "finetune")
+    ]

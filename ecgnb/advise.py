@@ -120,9 +120,10 @@ def advise(dataset: str, workers: int | None = None, *, progress: bool = False) 
     yield f"4. Recorded beside it, nearest to {records} training records, ResNet1d18 fine-tuned"
     yield from nearest(records)
     yield "5. Advice"
-    yield from verdict(arms, gains)
+    yield from verdict(gains)
     yield f"  More, in hours: ecgnb run {EVIDENCE}:{dataset}"
-    yield f"  The network: ecgnb export {QUICK} my-network --target {dataset}"
+    side = study.pairs[0].source.dataset
+    yield f"  The network: ecgnb export {QUICK} my-network --target {dataset} --source {side}"
 
 
 def compare_arms(study: Study, results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -165,30 +166,29 @@ def certainty(row: Any) -> str:
     return "high" if row.holds else "moderate"
 
 
-def verdict(arms: pd.DataFrame, gains: pd.DataFrame) -> Iterator[str]:
+def verdict(gains: pd.DataFrame) -> Iterator[str]:
     """Say which arm to take, how sure that is, and how many patients would settle it.
 
     Parameters
     ----------
-    arms, gains : DataFrame
+    gains : DataFrame
         As `compare_arms` returns them.
     """
-    pretrained = gains[[ARMS[arm].pretrained for arm in gains["arm"]]]
-    top = pretrained.iloc[0]
+    best = gains.iloc[0]
+    if best.verdict == "helps":
+        yield (
+            f"  Take: {ARMS[best.arm].title}. It gains {best['mean']:.3f} AUROC "
+            f"({best.low:+.3f} to {best.high:+.3f}) over training from scratch; certainty "
+            f"{certainty(best)}."
+        )
+    elif "undecided" in set(gains["verdict"]):
+        yield "  Cannot tell of any way that it is better than training from scratch."
+    else:
+        yield "  Train from scratch: nothing that was tried is better by what matters."
+    top = gains[[ARMS[arm].pretrained for arm in gains["arm"]]].iloc[0]
     yield f"  Start from somebody else's ECGs? {answer(top)} Certainty {certainty(top)}."
-    yield (
-        f"  The best way to, {ARMS[top.arm].title}, differs from training from scratch by "
-        f"{top['mean']:+.3f} AUROC ({top.low:+.3f} to {top.high:+.3f})."
-    )
     if top.verdict == "undecided":
         yield f"  {_needed(top)}"
-    plain = gains[gains["arm"] == "no-network"]
-    first = arms.iloc[0]
-    if len(plain) and first.arm == "no-network":
-        yield "  No network at all (random convolution kernels and ridge) had the highest mean."
-    elif len(plain):
-        level = arms.loc[arms["arm"] == "no-network", "mean"].item()
-        yield f"  No network at all reaches {level:.3f}, the best arm {first['mean']:.3f}."
     yield "  Certainty: " + "; ".join(f"{word}: {what}" for word, what in CERTAINTY.items()) + "."
     yield (
         "  Not shown: other hospitals, other networks, full sampling rate, diagnoses with too few "

@@ -318,7 +318,10 @@ def advise_dataset(
 def export_network(
     study: StudyName,
     folder: Annotated[Path, typer.Argument(help="Where model.safetensors and card.json go.")],
-    target: Annotated[str, typer.Option(help="Of the study's targets, or one of your own.")] = "",
+    target: Annotated[
+        str | None, typer.Option(help="Of the study's targets, or one of your own.")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="What it was pre-trained on.")] = None,
     model: Annotated[str | None, typer.Option(help="Only this network.")] = None,
     arm: Annotated[str | None, typer.Option(help="Only this arm, such as finetune.")] = None,
     size: Annotated[int | None, typer.Option(help="Only so many records; 0 is all.")] = None,
@@ -326,7 +329,7 @@ def export_network(
     """Take a network home: of the runs that are done, the best on validation, with a card."""
     from ecgnb.export import CARD, describe, export
 
-    declared = load_study(study, target=target) if target else load_study(study)
+    declared = load_study(study, target=target, source=source)
     export(declared, folder, model=model, arm=arm, size=size)
     for line in describe(json.loads((folder / CARD).read_text(encoding="utf-8")), folder):
         _say(line)

@@ -42,6 +42,7 @@ QUICK, EVIDENCE = "quick", "clinical"
 _SIMULATED = "sim-north"
 _REFERENCE = "scratch"
 _NEAREST = 4
+_CELL = ["source", "target", "size"]
 _WORTH_FINDING = 0.02  # AUROC: a smaller difference is not what a decision waits for
 
 CERTAINTY = {
@@ -217,11 +218,16 @@ def nearest(records: int) -> Iterator[str]:
     if not recorded_runs(study):
         yield "  none is recorded here"
         return
-    runs = runs_table(study, _of_resnet(study))
-    rows = runs[runs["source"].map(lambda name: bool(name) and not card(name).simulated)]
-    found = summarise(pair(rows, runs[runs["arm"] == _REFERENCE]), ["source", "target", "size"])
-    distance = np.abs(np.log(found["records"] / records))
-    for row in found.iloc[np.argsort(distance, kind="stable")[:_NEAREST]].itertuples():
+    runs = runs_table(study, _of_resnet(study), metric=None)
+    real = [bool(name) and not card(name).simulated for name in runs["source"]]
+    cells = runs[real].drop_duplicates(_CELL).reset_index(drop=True)
+    distance = np.abs(np.log(cells["records"] / records))
+    near = cells.iloc[np.argsort(distance, kind="stable")[:_NEAREST]]
+    used = runs.merge(near[["target", "size"]].drop_duplicates())
+    scored = runs_table(study, used["run"])
+    plain = scored[scored["arm"] == _REFERENCE]
+    found = summarise(pair(scored.merge(near[_CELL]), plain), _CELL)
+    for row in near[_CELL].merge(found).itertuples():
         names = " to ".join(card(str(one)).short_title for one in (row.source, row.target))
         yield (
             f"  {names}, {row.records} records: {row.mean:+.3f} ({row.low:+.3f} to "

@@ -1,0 +1,65 @@
+"""Advice on a dataset: what it studies, what it says, and when it says that it cannot tell."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from ecgnb import advise
+from ecgnb.cli import app
+from ecgnb.errors import UserError
+
+TINY = str(Path(__file__).with_name("tiny.toml"))
+
+
+def rows(**arms):
+    """Gains by arm, each (mean, half of the interval, verdict)."""
+    return pd.DataFrame(
+        [
+            {"arm": arm, "mean": mean, "low": mean - half, "high": mean + half, "verdict": word}
+            | {"first": 0.8 + mean, "second": 0.8, "holds": True, "tested": 200}
+            for arm, (mean, half, word) in arms.items()
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        (
+            rows(**{"no-network": (0.1, 0.05, "helps")}, finetune=(0.02, 0.04, "undecided")),
+            ["Take: no network", "certainty high", "Cannot tell", "4.0 times as many", "800 ECGs"],
+        ),
+        (rows(finetune=(0.05, 0.01, "helps")), ["Take: fine-tuned", "Yes, clearly"]),
+        (rows(finetune=(0.0, 0.005, "equivalent")), ["Train from scratch", "no difference"]),
+        (rows(finetune=(-0.1, 0.05, "harms")), ["Train from scratch", "No. Start from nothing"]),
+        (rows(finetune=(0.0, np.inf, "undecided")), ["Cannot tell of any way", "One seed cannot"]),
+    ],
+)
+def test_a_verdict_is_what_the_intervals_say(gains, said):
+    text = "\n".join(advise.verdict(gains))
+    assert all(one in text for one in said), text
+
+
+def test_the_quick_study_takes_a_source_with_other_patients(monkeypatch):
+    monkeypatch.delenv("ECGNB_DATA", raising=False)
+    for dataset, source in (("sim-south", "sim-north"), ("sim-north", "sim-south")):
+        side = advise.quick_study(dataset).pairs[0]
+        assert (side.target.dataset, side.source.dataset) == (dataset, source)
+    with pytest.raises(UserError, match="ask about each"):
+        list(advise.advise("ptb-xl+georgia"))
+
+
+def test_advice_is_one_page_that_ends_with_what_to_do(monkeypatch, common):
+    monkeypatch.delenv("ECGNB_DATA", raising=False)
+    monkeypatch.setenv("ECGNB_CACHE", str(common / "exported"))
+    monkeypatch.setattr(advise, "QUICK", TINY)
+    said = CliRunner().invoke(app, ["advise", "sim-south", "--workers", "1"])
+    assert said.exit_code == 0, said.output
+    lines = said.stdout.splitlines()
+    assert [line[0] for line in lines if line[:1].isdigit()] == list("12345")
+    assert "from scratch" in said.stdout
+    assert lines[-1].endswith("--target sim-south --source sim-north")
+    assert len(lines) < 60

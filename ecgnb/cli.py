@@ -314,6 +314,18 @@ def advise_dataset(
         _say(line)
 
 
+@app.command("probe")
+def probe_features(
+    study: StudyName,
+    folder: Annotated[Path, typer.Argument(help="With features.npy and records.csv.")],
+) -> None:
+    """Hold the features of an encoder of your own beside a study: a linear probe on them."""
+    from ecgnb.outside import probe
+
+    for line in probe(load_study(study), folder):
+        _say(line)
+
+
 @app.command("export")
 def export_network(
     study: StudyName,

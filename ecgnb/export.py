@@ -67,7 +67,7 @@ def export(study: Study, folder: Path, **wanted: object) -> Result:
         If no such run is finished, its data are not here, it comes out otherwise than it did, or
         the folder cannot be written.
     """
-    chosen, alike = _chosen(study, {name: one for name, one in wanted.items() if one is not None})
+    chosen, among = _chosen(study, {name: one for name, one in wanted.items() if one is not None})
     spec = chosen[0].spec
     with _room() as room:
         store = Store(Path(room))
@@ -81,7 +81,7 @@ def export(study: Study, folder: Path, **wanted: object) -> Result:
                 f"the network came out otherwise than its run, by up to {apart:.2f} of "
                 "probability: are data, versions and machine those of the run?"
             )
-        facts = _card(study, result, chosen, alike, materials) | {"apart": apart}
+        facts = _card(study, result, chosen, among, materials) | {"apart": apart}
         with writable(folder, "nothing was exported; name a folder that you can write to"):
             folder.mkdir(parents=True, exist_ok=True)
             weights = store.weights(result.key)
@@ -102,13 +102,13 @@ def _room() -> tempfile.TemporaryDirectory[str]:
 
 
 def _chosen(study: Study, wanted: dict[str, object]) -> tuple[list[Result], list[Result]]:
-    """Return the runs of the best cell by validation, and all that it was chosen among."""
+    """Return the runs of the best cell by validation; what it was chosen among, and no network."""
     target = study.pairs[0].target.dataset
     runs = [
-        run
-        for run in open_progress(study).finished()
-        if run.spec.dataset == target and ARMS[run.spec.arm].network and run.classes
+        run for run in open_progress(study).finished() if run.spec.dataset == target and run.classes
     ]
+    plain = [run for run in runs if not ARMS[run.spec.arm].network]
+    runs = [run for run in runs if ARMS[run.spec.arm].network]
     if not runs:
         raise UserError(
             f"no network of study {study.name} is finished; `ecgnb run {study.name}` trains them"
@@ -127,7 +127,9 @@ def _chosen(study: Study, wanted: dict[str, object]) -> tuple[list[Result], list
 
     cells = [list(runs) for _, runs in groupby(sorted(kept, key=cell), cell)]
     best = max(cells, key=lambda runs: float(np.mean([run.score for run in runs])))
-    return sorted(best, key=lambda run: run.spec.seed), kept
+    size = best[0].spec.size
+    rivals = [run for run in plain if run.spec.size == size]
+    return sorted(best, key=lambda run: run.spec.seed), [*kept, *rivals]
 
 
 def _bring_encoder(study: Study, run: Result, store: Store) -> None:
@@ -157,12 +159,15 @@ def _card(
     data = [part for name in (spec.dataset, spec.source) if name for part in parts(card(name))]
     native = [rate for part in parts(card(spec.dataset)) for rate in part.sampling_rates]
     unscored = [one for one in run.classes if scored[one]["auroc"] is None]
+    arms = {one.spec.arm for one in among if ARMS[one.spec.arm].network}
+    rival = [one.facts["auroc"] for one in among if not ARMS[one.spec.arm].network]
+    own = float(np.mean([one.facts["auroc"] for one in seeds]))
     return {
         "format": _FORMAT,
         "package": ecgnb.__version__,
         "study": study.name,
         "run": {"key": run.key, **asdict(spec)},
-        "chosen": f"best of {len({r.spec.arm for r in among})} arms by mean AUROC on validation; "
+        "chosen": f"best of {len(arms)} arms by mean AUROC on validation; "
         f"seed {spec.seed} of {len(seeds)}",
         "outputs": list(labels.columns),
         "classes": classes,
@@ -184,6 +189,11 @@ def _card(
             "Scores are of patients of the same dataset; another hospital's are usually lower.",
             "Thresholds were chosen on few validation records and hold for this dataset's mix.",
             "No medical device: a network of a study, for research.",
+            *[
+                f"No network at all reaches a mean AUROC of {np.mean(rival):.3f}, this {own:.3f}."
+                for _ in rival[:1]
+                if np.mean(rival) > own
+            ],
             *[f"{one} had too few positives to be scored." for one in unscored],
         ],
     }
@@ -209,6 +219,7 @@ def describe(facts: dict[str, Any], folder: Path) -> Iterator[str]:
             continue
         ends = f" ({one['low']:.3f} to {one['high']:.3f})" if one["low"] is not None else ""
         yield f"  {one['meaning']}: AUROC {one['auroc']:.3f}{ends}"
+    yield from (f"  {limit}" for limit in facts["limits"] if limit.startswith("No network"))
     yield f"  test predictions differ from the stored run's by {facts['apart']:.5f} at most"
 
 

@@ -1,0 +1,77 @@
+"""An outside encoder's features stand beside the runs of a study, and leaks are seen."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from ecgnb.cli import app
+from ecgnb.errors import UserError
+from ecgnb.outside import probe, read_features
+from ecgnb.study.data import read_labels, read_table
+from ecgnb.study.declare import load_study
+from ecgnb.study.run import run_study
+
+TINY = str(Path(__file__).with_name("tiny.toml"))
+
+
+@pytest.fixture
+def study(common, monkeypatch):
+    monkeypatch.setenv("ECGNB_CACHE", str(common / "exported"))
+    declared = load_study(TINY)
+    run_study(declared, workers=1, progress=False)
+    return declared
+
+
+def write(folder, values, names, card='title = "Theirs"\nlicence = "MIT"\n'):
+    folder.mkdir()
+    np.save(folder / "features.npy", values)
+    pd.DataFrame({"record": names}).to_csv(folder / "records.csv", index=False)
+    (folder / "card.toml").write_text(card)
+    return folder
+
+
+def known(study):
+    side = study.pairs[0].target
+    table = read_table(study, side.dataset)
+    labels = read_labels(table, side.dataset, side.label_set, side.min_positives)
+    return table["record"], labels.to_numpy().astype(float)
+
+
+def test_noise_is_not_better_and_labels_are_seen_as_a_leak(study, tmp_path):
+    names, labels = known(study)
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(names))  # rows may come in any order
+    noise = rng.standard_normal((len(names), 16))
+    leaking = np.hstack([noise, labels + 0.01 * rng.standard_normal(labels.shape)])
+    said = {
+        name: "\n".join(probe(study, write(tmp_path / name, values[order], names.iloc[order])))
+        for name, values in (("noise", noise), ("leaking", leaking))
+    }
+    assert "LEAK" not in said["noise"]
+    assert "16 features; licence MIT" in said["noise"]
+    assert "from scratch, GRU" in said["noise"]
+    assert "helps" not in said["noise"]
+    assert said["leaking"].count("LEAK? feature") == labels.shape[1]
+    assert float(said["leaking"].partition("AUROC ")[2][:5]) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda values, names: (values[:-1], names), "a row a name"),
+        (lambda values, names: (values[:, 0], names), "must be a matrix"),
+        (lambda values, names: (values[:-1], names[:-1]), "no features of 1 of"),
+        (lambda values, names: (values, [names[0], *names[:-1]]), "twice"),
+        (lambda values, names: (values * np.nan, names), "missing or infinite"),
+    ],
+)
+def test_features_that_cannot_be_used_are_named(study, tmp_path, spoil, reason):
+    names = list(known(study)[0])
+    folder = write(tmp_path / "theirs", *spoil(np.ones((len(names), 3)), names))
+    with pytest.raises(UserError, match=reason):
+        read_features(folder, pd.Series(names))
+    failed = CliRunner().invoke(app, ["probe", TINY, str(tmp_path)])
+    assert "must hold features.npy" in str(failed.exception)

@@ -1,7 +1,5 @@
 """Files that are whole or not there at all, and locks that do not outlive their program."""
 
-from __future__ import annotations
-
 import errno
 import functools
 import os
@@ -56,10 +54,7 @@ def reason(error: OSError, folder: Path) -> str:
 def writable(folder: Path, advice: str) -> Iterator[None]:
     """Say in one sentence that a folder cannot be written, as on a full disk, and what helps.
 
-    Raises
-    ------
-    UserError
-        In the place of an OSError.
+    A UserError takes the place of an OSError.
     """
     try:
         yield
@@ -72,12 +67,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Keep other programs out; say whether that worked, which it always does for who waits.
 
     A program that dies lets go of its locks. The file at `path` is there only while it is locked,
-    or where its program was killed.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
+    or where its program was killed. Raises an OSError if it cannot be written.
     """
     lock = FileLock(path, mode=0o666)  # what one user's killed program left, another may lock
     with suppress(Timeout):
@@ -92,13 +82,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """Read a TOML file that a user wrote.
-
-    Raises
-    ------
-    UserError
-        If it cannot be read; `what` says what it is.
-    """
+    """Read a TOML file that a user wrote; or raise a UserError that says what it is."""
     try:
         if path.exists() and not path.is_file():
             raise UserError(f"Cannot read the {what} {path}: it is no regular file.")
@@ -117,19 +101,9 @@ def in_processes(
 ) -> Iterator[Any]:
     """Do jobs side by side, and hand out their results in order.
 
-    Parameters
-    ----------
-    work : callable
-        A function of a module, called with the values of each job.
-    jobs : sequence of tuple
-    most : int
-        Processes that are worth their start; there are never more than cores. With one, the work
-        is done here.
-
-    Raises
-    ------
-    UserError
-        If a process was killed.
+    `work`, a function of a module, is called with the values of each job, in at most so many
+    processes as are worth their start; there are never more than cores. With one, the work is done
+    here. Raises a UserError if a process was killed.
     """
     workers = max(1, min(joblib.cpu_count(), most))
     begun = work if workers == 1 else functools.partial(_beside, os.getpid(), work)
@@ -153,15 +127,10 @@ def _beside(parent: int, work: Callable[..., Any], *job: Any) -> Any:
 
 @functools.cache
 def end_with(parent: int) -> None:
-    """Let this process end with the one that started it, also where that is killed.
+    """Let this process end with the one of that number, also where that is killed, or gone already.
 
     It would else wait for work for ever, or go on writing files that the next start removes. A
     process whose parent is gone gets another one; only Windows does not tell.
-
-    Parameters
-    ----------
-    parent : int
-        The number of that process. It may be gone already.
     """
 
     def watch() -> None:

@@ -1,14 +1,16 @@
-"""Test scores on test sets that are drawn again from their patients: the bootstrap."""
-
-from __future__ import annotations
+"""The test score of a run, and the same on test sets that are drawn again from its patients."""
 
 import warnings
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from ecgnb.training.metrics import surplus
+from ecgnb.study.data import read_labels, read_table
+from ecgnb.study.spec import Study
+from ecgnb.study.store import Result
+from ecgnb.training.metrics import auroc, calibration_error, eligible, f1, surplus
 
 REPLICATES = 1000
 
@@ -17,17 +19,10 @@ Weights = npt.NDArray[np.float32]  # whole numbers, and exact
 
 
 def draw_again(patients: npt.NDArray[np.int64]) -> Weights:
-    """Draw test sets again from their patients.
+    """Draw test sets again from their patients: say how often each record stands in each of them.
 
-    Parameters
-    ----------
-    patients : ndarray, shape (records,)
-        Whom each record belongs to; patients are drawn, not records, and always the same ones.
-
-    Returns
-    -------
-    ndarray of float32, shape (records, `REPLICATES`)
-        How often each record stands in each replicate.
+    `patients` says whom each record belongs to; patients are drawn, not records, and always the
+    same ones. The shape is (records, `REPLICATES`).
     """
     _, member = np.unique(patients, return_inverse=True)
     return _draw(member.astype(np.int64).tobytes())
@@ -48,20 +43,10 @@ def _draw(members: bytes) -> Weights:
 def bootstrap_auroc(
     truth: npt.NDArray[np.bool_], scores: Floats, patients: npt.NDArray[np.int64]
 ) -> Floats:
-    """Return the macro AUROC on test sets drawn again from their patients.
+    """Return the macro AUROC on test sets drawn again from their patients, shape (`REPLICATES`,).
 
-    Parameters
-    ----------
-    truth : ndarray of bool, shape (records, classes)
-    scores : ndarray of float, shape (records, classes)
-    patients : ndarray, shape (records,)
-        See `draw_again`.
-
-    Returns
-    -------
-    ndarray of float, shape (`REPLICATES`,)
-        A class of which no positive was drawn does not count in that replicate, which is NaN if
-        none counts.
+    Truth and scores have the shape (records, classes). A class of which no positive was drawn does
+    not count in that replicate, which is NaN if none counts.
     """
     weights = draw_again(patients)
     classes = [
@@ -73,22 +58,11 @@ def bootstrap_auroc(
 
 
 def bootstrap_f1(
-    truth: npt.NDArray[np.bool_],
-    predicted: npt.NDArray[np.bool_],
-    patients: npt.NDArray[np.int64],
+    truth: npt.NDArray[np.bool_], predicted: npt.NDArray[np.bool_], patients: npt.NDArray[np.int64]
 ) -> Floats:
-    """Return the macro F1 on test sets drawn again from their patients.
+    """Return the macro F1 on test sets drawn again from their patients, shape (`REPLICATES`,).
 
-    Parameters
-    ----------
-    truth, predicted : ndarray of bool, shape (records, classes)
-    patients : ndarray, shape (records,)
-        See `draw_again`.
-
-    Returns
-    -------
-    ndarray of float, shape (`REPLICATES`,)
-        A class that is neither there nor predicted counts 0, as in `ecgnb.training.metrics.f1`.
+    A class that is neither there nor predicted counts 0, as in `ecgnb.training.metrics.f1`.
     """
     weights = draw_again(patients)
     hits, there, said = (
@@ -102,18 +76,7 @@ def bootstrap_calibration_error(
 ) -> Floats:
     """Return the expected calibration error on test sets drawn again from their patients.
 
-    Parameters
-    ----------
-    truth : ndarray of bool, shape (records, classes)
-    scores : ndarray of float, shape (records, classes)
-        Probabilities.
-    patients : ndarray, shape (records,)
-        See `draw_again`.
-
-    Returns
-    -------
-    ndarray of float, shape (`REPLICATES`,)
-        See `ecgnb.training.metrics.calibration_error`.
+    It has the shape (`REPLICATES`,); see `ecgnb.training.metrics.calibration_error`.
     """
     weights = draw_again(patients)
     gaps = (weights.T @ surplus(truth, scores)) / truth.shape[1]
@@ -123,17 +86,8 @@ def bootstrap_calibration_error(
 def weighted_auroc(truth: npt.NDArray[np.bool_], scores: Floats, weights: Weights) -> Floats:
     """AUROC of one class under many weightings of the records at once; ties count half.
 
-    Parameters
-    ----------
-    truth : ndarray of bool, shape (records,)
-    scores : ndarray of float, shape (records,)
-    weights : ndarray of float32, shape (records, replicates)
-        Whole numbers: below some thousand records, all sums are then exact.
-
-    Returns
-    -------
-    ndarray of float64, shape (replicates,)
-        NaN where all weight is on one side.
+    The weights, shape (records, replicates), are whole numbers: below some thousand records, all
+    sums are then exact. NaN in replicates where all weight is on one side.
     """
     positives, negatives = weights[truth], weights[~truth]
     # One product of matrices is faster than ranking: there are few hundred records.
@@ -145,3 +99,83 @@ def weighted_auroc(truth: npt.NDArray[np.bool_], scores: Floats, weights: Weight
     )
     pairs = first * second
     return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+
+_CACHE: dict[tuple[object, ...], tuple[float, Floats] | None] = {}
+
+
+def score_run(
+    study: Study, run: Result, metric: str, only: tuple[str, ...]
+) -> tuple[float, Floats] | None:
+    """Return the test score of a run, and the same on `REPLICATES` bootstrap test sets.
+
+    The drawn patients are the same for all runs that were tested on the same records. None if no
+    class can be scored. It is kept in memory.
+    """
+    name = (study.digest, run.key, metric, only)
+    if name not in _CACHE:
+        _CACHE[name] = _score(study, run, metric, only)
+    return _CACHE[name]
+
+
+def _score(
+    study: Study, run: Result, metric: str, only: tuple[str, ...]
+) -> tuple[float, Floats] | None:
+    truth, scores, whom, use = scorable(study, run, only)
+    if not use.any():
+        return None
+    if metric == "f1":
+        named = scores >= np.array(run.facts["thresholds"])[use]
+        return float(f1(truth, named).mean()), bootstrap_f1(truth, named, whom)
+    if metric == "ece":
+        return calibration_error(truth, scores), bootstrap_calibration_error(truth, scores, whom)
+    return float(auroc(truth, scores).mean()), bootstrap_auroc(truth, scores, whom)
+
+
+def scorable(
+    study: Study, run: Result, only: tuple[str, ...]
+) -> tuple[npt.NDArray[np.bool_], Floats, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Return what the test records of a run have, what it says, whom they belong to, and of what.
+
+    Of its classes only those that can be scored, and of them, those of `only`, if it is not empty.
+    """
+    truth, whom = _tested(study, run.spec.dataset, run.spec.label_set, run.records, run.classes)
+    use = eligible(truth, run.spec.min_test_positives)
+    if only:
+        use &= np.isin(run.classes, only)
+    return truth[:, use], run.predictions[:, use].astype(np.float64), whom, use
+
+
+@lru_cache(maxsize=256)  # the runs of a fifth share their records, and get the same arrays
+def _tested(
+    study: Study, dataset: str, label_set: str, records: tuple[str, ...], classes: tuple[str, ...]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    labels, patients = labels_and_patients(study, dataset, label_set)
+    rows = list(records)
+    return labels.loc[rows, list(classes)].to_numpy(), patients.loc[rows].to_numpy()
+
+
+@lru_cache(maxsize=32)  # asked for again with every run
+def labels_and_patients(
+    study: Study, dataset: str, label_set: str
+) -> tuple[pd.DataFrame, pd.Series]:
+    """Return the labels of a dataset, and numbers of its patients, by record."""
+    table = read_table(study, dataset).set_index("record", drop=False)
+    codes, _ = pd.factorize(table["patient"])
+    return read_labels(table, dataset, label_set, 0), pd.Series(codes, index=table.index)
+
+
+def found_of_100(study: Study, run: Result) -> pd.Series:
+    """Count, of 100 test ECGs with a diagnosis, those over the threshold that validation ECGs set.
+
+    5 of 100 validation ECGs without it are over that threshold.
+
+    Returns
+    -------
+    Series of float
+        By class; missing where too few test ECGs have it.
+    """
+    truth, scores, _, use = scorable(study, run, ())
+    over = scores > np.array(run.facts["alarm_thresholds"])[use]
+    found = 100 * (over & truth).sum(axis=0) / truth.sum(axis=0)
+    return pd.Series(found, np.array(run.classes)[use]).reindex(run.classes)

@@ -3,38 +3,26 @@
 Arms, sources, networks, hospitals and diagnoses are compared by other rows and other groups.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ecgnb.analysis import statistics
 from ecgnb.analysis.bootstrap import REPLICATES
-from ecgnb.analysis.scores import score_run as _scored
-from ecgnb.analysis.statistics import (
-    LEVEL,
-    MARGIN,
-    Difference,
-    Fold,
-    holm,
-    paired_difference,
-    power,
-    seeds_needed,
-)
+from ecgnb.analysis.bootstrap import score_run as _scored
+from ecgnb.analysis.statistics import LEVEL, MARGIN, Difference, Fold, holm
 from ecgnb.errors import UserError
 from ecgnb.models import HEADS, MODELS
 from ecgnb.study.spec import ALL, RunSpec, Study
 from ecgnb.study.store import Result
 
+# Columns that say what is learnt, and from how much; and where the weights come from, empty where
+# they are random.
 TASK = ["target", "label_set", "min_positives", "size", "updates"]
-"""Columns that say what is learnt, and from how much."""
-
 NET = ["model", "head"]
 FROM = ["source", "source_label_set"]
-"""Columns that say where the weights come from; empty where they are random."""
-
 CELL = [*FROM, *TASK, *NET]
 
 
@@ -127,12 +115,8 @@ def pair(
         ``..._other``.
     """
     keys = [*on, "seed"]
-    sides = [
-        one.loc[:, ~one.columns.str.endswith("_other")].drop(
-            columns=["first", "second"], errors="ignore"
-        )
-        for one in (first, second)
-    ]
+    told = "first|second|.*_other"
+    sides = [one.loc[:, ~one.columns.str.fullmatch(told)] for one in (first, second)]
     both = sides[0].merge(sides[1], on=keys, suffixes=("", "_other"))
     for one, other in zip(both["run"], both["run_other"], strict=True):
         if one.records != other.records or one.classes != other.classes:
@@ -221,7 +205,7 @@ def summarise(
         tested = sum(len(one["run"].iloc[0].records) for one in folds)
         told.append([*name, *group[means].mean(), tested])
         values = [Fold(one["score"].to_numpy(), np.stack(list(one["boot"]))) for one in folds]
-        found.append(paired_difference(values, margin))
+        found.append(statistics.paired_difference(values, margin))
     table = pd.DataFrame(told, columns=[*by, *means, "tested"])
     if "records" in means:
         table["records"] = table["records"].round().astype(int)
@@ -236,15 +220,10 @@ def corrected(found: Sequence[Difference]) -> dict[str, Any]:
     told |= {"p_holm": holm(told["p"]), "p_bh": holm(told["p"], "fdr_bh")}
     told["equivalence_p"] = np.array([one.equivalence_p for one in found], dtype=float)
     told["equivalence_p_holm"] = holm(told["equivalence_p"])
-    corrected = zip(told["verdict"], told["p_holm"], told["equivalence_p_holm"], strict=True)
-    told["holds"] = np.array([_holds(*one) for one in corrected], dtype=bool)
-    told["power"] = np.array([power(one, one.seeds) for one in found], dtype=float)
-    told["seeds_needed"] = np.array([seeds_needed(one) for one in found], dtype=float)
+    verdicts = np.array(told["verdict"], dtype=str)
+    different = (verdicts == "undecided") | (told["p_holm"] < 1 - LEVEL)
+    equivalent = told["equivalence_p_holm"] < (1 - LEVEL) / 2
+    told["holds"] = np.where(verdicts == "equivalent", equivalent, different)
+    told["power"] = np.array([statistics.power(one, one.seeds) for one in found], dtype=float)
+    told["seeds_needed"] = np.array([statistics.seeds_needed(one) for one in found], dtype=float)
     return told
-
-
-def _holds(verdict: str, p: float, equivalence_p: float) -> bool:
-    alpha = 1 - LEVEL
-    if verdict == "equivalent":
-        return equivalence_p < alpha / 2
-    return verdict == "undecided" or p < alpha

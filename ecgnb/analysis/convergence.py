@@ -1,7 +1,5 @@
 """How soon a network is as good as training from scratch gets, and what pre-training costs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,18 +25,11 @@ def times_to_target(study: Study, results: Sequence[Result], arm: str = "finetun
     A run of either arm may never reach it. Then its time is censored at its last update, which is
     the same for all runs of a cell.
 
-    Returns
-    -------
-    DataFrame
-        One row a run: what `ecgnb.analysis.compare.CELL` names, with ``budget`` for all of its
-        updates; ``arm``, ``seed``, ``fold`` (seeds with the same one share their patients),
-        ``records``, ``goal``, ``reached``, ``updates`` (until then, or all), ``step`` (updates
-        between two looks), ``seconds`` and ``gflop`` of the updates, and ``pretraining_gflop``.
-
-    Raises
-    ------
-    UserError
-        If no cell has both arms with seeds of two fifths: on one, nothing can be tested.
+    One row a run: what `ecgnb.analysis.compare.CELL` names, with ``budget`` for all of its updates;
+    ``arm``, ``seed``, ``fold`` (seeds with the same one share their patients), ``records``,
+    ``goal``, ``reached``, ``updates`` (until then, or all), ``step`` (updates between two looks),
+    ``seconds`` and ``gflop`` of the updates, and ``pretraining_gflop``. Raises a UserError if no
+    cell has both arms with seeds of two fifths: on one, nothing can be tested.
     """
     runs = runs_table(study, results, metric=None).assign(budget=lambda one: one["updates"])
     paired = pair(runs[runs["arm"] == arm], runs[runs["arm"] == "scratch"], _SAME)
@@ -83,46 +74,36 @@ def _goals(paired: pd.DataFrame) -> dict[int, float]:
 
 
 def _time(study: Study, run: Result, goal: float) -> dict[str, object]:
-    history = run.history
+    history, spec = run.history, run.spec
     reached = [level >= goal for level in history["validation_auroc"]]
     place = reached.index(True) if any(reached) else len(reached) - 1
     updates, last = history["update"][place], history["update"][-1]
+    forward = forward_gflop(spec.model, spec.head, len(run.classes), study.data.samples)
+    record = UPDATE_PASSES * forward
     return {
-        "arm": run.spec.arm,
+        "arm": spec.arm,
         "reached": any(reached),
         "updates": updates,
         "step": last / len(reached),
         "seconds": history["seconds"][-1] * updates / last,
-        "gflop": _gflop(study, run, updates),
-        "pretraining_gflop": _pretraining_gflop(study, run),
+        "gflop": record * min(spec.batch_size, run.facts["train_records"]) * updates,
+        "pretraining_gflop": record * spec.batch_size * spec.source_updates,
     }
-
-
-def _gflop(study: Study, run: Result, updates: float) -> float:
-    """Count the operations of some updates, an update as three forward passes."""
-    spec = run.spec
-    forward = forward_gflop(spec.model, spec.head, len(run.classes), study.data.samples)
-    batch = min(spec.batch_size, run.facts["train_records"])
-    return UPDATE_PASSES * forward * batch * updates
 
 
 def summarise_times(times: pd.DataFrame, arm: str = "finetune") -> pd.DataFrame:
     """Compare the times of two arms in each cell.
 
-    A run that never reaches the level counts in the means with its last update: they are
-    restricted mean times, up to the end of the training. In the medians it counts as later than
-    all that was seen.
+    A run that never reaches the level counts in the means with its last update: they are restricted
+    mean times, up to the end of the training. In the medians it counts as later than all that was
+    seen.
 
-    Returns
-    -------
-    DataFrame
-        One row a cell: ``scratch_median`` and ``other_median``, see `median_time`;
-        ``scratch_mean`` and ``other_mean``, the restricted means of the updates; ``saved``, one
-        less their ratio; ``low`` and ``high``, the interval of their difference in updates, and
-        ``p``, that there is none; ``p_holm``, the same after Holm's correction over all rows;
-        ``scratch_never`` and ``other_never``, how many runs never reach the level;
-        ``scratch_seconds`` and ``other_seconds``, the restricted means of the time, on one core
-        or on the GPU; ``records`` and ``seeds``.
+    One row a cell: ``scratch_median`` and ``other_median``, see `median_time`; ``scratch_mean`` and
+    ``other_mean``, the restricted means of the updates; ``saved``, one less their ratio; ``low``
+    and ``high``, the interval of their difference in updates, and ``p``, that there is none;
+    ``p_holm``, the same after Holm's correction over all rows; ``scratch_never`` and
+    ``other_never``, how many runs never reach the level; ``scratch_seconds`` and ``other_seconds``,
+    the restricted means of the time, on one core or on the GPU; ``records`` and ``seeds``.
     """
     rows = []
     for name, cell in times.groupby(_FIELDS, sort=False):
@@ -159,13 +140,7 @@ def _difference(cell: pd.DataFrame, arm: str) -> tuple[float, float, float]:
 
 
 def median_time(runs: pd.DataFrame) -> float:
-    """Return the median updates of Kaplan & Meier; missing where over half never reach the level.
-
-    Parameters
-    ----------
-    runs : DataFrame
-        Rows of `times_to_target`.
-    """
+    """Return the median updates of Kaplan & Meier; missing where over half never reach it."""
     times = stats.CensoredData.right_censored(runs["updates"], ~runs["reached"])
     survival = stats.ecdf(times).sf
     # A product of shares: where it is one half, it may be a little more.
@@ -176,14 +151,9 @@ def median_time(runs: pd.DataFrame) -> float:
 def break_even(times: pd.DataFrame, arm: str = "finetune") -> pd.DataFrame:
     """Find for how many targets a pre-training must serve before it has saved what it cost.
 
-    What is saved is a difference of restricted means, see `summarise_times`.
-
-    Returns
-    -------
-    DataFrame
-        One row a cell: ``pretraining_gflop``, ``saved_gflop`` (a target, the mean over seeds),
-        and ``targets`` with ``fewest`` and ``most``, the ends of their interval; infinity where
-        nothing is saved.
+    What is saved is a difference of restricted means, see `summarise_times`. One row a cell:
+    ``pretraining_gflop``, ``saved_gflop`` (a target, the mean over seeds), and ``targets`` with
+    ``fewest`` and ``most``, the ends of their interval; infinity where nothing is saved.
     """
     rows = []
     for name, cell in times.groupby(_FIELDS, sort=False):
@@ -198,9 +168,3 @@ def break_even(times: pd.DataFrame, arm: str = "finetune") -> pd.DataFrame:
         extra = {"pretraining_gflop": cost, "saved_gflop": saved, **targets}
         rows.append({**known, "records": round(cell["records"].mean()), **extra})
     return pd.DataFrame(rows)
-
-
-def _pretraining_gflop(study: Study, run: Result) -> float:
-    spec = run.spec
-    forward = forward_gflop(spec.model, spec.head, len(run.classes), study.data.samples)
-    return UPDATE_PASSES * forward * spec.batch_size * spec.source_updates

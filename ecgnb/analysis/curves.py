@@ -1,7 +1,5 @@
 """Learning curves: how errors fall with training records, and the data multiplier of transfer."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +14,7 @@ from ecgnb.analysis.statistics import LEVEL, Floats
 from ecgnb.study.spec import Study
 from ecgnb.study.store import Result
 
-PARAMETERS = 3
-"""Of a curve; the fewest sizes that it is fitted to."""
-
+PARAMETERS = 3  # of a curve; the fewest sizes that it is fitted to
 _REPLICATES = 500
 _CURVE = ["model", "head", "source", "target"]
 _CURVE += [name for name in CELL if name not in (*_CURVE, "size")]
@@ -52,13 +48,8 @@ def fit_curves(records: Floats, errors: Floats) -> list[Curve]:
     """Fit curves by least squares, weighted or not; their floors and scales are not negative.
 
     Given the steepness, the best floor and scale are those of a straight line; the best steepness
-    is looked for among some over the whole range, then among some around the best of these.
-
-    Parameters
-    ----------
-    records : ndarray, shape (sizes,)
-        At least as many sizes as a curve has parameters.
-    errors : ndarray, shape (curves, sizes)
+    is looked for among some over the whole range, then among some around the best of these. The
+    errors, shape (curves, sizes), are at as many sizes as a curve has parameters, or more.
     """
     if len(records) < PARAMETERS:
         raise ValueError(f"a curve needs {PARAMETERS} sizes, not {len(records)}")
@@ -73,15 +64,9 @@ def fit_curves(records: Floats, errors: Floats) -> list[Curve]:
         place = ((fitted - errors[:, None]) ** 2).sum(axis=-1).argmin(axis=1)[:, None]
         best = np.take_along_axis(tried, place, axis=1)
         reach *= 2 / (_TRIED - 1)
-    return [
-        Curve(float(floor), float(start * smallest**steepness), float(steepness))
-        for floor, start, steepness in zip(
-            np.take_along_axis(floors, place, axis=1)[:, 0],
-            np.take_along_axis(starts, place, axis=1)[:, 0],
-            best[:, 0],
-            strict=True,
-        )
-    ]
+    floors, starts = (np.take_along_axis(one, place, axis=1)[:, 0] for one in (floors, starts))
+    scales = starts * smallest ** best[:, 0]
+    return [Curve(*map(float, one)) for one in zip(floors, scales, best[:, 0], strict=True)]
 
 
 def _fit_lines(x: Floats, y: Floats) -> tuple[Floats, Floats]:
@@ -96,20 +81,7 @@ def _fit_lines(x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class DataMultiplier:
-    """How many times the training records pre-training stands for, with one network.
-
-    Attributes
-    ----------
-    model, head, source, target : str
-    scratch, finetune : Curve
-    records : ndarray, shape (sizes,)
-    errors : ndarray, shape (2, sizes)
-        Mean errors from scratch and fine-tuned.
-    multiples : ndarray, shape (3, sizes)
-        How many times as many records training from scratch needs for the error of the fine-tuned
-        network: the value and its interval, which is missing with one seed. Over `most`, it is
-        known only that there are not so many.
-    """
+    """How many times the training records pre-training stands for, with one network."""
 
     model: str
     head: str
@@ -117,8 +89,11 @@ class DataMultiplier:
     target: str
     scratch: Curve
     finetune: Curve
-    records: Floats
-    errors: Floats
+    records: Floats  # shape (sizes,)
+    errors: Floats  # mean errors from scratch and fine-tuned, shape (2, sizes)
+    # How many times as many records training from scratch needs for the error of the fine-tuned
+    # network: the value and its interval, which is missing with one seed; shape (3, sizes). Over
+    # `most`, it is known only that there are not so many.
     multiples: Floats
 
     @property
@@ -129,22 +104,13 @@ class DataMultiplier:
 
 @dataclass(frozen=True)
 class _Size:
-    """The runs of one network at one training size.
-
-    Attributes
-    ----------
-    records : float
-        Training records.
-    seeds : ndarray of int, shape (fifths, rounds)
-    errors : ndarray, shape (2, fifths, rounds)
-        From scratch and fine-tuned.
-    replicates : ndarray, shape (2, fifths, replicates)
-        Mean errors of the seeds of a fifth, on test sets drawn again from its patients.
-    """
+    """The runs of one network with so many training records."""
 
     records: float
-    seeds: npt.NDArray[np.int64]
-    errors: Floats
+    seeds: npt.NDArray[np.int64]  # shape (fifths, rounds)
+    errors: Floats  # from scratch and fine-tuned, shape (2, fifths, rounds)
+    # Mean errors of the seeds of a fifth, on test sets drawn again from its patients, shape (2,
+    # fifths, replicates).
     replicates: Floats
 
 
@@ -192,23 +158,24 @@ def _multiplier(name: Iterable[Any], sizes: list[_Size]) -> DataMultiplier:
     fits = list(zip(scratch, tuned, strict=True))
     multiples = np.array([[one.records(e) for e in other.error(records)] for one, other in fits])
     multiples /= records
+    interval = np.full((2, len(records)), np.nan)
+    if len(fits) > 1:
+        # Of the values themselves: between a number and infinity there is nothing to interpolate.
+        tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+        interval = np.quantile(multiples[1:], tails, axis=0, method="nearest")
     return DataMultiplier(
         *(model, head, source, target),
         *fits[0],
         records=records,
         errors=means,
-        multiples=np.array([multiples[0], *_interval(multiples[1:])]),
+        multiples=np.array([multiples[0], *interval]),
     )
 
 
 def _draw_again(sizes: Sequence[_Size]) -> Floats:
-    """Draw mean errors again; see `data_multipliers`.
+    """Draw mean errors again, shape (2, replicates, sizes); see `data_multipliers`.
 
-    Returns
-    -------
-    ndarray, shape (2, replicates, sizes)
-        From scratch and fine-tuned; no replicates where a size has one seed, whose variance
-        nobody knows.
+    No replicates where a size has one seed, whose variance nobody knows.
     """
     if min(size.seeds.size for size in sizes) < 2:
         return np.empty((2, 0, len(sizes)))
@@ -230,11 +197,3 @@ def _draw_again(sizes: Sequence[_Size]) -> Floats:
         spread = np.sqrt(stats.chi2.ppf(chance, seeds.size - groups) / seeds.size)
         drawn.append(means + added @ noise[seeds.ravel()] / seeds.size / spread)
     return np.clip(np.stack(drawn, axis=-1), 0, 1)
-
-
-def _interval(values: Floats) -> Floats:
-    if not len(values):
-        return np.full((2, *values.shape[1:]), np.nan)
-    # Of the values themselves: between a number and infinity there is nothing to interpolate.
-    tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-    return np.quantile(values, tails, axis=0, method="nearest")

@@ -1,9 +1,6 @@
 """What the source and the target of a study are like: their records, labels and examples."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,37 +11,24 @@ from ecgnb.data.labels import LABEL_SETS, full_name, unknown_codes
 from ecgnb.data.prepare import DATASET
 from ecgnb.data.records import read_header
 from ecgnb.errors import UserError
-from ecgnb.study.data import example_headers, open_dataset, read_example, read_labels, read_table
+from ecgnb.study.data import example_headers, read_labels, read_record, read_table
 from ecgnb.study.spec import Side, Study
 from ecgnb.training.metrics import UNLABELLED
 
-COMMON = "challenge-2021"
-"""The label set in which datasets of different vocabularies are compared."""
-
+COMMON = "challenge-2021"  # the label set in which datasets of other vocabularies are compared
 _EXAMPLES = ("AF", "LBBB")
 
 
 @dataclass(frozen=True)
 class Described:
-    """The source or the target of a study, with its records and labels.
-
-    Attributes
-    ----------
-    card : DatasetCard
-    side : Side
-    table : DataFrame
-        One row a record.
-    labels, common : DataFrame of bool
-        Its own labels, as they are learnt, and those of the label set `COMMON`. A source that is
-        learnt from without labels has none of the first, and records whose codes `COMMON` does not
-        read have none of the second.
-    """
+    """The source or the target of a study, with its records and labels."""
 
     card: DatasetCard
     side: Side
-    table: pd.DataFrame
+    table: pd.DataFrame  # one row a record
+    # its own, as they are learnt; none of a source that is learnt from without labels
     labels: pd.DataFrame
-    common: pd.DataFrame
+    common: pd.DataFrame  # those of `COMMON`; none for records whose codes it does not read
 
     @property
     def name(self) -> str:
@@ -65,20 +49,13 @@ class Described:
 
 def describe(study: Study) -> tuple[Described, Described]:
     """Read the records and labels of the source and the target of a study's first pair."""
-    pair = study.pairs[0]
-    source, target = (_described(study, side) for side in (pair.source, pair.target))
+    found = []
+    for side in (study.pairs[0].source, study.pairs[0].target):
+        table = read_table(study, side.dataset)
+        labels, common = _labels(table, side, side.min_positives), _common(table, side.dataset)
+        found.append(Described(card(side.dataset), side, table, labels, common))
+    source, target = found
     return source, target
-
-
-def _described(study: Study, side: Side) -> Described:
-    table = read_table(study, side.dataset)
-    return Described(
-        card=card(side.dataset),
-        side=side,
-        table=table,
-        labels=_labels(table, side, side.min_positives),
-        common=_common(table, side.dataset),
-    )
 
 
 def _labels(table: pd.DataFrame, side: Side, min_positives: int = 0) -> pd.DataFrame:
@@ -115,16 +92,16 @@ def counterparts(source: Described, target: Described) -> pd.DataFrame:
 
     Labels are the same if the common label set `COMMON` puts their codes into one class, or, where
     it has no such class, if both datasets are read with one label set and it gives them one name.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``label``, ``finding``, ``target`` and ``source``: records with it, missing where
-        the two datasets cannot be compared.
+    The columns are ``label``, ``finding``, ``target`` and ``source``: records with it, missing
+    where the two datasets cannot be compared.
     """
     same = source.side.label_set == target.side.label_set
     theirs = _labels(source.table, source.side)
-    codes = _single_codes(target.table)
+    # One row for each code that the target, or each part of it, uses.
+    lists = target.table.assign(codes=target.table["codes"].str.split())
+    which = [name for name in (DATASET, "codes") if name in lists]
+    codes = lists.explode("codes").dropna(subset="codes")
+    codes = codes.drop_duplicates(which).reset_index(drop=True)
     own, common = _labels(codes, target.side), _common(codes, target.side.dataset)
     rows = []
     for label, count in target.labels.sum().sort_values(ascending=False, kind="stable").items():
@@ -139,40 +116,17 @@ def counterparts(source: Described, target: Described) -> pd.DataFrame:
     return table.astype({"source": "Int64"})
 
 
-def _single_codes(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with one row for each code that a dataset, or each part of it, uses."""
-    several = table.assign(codes=table["codes"].str.split()).explode("codes").dropna(subset="codes")
-    which = [name for name in (DATASET, "codes") if name in table]
-    return several.drop_duplicates(which).reset_index(drop=True)
-
-
 @dataclass(frozen=True)
 class Example:
-    """One record, as the networks of a study see it.
-
-    Attributes
-    ----------
-    record : str
-    signals : ndarray, shape (12, samples)
-        In microvolts.
-    rate : float
-        In Hz.
-    recorded : str
-        At which rate it was recorded, and what was done to it since.
-    age : float
-        In years; NaN if unknown.
-    sex : str
-        ``female``, ``male`` or empty.
-    findings : tuple of str
-        Full names of its own labels, or of its common ones if it is learnt from without any.
-    """
+    """One record, as the networks of a study see it."""
 
     record: str
-    signals: npt.NDArray[np.float64]
-    rate: float
-    recorded: str
-    age: float
-    sex: str
+    signals: npt.NDArray[np.float64]  # in microvolts, shape (12, samples)
+    rate: float  # in Hz
+    recorded: str  # at which rate, and what was done to it since
+    age: float  # in years; NaN if unknown
+    sex: str  # ``female``, ``male`` or empty
+    # Full names of its own labels, or of its common ones if it is learnt from without any.
     findings: tuple[str, ...]
 
 
@@ -197,45 +151,28 @@ def find_example(study: Study, side: Described, label: str) -> Example:
     """Find a record with a common label, or one of its own, and as few others as possible.
 
     A recorded study takes it from ``results/examples``, where raw files of a few records are.
-
-    Raises
-    ------
-    UserError
-        If no record has the label.
+    Raises a UserError if no record has the label.
     """
     both = side.labels.combine_first(side.common)
     if label not in both:
         raise UserError(f"{label} is not a label here; choose one of {', '.join(map(str, both))}")
-    stored = _stored(study, side)
+    names = side.table["record"]
+    if len(side.parts) == 1:  # in a joined table they name their datasets already
+        names = f"{side.card.name}/" + names
     candidates = both[label].to_numpy(dtype=bool).copy()
-    if stored:
-        candidates &= side.table["record"].isin(list(stored)).to_numpy()
+    if stored := example_headers(study, *(part.name for part in side.parts)):
+        candidates &= names.isin(list(stored)).to_numpy()
     every = side.common if side.labels.empty else _labels(side.table, side.side)
     findings = every.sum(axis=1).to_numpy()
     if not candidates.any():
         raise UserError(f"no example of {full_name(label)} in {side.card.title}")
     row = int(np.flatnonzero(candidates)[findings[candidates].argmin()])
-    facts = side.table.iloc[row]
-    rates = {*side.card.sampling_rates}
-    if stored:
-        signals = read_example(study, stored[facts["record"]])
-        rates = {read_header(stored[facts["record"]]).sampling_rate}
-    else:
-        signals = open_dataset(study, side.card.name).signals[row].astype(np.float64)
-    own = tuple(full_name(str(name)) for name in every.columns[every.iloc[row]])
+    facts, name = side.table.iloc[row], names.iloc[row]
+    rates = {read_header(stored[name]).sampling_rate} if stored else {*side.card.sampling_rates}
+    own = tuple(full_name(str(one)) for one in every.columns[every.iloc[row]])
     native = " or ".join(f"{rate:g} Hz" for rate in sorted(rates)) or "made"
     band = "0.5 to 40 Hz" if study.data.band else "no filter added"
     recorded = f"{native}, drawn at {study.data.rate:g} Hz, {band}"
     person = float(facts["age"]), str(facts["sex"])
+    signals = read_record(study, name)
     return Example(facts["record"], signals, study.data.rate, recorded, *person, own)
-
-
-def _stored(study: Study, side: Described) -> dict[str, Path]:
-    """Return the headers of the records in ``results/examples``, by their names in the table."""
-    if len(side.parts) == 1:
-        return example_headers(study, side.card.name)
-    return {
-        f"{one.name}/{record}": header
-        for one in side.parts
-        for record, header in example_headers(study, one.name).items()
-    }

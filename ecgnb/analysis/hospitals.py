@@ -1,24 +1,22 @@
 """How hospitals differ: whether features or labels tell them apart, what their classes mean."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
-from functools import cache, lru_cache
+from functools import cache
 
 import numpy as np
 import pandas as pd
 
+from ecgnb.analysis.bootstrap import labels_and_patients, scorable
 from ecgnb.data.catalog import JOINT, card
 from ecgnb.data.labels import label_set as label_set_of
 from ecgnb.data.labels import meanings
 from ecgnb.data.splits import source_split
-from ecgnb.study.data import missing_datasets, read_labels, read_table
+from ecgnb.study.data import missing_datasets, read_table
 from ecgnb.study.spec import RunSpec, Study
 from ecgnb.study.store import Result
-from ecgnb.training.metrics import CALIBRATION_BINS, eligible, tell_apart
+from ecgnb.training.metrics import CALIBRATION_BINS, tell_apart
 
-TAUGHT = 20
-"""A source has taught a diagnosis if it has so many records of it."""
+TAUGHT = 20  # a source has taught a diagnosis if it has so many records of it
 
 
 def taught(study: Study, source: str, label_set: str) -> tuple[str, ...]:
@@ -34,37 +32,23 @@ def taught_by_all(study: Study, came: Iterable[RunSpec]) -> tuple[str, ...]:
     return tuple(sorted(set.intersection(*sets))) if sets else ()
 
 
-@lru_cache(maxsize=32)  # asked for again with every run
 def labels_of(study: Study, dataset: str, label_set: str) -> pd.DataFrame:
     """Return the labels of a dataset, a row a record; all callers get the same table."""
-    table = read_table(study, dataset).set_index("record", drop=False)
-    return read_labels(table, dataset, label_set, 0)
-
-
-def _truth(study: Study, run: Result) -> pd.DataFrame:
-    labels = labels_of(study, run.spec.dataset, run.spec.label_set)
-    return labels.loc[list(run.records), list(run.classes)]
+    return labels_and_patients(study, dataset, label_set)[0]
 
 
 def reliability(study: Study, runs: Sequence[Result], only: tuple[str, ...] = ()) -> pd.DataFrame:
     """Compare what networks say with how often it is true, over all records and classes.
 
     Only classes that can be scored take part, as in the calibration error; of them, those of
-    `only`, if it is not empty.
-
-    Returns
-    -------
-    DataFrame
-        One row a bin of probability that is not empty: ``said`` and ``true`` (means), ``count``.
+    `only`, if it is not empty. One row a bin of probability that is not empty: ``said`` and
+    ``true`` (means), ``count``.
     """
     said, true = [], []
     for run in runs:
-        truth = _truth(study, run).to_numpy()
-        use = eligible(truth, run.spec.min_test_positives)
-        if only:
-            use &= np.isin(run.classes, only)
-        said.append(run.predictions[:, use].astype(np.float64).ravel())
-        true.append(truth[:, use].ravel())
+        truth, scores, *_ = scorable(study, run, only)
+        said.append(scores.ravel())
+        true.append(truth.ravel())
     frame = pd.DataFrame({"said": np.concatenate(said), "true": np.concatenate(true)})
     place = np.minimum((frame["said"] * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     groups = frame.groupby(place)
@@ -74,34 +58,21 @@ def reliability(study: Study, runs: Sequence[Result], only: tuple[str, ...] = ()
 def told_apart(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     """Average how well features tell the source from the target, and how well labels alone do.
 
-    Returns
-    -------
-    DataFrame
-        One row a source, target, arm and size: ``source``, ``target``, ``arm``, ``size``,
-        ``records``, ``mean`` (AUROC of the probe on features, over seeds), ``labels`` (that of the
-        same probe on the labels of the same records, missing where the two share no class) and
-        ``seeds``.
+    One row a source, target, arm and size: ``source``, ``target``, ``arm``, ``size``, ``records``,
+    ``mean`` (AUROC of the probe on features, over seeds), ``labels`` (that of the same probe on the
+    labels of the same records, missing where the two share no class) and ``seeds``.
     """
-    rows = [
-        {
-            "source": run.spec.source,
-            "target": run.spec.dataset,
-            "arm": run.spec.arm,
-            "size": run.spec.size,
-            "records": run.facts["train_records"],
-            "mean": run.facts["hospital_auroc"],
-            "labels": _by_labels(
-                study,
-                *(run.spec.source, run.spec.source_label_set),
-                *(run.spec.dataset, run.spec.label_set, run.records),
-            ),
-        }
-        for run in results
-        if not pd.isna(run.facts.get("hospital_auroc"))
-    ]
+    rows = []
+    for run in results:
+        if not pd.isna(probed := run.facts.get("hospital_auroc")):
+            spec, source = run.spec, (run.spec.source, run.spec.source_label_set)
+            alone = _by_labels(study, *source, spec.dataset, spec.label_set, run.records)
+            cell = (spec.source, spec.dataset, spec.arm, spec.size)
+            rows.append((*cell, run.facts["train_records"], probed, alone))
     if not rows:
         return pd.DataFrame()
-    groups = pd.DataFrame(rows).groupby(["source", "target", "arm", "size"], sort=False)
+    names = ["source", "target", "arm", "size", "records", "mean", "labels"]
+    groups = pd.DataFrame(rows, columns=names).groupby(names[:4], sort=False)
     table = groups[["records", "mean", "labels"]].mean().assign(seeds=groups.size()).reset_index()
     return table.assign(records=table["records"].round().astype(int))
 
@@ -126,10 +97,7 @@ def _by_labels(
 def definitions(study: Study) -> pd.DataFrame:
     """List of what each class consists in each dataset of a study that is here.
 
-    Returns
-    -------
-    DataFrame
-        One row a class, dataset and native code: ``label``, ``dataset``, ``code``, ``records``.
+    One row a class, dataset and native code: ``label``, ``dataset``, ``code``, ``records``.
     """
     label_set = study.pairs[0].target.label_set
     absent = missing_datasets(study)

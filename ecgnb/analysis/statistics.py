@@ -1,7 +1,5 @@
 """Whether one arm is better than another: intervals, verdicts and power."""
 
-from __future__ import annotations
-
 import bisect
 import gc
 from collections.abc import Sequence
@@ -12,19 +10,11 @@ import numpy.typing as npt
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-MARGIN = 0.01
-"""Differences of macro AUROC smaller than this do not matter."""
-
+MARGIN = 0.01  # differences of macro AUROC smaller than this do not matter
 LEVEL = 0.95
-VERDICTS = ("helps", "harms", "equivalent", "undecided")
-
 POWER = 0.8
-DETECTABLE = 0.02
-"""The difference of macro AUROC that a comparison should find with probability `POWER`."""
-
-MOST_SEEDS = 200
-"""More seeds than these are not asked for."""
-
+DETECTABLE = 0.02  # the difference that a comparison should find with probability `POWER`
+MOST_SEEDS = 200  # more are not asked for
 _ENOUGH = 5  # seeds, from which on a spread that the patients explain is believed
 
 Floats = npt.NDArray[np.float64]
@@ -32,53 +22,35 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Fold:
-    """One set of test patients, and the differences that several seeds found on it.
+    """One set of test patients, and the differences that several seeds found on it."""
 
-    Attributes
-    ----------
-    differences : ndarray, shape (seeds,)
-        Of whatever is compared: two arms, or two gains.
-    replicates : ndarray, shape (seeds, replicates)
-        The same differences on test sets drawn again from its patients, the same drawn patients
-        for every seed.
-    """
-
-    differences: Floats
+    differences: Floats  # of two arms, or of two gains, shape (seeds,)
+    # The same on test sets drawn again from its patients, the same drawn patients for every seed,
+    # shape (seeds, replicates).
     replicates: Floats
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference, and how far chance could have moved it.
-
-    Attributes
-    ----------
-    mean, low, high : float
-        Over all seeds, with its interval.
-    error, freedom : float
-        Standard error of the mean, and the degrees of freedom of its estimate.
-    seeds, folds : int
-    patient_deviation : float
-        Standard deviation of the difference on one fold that comes from which patients it holds.
-    seed_deviation : float
-        Standard deviation of one seed's difference that comes from everything else: initial
-        weights, training subset, order, pre-training.
-    """
+    """A mean difference over all seeds, with its interval: how far chance could have moved it."""
 
     mean: float
     low: float
     high: float
-    error: float
-    freedom: float
+    error: float  # standard error of the mean
+    freedom: float  # degrees of freedom of its estimate
     seeds: int
     folds: int
+    # Standard deviation of the difference on one fold that comes from which patients it holds.
     patient_deviation: float
+    # Standard deviation of one seed's difference that comes from everything else: initial weights,
+    # training subset, order, pre-training.
     seed_deviation: float
     margin: float = MARGIN
 
     @property
     def verdict(self) -> str:
-        """One of `VERDICTS`."""
+        """``helps``, ``harms``, ``equivalent`` or ``undecided``."""
         return verdict(self.low, self.high, self.margin)
 
     @property
@@ -116,27 +88,21 @@ def paired_difference(folds: Sequence[Fold], margin: float = MARGIN) -> Differen
     """Average differences over seeds, with an interval for both kinds of chance.
 
     The difference of one seed varies with its test patients, by an amount that a bootstrap over
-    patients measures within the fold, and with the luck of the training.
+    patients measures within the fold, and with the seed variance of the training. The folds share
+    no patients, and have equally many seeds.
 
     With one seed a fold, the spread of the seeds' differences shows the sum of the two. The
-    standard error takes the larger of that and of what the patients alone explain; where the
-    spread rules it, or there are fewer than five seeds, Student's quantile allows for the few. One
-    seed alone shows nothing of its luck: its interval has no ends.
+    standard error takes the larger of that and of what the patients alone explain; where the spread
+    rules it, or there are fewer than five seeds, Student's quantile allows for the few. One seed
+    alone shows nothing of its variance: its interval has no ends.
 
-    With several seeds a fold, the spread within folds shows the luck, which more seeds average
-    out, and the bootstrap the patients, which they do not: what seeds of one fold have in common
-    under the same drawn patients.
+    With several seeds a fold, the spread within folds shows the seed variance, which more seeds
+    average out, and the bootstrap the patients, which they do not: what seeds of one fold have in
+    common under the same drawn patients.
 
     The training sets of different folds share records. Simulated cross-validation shows no
-    correlation between folds from that, and no need of a correction such as that of Nadeau &
-    Bengio (2003), which makes intervals too wide here (``benchmarks/coverage.py``).
-
-    Parameters
-    ----------
-    folds : sequence of Fold
-        Sets of test patients that share none, with equally many seeds.
-    margin : float
-        Differences smaller than this do not matter.
+    correlation between folds from that, and no need of a correction such as that of Nadeau & Bengio
+    (2003), which makes intervals too wide here (``benchmarks/coverage.py``).
     """
     values = [fold.differences for fold in folds]
     if len({len(one) for one in values}) > 1:
@@ -161,18 +127,9 @@ def paired_difference(folds: Sequence[Fold], margin: float = MARGIN) -> Differen
     error = float(np.sqrt(variance))
     reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
     mean = float(everything.mean())
-    return Difference(
-        mean=mean,
-        low=mean - reach,
-        high=mean + reach,
-        error=error,
-        freedom=float(freedom),
-        seeds=seeds,
-        folds=count,
-        patient_deviation=float(np.sqrt(together.mean())),
-        seed_deviation=float(np.sqrt(luck)),
-        margin=margin,
-    )
+    patients, rest = float(np.sqrt(together.mean())), float(np.sqrt(luck))
+    found = mean, mean - reach, mean + reach, error, float(freedom)
+    return Difference(*found, seeds, count, patients, rest, margin)
 
 
 def _common_variance(replicates: Floats) -> float:
@@ -186,14 +143,9 @@ def _common_variance(replicates: Floats) -> float:
 
 
 def holm(p: npt.ArrayLike, method: str = "holm") -> Floats:
-    """Correct the p values of a family by Holm's method, or another of statsmodels.
+    """Correct the p values of a family, if any, by Holm's method, or another of statsmodels.
 
-    Parameters
-    ----------
-    p : array, shape (comparisons,)
-        There may be none.
-    method : str
-        ``fdr_bh`` for Benjamini & Hochberg's.
+    ``fdr_bh`` is that of Benjamini & Hochberg.
     """
     values = np.asarray(p, dtype=np.float64)
     if not len(values):
@@ -208,17 +160,8 @@ def holm(p: npt.ArrayLike, method: str = "holm") -> Floats:
 def power(difference: Difference, seeds: int) -> float:
     """Return how likely an interval over so many seeds would exclude zero, were `DETECTABLE` true.
 
-    Parameters
-    ----------
-    difference : Difference
-        Where the variances are taken from.
-    seeds : int
-        At least as many as there are folds, spread evenly over them.
-
-    Returns
-    -------
-    float
-        NaN if the variances are those of one seed.
+    The variances are those of a difference; there are at least as many seeds as its folds, spread
+    evenly over them. NaN if the variances are those of one seed.
     """
     if seeds < difference.folds:
         raise ValueError(f"{seeds} seeds do not reach {difference.folds} folds")
@@ -242,12 +185,9 @@ def power(difference: Difference, seeds: int) -> float:
 def seeds_needed(difference: Difference) -> float:
     """Return how many seeds find a difference of `DETECTABLE` with probability `POWER`.
 
-    Returns
-    -------
-    float
-        Infinity if `MOST_SEEDS` do not: then the test patients are too few. NaN if it cannot be
-        known: with one seed a fold, what a network does on some patients only counts as the
-        patients' part, though more seeds would average it out.
+    Infinity if `MOST_SEEDS` do not: then the test patients are too few. NaN if it cannot be known:
+    with one seed a fold, what a network does on some patients only counts as the patients' part,
+    though more seeds would average it out.
     """
     if power(difference, difference.seeds) >= POWER:
         return difference.seeds

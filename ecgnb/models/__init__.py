@@ -3,98 +3,76 @@
 What is known of them stands here; `ecgnb.models.build` builds them, and only it needs PyTorch.
 """
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ecgnb.errors import UserError
 
+# The heads of a recurrent network: one linear layer on the mean over time, or on all steps.
 READOUTS = ("pooled", "flattened")
-"""The heads of a recurrent network: one linear layer on the mean over time, or on all steps."""
-
+# The heads of a residual network: a linear layer behind the published hidden layer, which belongs
+# to the encoder (``pooled``); the hidden layer and the linear one (``hidden``); a linear layer
+# behind the pooling, without any hidden layer (``linear``).
 CUTS = ("pooled", "hidden", "linear")
-"""The heads of a residual network: a linear layer behind the published hidden layer, which belongs
-to the encoder (``pooled``); the hidden layer and the linear one (``hidden``); a linear layer behind
-the pooling, without any hidden layer (``linear``)."""
-
 HEADS = tuple(dict.fromkeys((*READOUTS, *CUTS)))
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model of the registry.
+    """A model of the registry."""
 
-    Attributes
-    ----------
-    title : str
-        Its name in print.
-    family : str
-        ``CNN``, ``RNN``, or ``kernels`` where there is no network.
-    build : str
-        Where the function ``build(head, samples)`` is, which returns the encoder and the number
-        of its features, as ``module:name``.
-    heads : tuple of str
-        The heads it has: ``pooled`` over time, or all time steps ``flattened``; see also `CUTS`.
-    half_precision_on_cpu : bool
-        Whether bfloat16 is faster than float32 on processors that have it.
-    unlabelled : bool
-        Whether its encoder can be pre-trained without labels, by `build_reconstructor`.
-    load_imagenet : str, optional
-        Where the function is that gives its encoder weights that were learnt on photographs.
-    """
-
-    title: str
-    family: str
+    title: str  # its name in print
+    family: str  # ``CNN``, ``RNN``, or ``kernels`` where there is no network
+    # Where the function ``build(head, samples)`` is, which returns the encoder and the number of
+    # its features: ``module:name`` of this room.
     build: str
-    heads: tuple[str, ...]
-    half_precision_on_cpu: bool
-    unlabelled: bool = False
-    load_imagenet: str | None = None
+    # ``pooled`` over time, or all time steps ``flattened``; see also `CUTS`
+    heads: tuple[str, ...] = ("pooled",)
+    half_precision_on_cpu: bool = False  # whether bfloat16 is faster where a processor has it
+    unlabelled: bool = False  # whether `build_reconstructor` can pre-train it without labels
+    load_imagenet: str = ""  # where the function is that gives it the weights learnt on photographs
 
 
-NO_NETWORK = "kernels"
-"""Stands for a model in the arm that has none; see `ecgnb.models.kernels`."""
-
-_PACKAGE = "ecgnb.models."
-
-
-def _resnet(depth: int) -> Entry:
-    return Entry(f"ResNet1d{depth}", "CNN", f"{_PACKAGE}resnet1d:resnet1d{depth}", CUTS, True)
-
-
+NO_NETWORK = "kernels"  # stands for a model in the arm that has none
 MODELS: dict[str, Entry] = {
-    "resnet1d18": _resnet(18),
-    "resnet1d50": _resnet(50),
-    "resnet1d101": _resnet(101),
-    "gru": Entry("GRU", "RNN", f"{_PACKAGE}recurrent:build_gru", READOUTS, False),
-    "lstm": Entry("LSTM", "RNN", f"{_PACKAGE}recurrent:build_lstm", READOUTS, True),
-    "bilstm": Entry("BiLSTM", "RNN", f"{_PACKAGE}recurrent:build_bilstm", READOUTS, True),
+    "resnet1d18": Entry("ResNet1d18", "CNN", "resnet1d:resnet1d18", CUTS, True),
+    "resnet1d50": Entry("ResNet1d50", "CNN", "resnet1d:resnet1d50", CUTS, True),
+    "resnet1d101": Entry("ResNet1d101", "CNN", "resnet1d:resnet1d101", CUTS, True),
+    "gru": Entry("GRU", "RNN", "recurrent:build_gru", READOUTS),
+    "lstm": Entry("LSTM", "RNN", "recurrent:build_lstm", READOUTS, True),
+    "bilstm": Entry("BiLSTM", "RNN", "recurrent:build_bilstm", READOUTS, True),
     "autoencoder": Entry(
         "Autoencoder",
         "CNN",
-        f"{_PACKAGE}autoencoder:build_autoencoder",
-        ("pooled",),
-        True,
+        "autoencoder:build_autoencoder",
+        half_precision_on_cpu=True,
         unlabelled=True,
     ),
-    NO_NETWORK: Entry("No network", "kernels", "", ("pooled",), False),
+    NO_NETWORK: Entry("No network", "kernels", ""),
     "efficientnet-lite0": Entry(
         "EfficientNet-Lite0 on spectrograms",
         "CNN",
-        f"{_PACKAGE}spectrogram:build_spectrogram",
-        ("pooled",),
-        False,
-        load_imagenet=f"{_PACKAGE}spectrogram:load_imagenet",
+        "spectrogram:build_spectrogram",
+        load_imagenet="spectrogram:load_imagenet",
     ),
 }
 """The models by name, with what is known of each."""
 
 
+T = TypeVar("T")
+
+
+def look_up(what: str, known: Mapping[str, T], name: str) -> T:
+    """Return what is known under a name, or raise a UserError that names what there is."""
+    if name not in known:
+        raise UserError(f"unknown {what} {name!r}; choose one of {', '.join(known)}")
+    return known[name]
+
+
 def check_model(name: str, head: str) -> Entry:
     """Return the registry's entry, or raise a UserError that names what there is."""
-    if name not in MODELS:
-        raise UserError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}")
-    entry = MODELS[name]
+    entry = look_up("model", MODELS, name)
     if head not in entry.heads:
         raise UserError(f"{name} has no head {head!r}; choose {' or '.join(entry.heads)}")
     return entry

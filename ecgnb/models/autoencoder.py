@@ -5,13 +5,13 @@ is residual: five stages, each halving the samples, then a code of an eighth of 
 stages backwards.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
 from torch import nn
+
+from ecgnb.models.resnet1d import convolution
 
 _LEAD_II = 1  # among the standard leads
 _WIDTHS = (16, 32, 64, 64, 128)
@@ -19,33 +19,18 @@ _SHRINKS = 2 ** len(_WIDTHS)
 _CODE = _SHRINKS // 8  # channels of the code: an eighth as many numbers as samples
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    # Conv2d (1, k) in channels-last layout is the faster form of Conv1d on CPUs.
-    return nn.Conv2d(
-        inputs, outputs, (1, kernel), (1, stride), padding=(0, kernel // 2), bias=False
-    )
-
-
 class Stage(nn.Module):
-    """Two convolutions of length 7 beside one of length 1, to half or to twice the samples.
-
-    Parameters
-    ----------
-    inputs, outputs : int
-        Channels.
-    up : bool
-        Whether samples are doubled, rather than halved.
-    """
+    """Two convolutions of length 7 beside one of length 1, to half or (`up`) twice the samples."""
 
     def __init__(self, inputs: int, outputs: int, up: bool = False) -> None:
         super().__init__()
         stride = 1 if up else 2
         self.up = up
-        self.conv1 = _convolution(inputs, outputs, 7, stride)
+        self.conv1 = convolution(inputs, outputs, 7, stride)
         self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = _convolution(outputs, outputs, 7)
+        self.conv2 = convolution(outputs, outputs, 7)
         self.norm2 = nn.BatchNorm2d(outputs)
-        self.shortcut = _convolution(inputs, outputs, 1, stride)
+        self.shortcut = convolution(inputs, outputs, 1, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, inputs, 1, samples) to (batch, outputs, 1, other samples)."""

@@ -1,7 +1,5 @@
 """Building the models of the registry: an encoder, which transfers, and a head on top of it."""
 
-from __future__ import annotations
-
 from functools import cache
 from pkgutil import resolve_name
 
@@ -20,10 +18,8 @@ class Model(nn.Module):
     ----------
     encoder : nn.Module
         Maps records, float of shape (batch, 12, samples), to features, (batch, features).
-    features : int
-        Length of a feature vector.
-    classes : int
-        Length of the output.
+    features, classes : int
+        Lengths of a feature vector and of the output.
     hidden : int
         Units of the head's hidden layer; with 0, the head is linear.
     """
@@ -46,10 +42,8 @@ def build_model(name: str, head: str, classes: int, samples: int, seed: int) -> 
 
     Parameters
     ----------
-    name : str
-        A name of `MODELS`.
-    head : str
-        One of those that `MODELS` lists for the model.
+    name, head : str
+        A name of `MODELS`, and one of the heads that it has.
     classes, samples : int
         Length of the output and of a record.
     seed : int
@@ -63,17 +57,14 @@ def build_model(name: str, head: str, classes: int, samples: int, seed: int) -> 
     entry = check_model(name, head)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder, features = resolve_name(entry.build)(head, samples)
+        encoder, features = resolve_name(f"ecgnb.models.{entry.build}")(head, samples)
         return Model(encoder, features, classes, hidden=512 if head == "hidden" else 0)
 
 
 def build_reconstructor(name: str, seed: int) -> autoencoder.Reconstructor:
     """Build an encoder with a way back to its records, initial weights drawn from `seed`.
 
-    Raises
-    ------
-    UserError
-        If the model cannot be pre-trained without labels.
+    Raises a UserError if the model cannot be pre-trained without labels.
     """
     entry = check_model(name, "pooled")
     if not entry.unlabelled:
@@ -81,7 +72,7 @@ def build_reconstructor(name: str, seed: int) -> autoencoder.Reconstructor:
         raise UserError(f"{name} cannot be pre-trained without labels; choose one of {able}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder, _ = resolve_name(entry.build)("pooled", 0)
+        encoder, _ = resolve_name(f"ecgnb.models.{entry.build}")("pooled", 0)
         return autoencoder.Reconstructor(encoder)  # type: ignore[arg-type]
 
 
@@ -94,35 +85,22 @@ def training_bytes(name: str, head: str, samples: int) -> tuple[float, float]:
     this estimate for the ResNets, and as much for the recurrent networks.
     """
     model = build_model(name, head, 1, samples, seed=0).eval()
-    outputs = 0
-
-    def count(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
-        nonlocal outputs
-        outputs += output.numel()
-
+    outputs: list[int] = []
     if isinstance(model.encoder, recurrent.RecurrentEncoder):
-        outputs = model.encoder.kept(samples)
+        outputs.append(model.encoder.kept(samples))
     else:
         for module in model.modules():
             if not list(module.children()):
-                module.register_forward_hook(count)
+                module.register_forward_hook(lambda *call: outputs.append(call[2].numel()))
         with torch.no_grad():
             model(torch.zeros(1, recurrent.LEADS, samples))
     weights = sum(parameter.numel() for parameter in model.parameters())
-    return 16.0 * weights, 4.0 * outputs
+    return 16.0 * weights, 4.0 * sum(outputs)
 
 
 @cache
 def forward_gflop(name: str, head: str, classes: int, samples: int) -> float:
-    """Count the operations of a model on one record, in billions; a product and a sum are two.
-
-    Parameters
-    ----------
-    name, head : str
-        A model and its head.
-    classes, samples : int
-        Length of the output and of a record.
-    """
+    """Count the operations of a model on one record, in billions; a product and a sum are two."""
     model = build_model(name, head, classes, samples, seed=0).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, recurrent.LEADS, samples))

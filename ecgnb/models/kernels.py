@@ -6,8 +6,6 @@ at which a kernel's response exceeds a bias, which is a quantile of its response
 record.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -18,14 +16,10 @@ import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
 
 Floats = npt.NDArray[np.float32]
 
-FEATURES = 10_000
-"""As many features as fit into this number: 84 kernels times a whole number."""
-
+FEATURES = 10_000  # at most: 84 kernels times a whole number
 PENALTIES = np.logspace(-1, 5, 13)
-
 _LENGTH, _KERNELS, _MOST_DILATIONS = 9, 84, 32
 _AT_ONCE = 4  # records: what is computed of them stays in the processor's cache
-
 
 _WEIGHTS = torch.full((_KERNELS, 1, _LENGTH), -1.0)  # the middle for the leads
 for _kernel, _places in enumerate(combinations(range(_LENGTH), 3)):
@@ -34,44 +28,34 @@ for _kernel, _places in enumerate(combinations(range(_LENGTH), 3)):
 
 @dataclass(frozen=True)
 class Kernels:
-    """Random kernels.
-
-    Attributes
-    ----------
-    dilations : tuple of int
-    leads : ndarray of bool, shape (dilations, 84, leads)
-        Which leads each kernel adds up.
-    biases : tuple of ndarray of float32, shape (84, features of the dilation)
-        One entry a dilation.
-    """
+    """Random kernels."""
 
     dilations: tuple[int, ...]
-    leads: npt.NDArray[np.bool_]
-    biases: tuple[Floats, ...]
+    leads: npt.NDArray[np.bool_]  # which each kernel adds up, shape (dilations, 84, leads)
+    biases: tuple[Floats, ...]  # of each dilation, shape (84, its features)
 
     def transform(self, records: torch.Tensor) -> Floats:
-        """Return the features of records.
+        """Return the features of records of shape (records, leads, samples).
 
-        Parameters
-        ----------
-        records : Tensor of float32, shape (records, leads, samples)
-
-        Returns
-        -------
-        ndarray of float32, shape (records, features)
-            Sorted by dilation, then kernel, then bias.
+        They have the shape (records, features), sorted by dilation, then kernel, then bias.
         """
-        parts = [self._transform(batch) for batch in records.split(_AT_ONCE)]
-        return torch.cat(parts).numpy()
+        return torch.cat([self._transform(batch) for batch in records.split(_AT_ONCE)]).numpy()
 
     def _transform(self, batch: torch.Tensor) -> torch.Tensor:
-        found, over = [], torch.empty(len(batch), _KERNELS, batch.shape[2])
+        samples = batch.shape[2]
+        found, over = [], torch.empty(len(batch), _KERNELS, samples)
         for place, dilation in enumerate(self.dilations):
+            padding = dilation * (_LENGTH // 2)
+            # Every other kernel looks at all samples, the others where they lie inside the record.
+            looks = [
+                (slice(place % 2, None, 2), slice(None)),
+                (slice(1 - place % 2, None, 2), slice(padding, samples - padding)),
+            ]
             response = _convolve(batch, self.leads[place], dilation)
             above = torch.empty(len(batch), *self.biases[place].shape)
             for index, bias in enumerate(torch.from_numpy(self.biases[place]).unbind(1)):
                 torch.gt(response, bias[None, :, None], out=over)
-                for kernels, inner in _paddings(place, dilation, batch.shape[2]):
+                for kernels, inner in looks:
                     above[:, kernels, index] = over[:, kernels, inner].mean(dim=2)
             found.append(above.flatten(1))
         return torch.cat(found, dim=1)
@@ -81,15 +65,6 @@ def _convolve(records: torch.Tensor, leads: npt.NDArray[np.bool_], dilation: int
     """Convolve the sum of each kernel's leads, shape (records, 84, samples)."""
     weights = _WEIGHTS * torch.from_numpy(leads)[:, :, None]
     return F.conv1d(records, weights, padding=dilation * (_LENGTH // 2), dilation=dilation)
-
-
-def _paddings(place: int, dilation: int, samples: int) -> list[tuple[slice, slice]]:
-    """Say which kernels look at all samples, and which only where they lie inside the record."""
-    padding = dilation * (_LENGTH // 2)
-    return [
-        (slice(place % 2, None, 2), slice(None)),
-        (slice(1 - place % 2, None, 2), slice(padding, samples - padding)),
-    ]
 
 
 def _dilations(samples: int, each: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -105,19 +80,10 @@ def _dilations(samples: int, each: int) -> tuple[npt.NDArray[np.int64], npt.NDAr
 
 
 def draw_kernels(records: torch.Tensor, seed: int, features: int = FEATURES) -> Kernels:
-    """Draw kernels, with biases from training records.
+    """Draw kernels of at most so many features, with biases from training records.
 
-    Parameters
-    ----------
-    records : Tensor of float32, shape (records, leads, samples)
-    seed : int
-    features : int
-        At most so many.
-
-    Raises
-    ------
-    ValueError
-        If a record is shorter than a kernel.
+    The records have the shape (records, leads, samples). Raises a ValueError if one is shorter than
+    a kernel.
     """
     count, leads, samples = records.shape
     if samples < _LENGTH:
@@ -145,22 +111,12 @@ def draw_kernels(records: torch.Tensor, seed: int, features: int = FEATURES) -> 
 
 
 def ridge(train: Floats, labels: npt.NDArray[np.bool_], *others: Floats) -> list[Floats]:
-    """Fit a ridge regression, and score other records.
+    """Fit a ridge regression on features of shape (records, features), and score other records.
 
-    The penalty of each class is the one with the least error on training records that are left
-    out one at a time, which has a closed form.
-
-    Parameters
-    ----------
-    train : ndarray of float32, shape (records, features)
-    labels : ndarray of bool, shape (records, classes)
-    *others : ndarray of float32, shape (other records, features)
-
-    Returns
-    -------
-    list of ndarray of float32, shape (other records, classes)
-        Between 0 and 1; in the right order, yet no probabilities. 0.5 for a class without
-        positives or without negatives.
+    The penalty of each class is the one with the least error on training records that are left out
+    one at a time, which has a closed form. The scores, (other records, classes), are between 0 and
+    1; in the right order, yet no probabilities. 0.5 for a class without positives or without
+    negatives.
     """
     from sklearn.linear_model import RidgeCV  # takes a second to import
 

@@ -7,8 +7,7 @@ cache, so that a step is left with one sum and two products; and the gradients o
 one product of matrices a block.
 """
 
-from __future__ import annotations
-
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,18 +18,10 @@ _BLOCK = 16  # steps: what is computed for a block stays in the second-level cac
 
 
 def gru(layer: nn.GRU, inputs: torch.Tensor) -> torch.Tensor:
-    """Run a GRU over records on a CPU.
+    """Run a GRU of one layer and one direction, with biases, over records on a CPU.
 
-    Parameters
-    ----------
-    layer : nn.GRU
-        Of one layer and one direction, with biases.
-    inputs : Tensor of float, shape (steps, records, inputs)
-
-    Returns
-    -------
-    Tensor, shape (steps, records, hidden)
-        The hidden states, as the layer itself returns them.
+    Maps (steps, records, inputs) to the hidden states, (steps, records, hidden), as the layer
+    itself returns them.
     """
     weights = tuple(layer.parameters())
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (inputs, *weights)):
@@ -38,20 +29,13 @@ def gru(layer: nn.GRU, inputs: torch.Tensor) -> torch.Tensor:
     return _steps(inputs, *weights, keep=False)[0][1:]
 
 
-def _steps(
-    x: torch.Tensor,
-    w_ih: torch.Tensor,
-    w_hh: torch.Tensor,
-    b_ih: torch.Tensor,
-    b_hh: torch.Tensor,
-    *,
-    keep: bool,
-) -> tuple[torch.Tensor, ...]:
+def _steps(x: torch.Tensor, *weights: torch.Tensor, keep: bool) -> tuple[torch.Tensor, ...]:
     """Return the states h from zero on, and the gates r and z, n, and m = U_n h + b_n.
 
     r, z = sigmoid(W x + U h + b), n = tanh(W_n x + b_n + r m), h' = n + z (h - n). Without `keep`
     the gates of the last block only: what follows does not go back.
     """
+    w_ih, w_hh, b_ih, b_hh = weights
     steps, batch, _ = x.shape
     size = w_hh.shape[1]
     kept = steps if keep else _BLOCK
@@ -130,14 +114,9 @@ _GATES = 4  # of an LSTM, the larger of the two
 
 
 class RecurrentEncoder(nn.Module):
-    """A recurrent layer and what its head sees of the hidden states.
+    """A recurrent layer and what its head, ``pooled`` or ``flattened``, sees of the hidden states.
 
-    Parameters
-    ----------
-    layer : nn.GRU or nn.LSTM
-        Of one layer. Time stands before the records: no transposition of all states is needed.
-    head : str
-        ``pooled`` or ``flattened``.
+    In the layer time stands before the records: no transposition of all states is needed.
     """
 
     def __init__(self, layer: nn.RNNBase, head: str) -> None:
@@ -147,7 +126,12 @@ class RecurrentEncoder(nn.Module):
 
     def forward(self, records: torch.Tensor) -> torch.Tensor:
         """Map records (batch, leads, samples) to features (batch, features)."""
-        states = self._states(records.permute(2, 0, 1).contiguous())
+        inputs = records.permute(2, 0, 1).contiguous()
+        plain = not (inputs.is_cuda or torch.is_autocast_enabled(inputs.device.type))
+        if plain and isinstance(self.layer, nn.GRU):
+            states = gru(self.layer, inputs)
+        else:
+            states = self.layer(inputs)[0]
         if self.flattened:
             return states.transpose(0, 1).flatten(1)
         last = states[-1]
@@ -165,28 +149,15 @@ class RecurrentEncoder(nn.Module):
         width = _HIDDEN * (2 if self.layer.bidirectional else 1)
         return samples * width * (_GATES + 3)
 
-    def _states(self, inputs: torch.Tensor) -> torch.Tensor:
-        plain = not (inputs.is_cuda or torch.is_autocast_enabled(inputs.device.type))
-        if plain and isinstance(self.layer, nn.GRU):
-            return gru(self.layer, inputs)
-        return self.layer(inputs)[0]  # type: ignore[no-any-return]
 
-
-def build_gru(head: str, samples: int) -> tuple[nn.Module, int]:
-    """Build the GRU encoder."""
-    return _encoder(nn.GRU(LEADS, _HIDDEN), head, samples)
-
-
-def build_lstm(head: str, samples: int) -> tuple[nn.Module, int]:
-    """Build the LSTM encoder."""
-    return _encoder(nn.LSTM(LEADS, _HIDDEN), head, samples)
-
-
-def build_bilstm(head: str, samples: int) -> tuple[nn.Module, int]:
-    """Build the LSTM encoder that reads in both directions."""
-    return _encoder(nn.LSTM(LEADS, _HIDDEN, bidirectional=True), head, samples)
-
-
-def _encoder(layer: nn.RNNBase, head: str, samples: int) -> tuple[nn.Module, int]:
+def _encoder(
+    kind: type[nn.GRU] | type[nn.LSTM], head: str, samples: int, **options: bool
+) -> tuple[nn.Module, int]:
+    layer = kind(LEADS, _HIDDEN, **options)
     width = _HIDDEN * (2 if layer.bidirectional else 1)
     return RecurrentEncoder(layer, head), width * (samples if head == "flattened" else 3)
+
+
+build_gru = partial(_encoder, nn.GRU)
+build_lstm = partial(_encoder, nn.LSTM)
+build_bilstm = partial(_encoder, nn.LSTM, bidirectional=True)

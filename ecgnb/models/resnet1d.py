@@ -4,8 +4,7 @@ He et al. 2016, in one dimension: a stem of 64 kernels of length 7, a max-pool, 
 residual blocks with kernels of length 3, global average pooling and one hidden layer of 512.
 """
 
-from __future__ import annotations
-
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +15,8 @@ from torch.autograd.function import once_differentiable
 _WIDTHS = (64, 128, 256, 512)
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """Return a one-dimensional convolution without bias that keeps the length, but for `stride`."""
     # A 1-D convolution written as Conv2d (1, k) in channels-last layout is up to twice as fast on
     # CPUs, and as fast on GPUs; its weights and its numbers are those of Conv1d.
     return nn.Conv2d(
@@ -55,7 +55,7 @@ def _relu(x: torch.Tensor) -> torch.Tensor:
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     if stride == 1 and inputs == outputs:
         return nn.Sequential()
-    return nn.Sequential(_convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+    return nn.Sequential(convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
 
 class BasicBlock(nn.Module):
@@ -65,9 +65,9 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = _convolution(inputs, outputs, 3, stride)
+        self.conv1 = convolution(inputs, outputs, 3, stride)
         self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = _convolution(outputs, outputs, 3)
+        self.conv2 = convolution(outputs, outputs, 3)
         self.norm2 = nn.BatchNorm2d(outputs)
         self.shortcut = _shortcut(inputs, outputs, stride)
 
@@ -88,11 +88,11 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
         outputs = width * self.expansion
-        self.conv1 = _convolution(inputs, width, 1)
+        self.conv1 = convolution(inputs, width, 1)
         self.norm1 = nn.BatchNorm2d(width)
-        self.conv2 = _convolution(width, width, 3, stride)
+        self.conv2 = convolution(width, width, 3, stride)
         self.norm2 = nn.BatchNorm2d(width)
-        self.conv3 = _convolution(width, outputs, 1)
+        self.conv3 = convolution(width, outputs, 1)
         self.norm3 = nn.BatchNorm2d(outputs)
         self.shortcut = _shortcut(inputs, outputs, stride)
 
@@ -106,27 +106,15 @@ class Bottleneck(nn.Module):
 class ResNet1d(nn.Module):
     """Stem, four stages, global average pooling and, as published, a hidden layer.
 
-    Parameters
-    ----------
-    block : type
-        `BasicBlock` or `Bottleneck`.
-    counts : tuple of int
-        Blocks of each stage.
-    leads : int
-        Input channels.
-    hidden : bool
-        Whether the hidden layer of the published network belongs to the encoder.
+    `counts` are the blocks of each stage; `hidden` says whether the hidden layer of the published
+    network belongs to the encoder.
     """
 
     def __init__(
-        self,
-        block: type[BasicBlock] | type[Bottleneck],
-        counts: tuple[int, ...],
-        leads: int = 12,
-        hidden: bool = True,
+        self, block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...], hidden: bool
     ) -> None:
         super().__init__()
-        self.stem = _convolution(leads, _WIDTHS[0], 7, stride=2)
+        self.stem = convolution(12, _WIDTHS[0], 7, stride=2)
         self.norm = nn.BatchNorm2d(_WIDTHS[0])
         self.pool = nn.MaxPool2d((1, 3), (1, 2), (0, 1))
         stages: list[nn.Module] = []
@@ -144,7 +132,7 @@ class ResNet1d(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, records: torch.Tensor) -> torch.Tensor:
-        """Map records (batch, leads, samples) to features (batch, `features`)."""
+        """Map records (batch, 12, samples) to features (batch, `features`)."""
         x = records.unsqueeze(2).contiguous(memory_format=torch.channels_last)
         x = self.pool(F.relu(self.norm(self.stem(x)), inplace=True))
         x = self.stages[: self.last_stage](x)
@@ -160,24 +148,14 @@ class ResNet1d(nn.Module):
         return pooled if self.hidden is None else F.relu(self.hidden(pooled))
 
 
-def resnet1d18(head: str, samples: int) -> tuple[nn.Module, int]:
-    """Build the encoder of 2-2-2-2 basic blocks."""
-    return _encoder(BasicBlock, (2, 2, 2, 2), head)
-
-
-def resnet1d50(head: str, samples: int) -> tuple[nn.Module, int]:
-    """Build the encoder of 3-4-6-3 bottlenecks."""
-    return _encoder(Bottleneck, (3, 4, 6, 3), head)
-
-
-def resnet1d101(head: str, samples: int) -> tuple[nn.Module, int]:
-    """Build the encoder of 3-4-23-3 bottlenecks."""
-    return _encoder(Bottleneck, (3, 4, 23, 3), head)
-
-
 def _encoder(
-    block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...], head: str
+    block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...], head: str, samples: int
 ) -> tuple[nn.Module, int]:
     encoder = ResNet1d(block, counts, hidden=head == "pooled")
     encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return encoder, encoder.features
+
+
+resnet1d18 = partial(_encoder, BasicBlock, (2, 2, 2, 2))
+resnet1d50 = partial(_encoder, Bottleneck, (3, 4, 6, 3))
+resnet1d101 = partial(_encoder, Bottleneck, (3, 4, 23, 3))

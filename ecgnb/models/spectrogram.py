@@ -5,8 +5,6 @@ names of its published weights, so that those learnt on ImageNet fit. Jang et al
 with "two-dimensional transfer learning"; which image and which network they took is not published.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from importlib.util import find_spec
@@ -143,10 +141,7 @@ def imagenet_weights() -> Path | None:
 def load_imagenet(encoder: nn.Module) -> None:
     """Give the encoder the weights that were learnt on ImageNet.
 
-    Raises
-    ------
-    UserError
-        If their package is not installed, or its file is another one.
+    Raises a UserError if their package is not installed, or its file is another one.
     """
     path = imagenet_weights()
     if path is None:

@@ -1,9 +1,8 @@
 """What the runs of a study cost on this machine, measured before any of them starts."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 
@@ -19,15 +18,7 @@ from ecgnb.training.inputs import Data, Records
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that cost the same, for a table of the plan.
-
-    Attributes
-    ----------
-    stage, model, head, arm : str
-    runs, done : int
-    seconds : float, optional
-        What one of them takes here, on one thread; not measured where all are done.
-    """
+    """Runs that cost the same, for a table of the plan."""
 
     stage: str
     model: str
@@ -35,7 +26,7 @@ class Group:
     arm: str
     runs: int
     done: int
-    seconds: float | None
+    seconds: float | None  # of one of them here, on one thread; not measured where all are done
 
     @property
     def seconds_left(self) -> float:
@@ -53,21 +44,18 @@ def groups(progress: Progress, precision: str = "auto") -> list[Group]:
     for spec in every:
         planned.setdefault((spec.stage, spec.model, spec.head, spec.arm), []).append(spec)
     estimate = Estimate(progress.study)
-    cost: dict[tuple[str, str], float] = {}
+    cost = cache(partial(_seconds_per_pass, progress.study, precision))
     rows = []
     for (stage, model, head, arm), runs in planned.items():
         done = sum(every[spec] for spec in runs)
         seconds = None
         if done < len(runs):
-            if (model, head) not in cost:
-                cost[model, head] = _seconds_per_pass(model, head, progress.study, precision)
-            work = sum(map(estimate.work, runs)) / len(runs)
-            seconds = work * cost[model, head] + RUN_S
+            seconds = sum(map(estimate.work, runs)) / len(runs) * cost(model, head) + RUN_S
         rows.append(Group(stage, model, head, arm, len(runs), done, seconds))
     return rows
 
 
-def _seconds_per_pass(model_name: str, head: str, study: Study, precision: str) -> float:
+def _seconds_per_pass(study: Study, precision: str, model_name: str, head: str) -> float:
     """Time a few updates; the time of one forward pass of one record."""
     device = choose_device()
     setting = choose_setting(model_name, precision, device)

@@ -1,7 +1,5 @@
 """The datasets of a study: which records it names, their labels and their fingerprints."""
 
-from __future__ import annotations
-
 import json
 import os
 import sysconfig
@@ -26,10 +24,10 @@ from ecgnb.study.spec import Study
 from ecgnb.study.store import hash_of
 
 _AS_DEFAULT = "default options"
-_TEXT = dict.fromkeys(("record", "patient", "sex", "codes"), str)
-
-
 _RECORDS = "records"  # what every folder of recorded results has
+_SUMS = "SHA256SUMS"
+_SHARE = Path("share", "ecgnb", "results")
+_TEXT = dict.fromkeys(("record", "patient", "sex", "codes"), str)
 
 
 def results_root() -> Path:
@@ -47,9 +45,6 @@ def results_root() -> Path:
     return next((place for place in places if (place / _RECORDS).is_dir()), places[0])
 
 
-_SHARE = Path("share", "ecgnb", "results")
-
-
 def recorded_runs(study: Study) -> tuple[Path, ...]:
     """List the tables of a study's recorded runs: parts that are only ever added."""
     parts = (results_root() / study.name).glob("*.parquet")
@@ -64,19 +59,12 @@ def selection(study: Study, dataset: str) -> pd.DataFrame | None:
 
 @lru_cache(maxsize=16)
 def _named_records(path: Path, changed: int) -> pd.DataFrame:
-    if _sums(path.parent).get(path.name) not in (None, hash_of(path)):
+    sums = path.with_name(_SUMS).read_text() if path.with_name(_SUMS).is_file() else ""
+    lines = (line.split(maxsplit=1) for line in sums.splitlines())
+    if {name: digest for digest, name in lines}.get(path.name) not in (None, hash_of(path)):
         raise UserError(f"{path} is not as it was recorded; get that file again")
     table = pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values={"age": [""]})
     return table[list(SELECTION)]
-
-
-_SUMS = "SHA256SUMS"
-
-
-def _sums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of files by their names, as far as a folder lists them."""
-    lines = (folder / _SUMS).read_text().splitlines() if (folder / _SUMS).is_file() else []
-    return {name.strip(): digest for digest, _, name in (line.partition(" ") for line in lines)}
 
 
 def _selected(study: Study, dataset: str) -> Path | None:
@@ -87,15 +75,11 @@ def _selected(study: Study, dataset: str) -> Path | None:
 def open_dataset(study: Study, dataset: str, *, progress: bool = False) -> Prepared:
     """Prepare a dataset for a study, and check that it is what the study was recorded on.
 
-    Raises
-    ------
-    UserError
-        If it is not there, or gives other arrays than the recorded ones.
+    Raises a UserError if it is not there, or gives other arrays than the recorded ones.
     """
     if JOINT in dataset:
-        return join(
-            dataset, [open_dataset(study, name, progress=progress) for name in _of(dataset)]
-        )
+        each = (open_dataset(study, name, progress=progress) for name in dataset.split(JOINT))
+        return join(dataset, list(each))
     named = selection(study, dataset)
     prepared = prepare(dataset, study.data, selection=named, progress=progress)
     if named is None:
@@ -114,13 +98,9 @@ def open_dataset(study: Study, dataset: str, *, progress: bool = False) -> Prepa
 def read_table(study: Study, dataset: str) -> pd.DataFrame:
     """Return the table of a dataset's records, without the raw files where they are recorded."""
     if JOINT in dataset:
-        return join_tables({name: read_table(study, name) for name in _of(dataset)})
+        return join_tables({name: read_table(study, name) for name in dataset.split(JOINT)})
     named = selection(study, dataset)
     return open_dataset(study, dataset).table if named is None else named
-
-
-def _of(dataset: str) -> list[str]:
-    return dataset.split(JOINT)
 
 
 def read_labels(
@@ -133,9 +113,8 @@ def read_labels(
             for name, rows in table.groupby(DATASET, sort=False)
         ]
         whole = pd.concat(labels).fillna(False).astype(bool).loc[table.index]
-        return whole.loc[
-            :, whole.sum() >= (0 if label_set_of(label_set).classes else min_positives)
-        ]
+        least = 0 if label_set_of(label_set).classes else min_positives
+        return whole.loc[:, whole.sum() >= least]
     return encode(table["codes"], card(dataset).vocabulary, label_set, min_positives)
 
 
@@ -147,14 +126,14 @@ def fingerprints(study: Study) -> dict[str, str]:
 
 def _fingerprint(study: Study, dataset: str) -> str:
     if JOINT in dataset:
-        return join_fingerprints({name: _fingerprint(study, name) for name in _of(dataset)})
-    if _recorded(study, dataset):
-        return recorded_fingerprints(study.data)[dataset]
-    return open_dataset(study, dataset).fingerprint
+        each = {name: _fingerprint(study, name) for name in dataset.split(JOINT)}
+        return join_fingerprints(each)
+    return _recorded(study, dataset) or open_dataset(study, dataset).fingerprint
 
 
-def _recorded(study: Study, dataset: str) -> bool:
-    return dataset in recorded_fingerprints(study.data) and _selected(study, dataset) is not None
+def _recorded(study: Study, dataset: str) -> str | None:
+    named = _selected(study, dataset) is not None
+    return recorded_fingerprints(study.data).get(dataset) if named else None
 
 
 def missing_datasets(study: Study) -> list[str]:
@@ -163,9 +142,10 @@ def missing_datasets(study: Study) -> list[str]:
 
     def here(name: str) -> bool:
         if JOINT in name:
-            return all(map(here, _of(name)))
-        there = root is not None and find(card(name), root) is not None
-        return card(name).simulated or _recorded(study, name) or there
+            return all(map(here, name.split(JOINT)))
+        if card(name).simulated or _recorded(study, name):
+            return True
+        return root is not None and find(card(name), root) is not None
 
     return [name for name in study.datasets if not here(name)]
 
@@ -178,24 +158,18 @@ def say_missing(study: Study) -> str:
             "let ECGNB_RESULTS name the folder 'results' of the repository"
         )
     absent = missing_datasets(study)
-    sides = [{pair.source.dataset, pair.target.dataset} for pair in study.pairs]
-    waiting = sum(bool(both & {*absent}) for both in sides)
-    names = ", ".join(card(name).title for name in absent)
-    return f"not here: {names}; {waiting} of {len(sides)} pairs wait for them" if absent else ""
+    waiting = sum(not {*absent}.isdisjoint(pair.datasets) for pair in study.pairs)
+    names, count = ", ".join(card(name).title for name in absent), len(study.pairs)
+    return f"not here: {names}; {waiting} of {count} pairs wait for them" if absent else ""
 
 
 def with_what_is_here(study: Study) -> Study:
     """Return a study without the pairs whose source or target is missing.
 
-    Raises
-    ------
-    UserError
-        If no pair is left.
+    Raises a UserError if no pair is left.
     """
     absent = missing_datasets(study)
-    pairs = tuple(
-        pair for pair in study.pairs if not {pair.source.dataset, pair.target.dataset} & {*absent}
-    )
+    pairs = tuple(pair for pair in study.pairs if {*absent}.isdisjoint(pair.datasets))
     if not pairs:
         names = ", ".join(card(name).title for name in absent)
         raise UserError(
@@ -219,20 +193,10 @@ def _all_fingerprints() -> dict[str, dict[str, str]]:
 
 
 def record_dataset(prepared: Prepared, options: Options) -> Path:
-    """Write down which records a dataset has, their labels and its fingerprint.
+    """Write down which records a dataset has, their labels and its fingerprint; return the table.
 
     The records are those of the default options, once it is prepared with these; until then, those
-    of the first. The fingerprint is kept for each.
-
-    Returns
-    -------
-    Path
-        The table, in ``results/records/``.
-
-    Raises
-    ------
-    UserError
-        If it cannot be written.
+    of the first. The fingerprint is kept for each. Raises a UserError if it cannot be written.
     """
     folder = results_root() / _RECORDS
     path = folder / f"{prepared.card.name}.csv"
@@ -250,12 +214,14 @@ def record_dataset(prepared: Prepared, options: Options) -> Path:
     return path
 
 
-def example_headers(study: Study, dataset: str) -> dict[str, Path]:
-    """Return the headers of a dataset's example records by record; none if the study is live."""
-    folder = results_root() / "examples" / dataset
-    if not study.recorded:
-        return {}
-    return {path.stem.split("_")[0]: path for path in sorted(folder.glob("*.hea"))}
+def example_headers(study: Study, *datasets: str) -> dict[str, Path]:
+    """Return the headers of example records by ``dataset/record``; none if the study is live."""
+    folder = results_root() / "examples"
+    return {
+        f"{dataset}/{path.stem.split('_')[0]}": path
+        for dataset in (dict.fromkeys(datasets) if study.recorded else ())
+        for path in sorted((folder / dataset).glob("*.hea"))
+    }
 
 
 def read_example(study: Study, header: Path) -> npt.NDArray[np.float64]:
@@ -269,15 +235,12 @@ def read_example(study: Study, header: Path) -> npt.NDArray[np.float64]:
 
 
 def read_record(study: Study, name: str) -> npt.NDArray[np.float64]:
-    """Read a record named ``dataset/record``: an example, or one of a dataset that is here.
+    """Read a record named ``dataset/record``, microvolts of shape (12, samples).
 
-    Returns
-    -------
-    ndarray of float64, shape (12, samples)
-        In microvolts.
+    It is an example, or one of a dataset that is here.
     """
     dataset, _, record = name.partition("/")
-    if header := example_headers(study, dataset).get(record):
+    if header := example_headers(study, dataset).get(name):
         return read_example(study, header)
     prepared = open_dataset(study, dataset)
     (row,) = np.flatnonzero(prepared.table["record"] == record)
@@ -286,36 +249,26 @@ def read_record(study: Study, name: str) -> npt.NDArray[np.float64]:
 
 def finding_of(name: str) -> str:
     """Say what an example named ``dataset/record`` shows; empty for any other record."""
-    dataset, _, record = name.partition("/")
-    return _findings().get((dataset, record), "")
+    return _findings().get(name, "")
 
 
 @cache
-def _findings() -> dict[tuple[str, str], str]:
+def _findings() -> dict[str, str]:
     path = results_root() / "examples" / "examples.csv"
     if not path.exists():
         return {}
     table = pd.read_csv(path, dtype=str)
-    names = zip(table["dataset"], table["record"], strict=True)
-    return dict(zip(names, table["finding"], strict=True))
+    return dict(zip(table["dataset"] + "/" + table["record"], table["finding"], strict=True))
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A record and its reconstruction.
-
-    Attributes
-    ----------
-    name, finding : str
-        ``dataset/record``, and what it shows, where that is known.
-    wanted, found : ndarray, shape (samples,)
-        Lead II less its mean, and what the autoencoder made of it, in microvolts.
-    """
+    """A record named ``dataset/record``, and its reconstruction."""
 
     name: str
-    finding: str
-    wanted: npt.NDArray[np.float64]
-    found: npt.NDArray[np.float64]
+    finding: str  # what it shows, where that is known
+    wanted: npt.NDArray[np.float64]  # lead II less its mean, in microvolts, shape (samples,)
+    found: npt.NDArray[np.float64]  # what the autoencoder made of it
 
     @property
     def explained(self) -> float:

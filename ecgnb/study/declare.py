@@ -1,7 +1,5 @@
 """Reading the declaration of a study: one that comes with the package, or a file of one's own."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import tomllib
@@ -33,22 +31,24 @@ _MOST_SEEDS = 10_000
 _FASTEST, _LONGEST = 10_000, 3600  # Hz, and seconds of a window
 
 _PAIR_FIELDS = ("models", "heads", "sizes", "seeds", "arms", "min_test_positives")
+_LEVELS = {"study": Study, "pairs": Pair, "source": Side, "target": Side, "data": Options}
+_INTERNAL = ("name", "shard", "asked", "recipes")  # fields that no file says
+_KINDS = {"string": "text in quotes", "int": "a whole number", "float": "a number"}
+_KINDS |= {"bool": "true or false", "finite": "a finite number"}
 _WANTED = {
     "sizes": "a list of whole numbers",
     "seeds": "a list of whole numbers, or how many",
+    "models": "a list of texts",
+    "arms": "a list of texts",
+    "heads": "a list of texts, or such a list by model",
     "learning_rates": "a list of numbers, or such a list by model",
     "recipes": "the name of a recipe, or a table of names by model",
     "chapters": "a table, such as { autoencoder = 'jang2021' }",
     "pairs": "tables, each under a line [[pairs]]",
-    **dict.fromkeys(("models", "arms"), "a list of texts"),
-    "heads": "a list of texts, or such a list by model",
-    **dict.fromkeys(("source", "target"), "a table, such as { dataset = ... }"),
+    "source": "a table, such as { dataset = ... }",
+    "target": "a table, such as { dataset = ... }",
     "data": "a table, such as { rate = 100.0 }",
 }
-_KINDS = {"string": "text in quotes", "int": "a whole number", "float": "a number"}
-_LEVELS = {"study": Study, "pairs": Pair, "source": Side, "target": Side, "data": Options}
-_INTERNAL = ("name", "shard", "asked", "recipes")  # fields that no file says
-_KINDS |= {"bool": "true or false", "finite": "a finite number"}
 
 
 def study_names() -> list[str]:
@@ -105,15 +105,11 @@ def load_study(
     study = build_study(*_read(name), **changes)
     if isinstance(seeds, str) and seeds.isdecimal():
         seeds = _number(seeds)
-    asked: dict[str, Any] = {
-        "target": target or None,
-        "source": source or None,
-        "models": _several(models, str),
-        "sizes": _several(sizes, int),
-        "seeds": _several(seeds, int),
-    }
     if isinstance(seeds, int):
-        asked["seeds"] = tuple(_seeds(study.name, seeds))
+        seeds = _seeds(study.name, seeds)
+    asked: dict[str, Any] = {"target": target or None, "source": source or None}
+    asked |= {"models": _several(models, str), "sizes": _several(sizes, int)}
+    asked["seeds"] = _several(seeds, int)
     asked = {key: value for key, value in asked.items() if value is not None}
     if not asked:
         return study
@@ -269,10 +265,7 @@ def _count(study: Study, facts: DatasetCard) -> int:
 def build_study(name: str, table: Mapping[str, Any], **changes: Any) -> Study:
     """Build a study from the content of its TOML file; see `load_study`.
 
-    Raises
-    ------
-    UserError
-        One sentence on the first thing that is wrong with it.
+    Raises a UserError, one sentence on the first thing that is wrong with it.
     """
     values: dict[str, Any] = {**table, "name": name}
     # What stands over the pairs holds for each that says nothing else.
@@ -286,9 +279,10 @@ def build_study(name: str, table: Mapping[str, Any], **changes: Any) -> Study:
     values["pairs"] = [pair for entry in whole for pair in _expanded(name, entry)]
     if "recipe" in values:
         values["recipes"] = values.pop("recipe")
-    for key in {"chapters", "learning_rates", "recipes"} & values.keys():
-        if key != "chapters" or isinstance(values[key], dict):
-            values[key] = _by_model(values[key])
+    for key in {"learning_rates", "recipes"} & values.keys():
+        values[key] = _by_model(values[key])
+    if isinstance(values.get("chapters"), dict):
+        values["chapters"] = list(values["chapters"].items())
     return _validated(values)
 
 
@@ -329,7 +323,11 @@ def _validated(values: Mapping[str, Any]) -> Study:
         study = _adapter.validate_json(json.dumps(values, default=str))
     except (ValidationError, TypeError, ValueError) as error:
         raise UserError(f"study {values['name']}{_sentence(error)}") from error
-    check_study(study)
+    check_protocol(study.protocol)
+    for _, recipe in study.recipes:
+        recipe_of(recipe, study.protocol)
+    for mistake in _mistakes(study):
+        raise UserError(f"study {study.name}{mistake}")
     return study
 
 
@@ -357,39 +355,37 @@ def _sentence(error: Exception) -> str:
     return f": {key!r} must be {wanted}, not {given!r:.60}"
 
 
-def check_study(study: Study) -> None:
-    """Raise a UserError if a study cannot be done as it is declared."""
-    check_protocol(study.protocol)
-    for _, recipe in study.recipes:
-        recipe_of(recipe, study.protocol)
-    if not (1 <= study.data.rate <= _FASTEST and 0 < study.data.seconds <= _LONGEST):
-        raise UserError(
-            f"study {study.name}: 'rate' must be 1 to {_FASTEST:,} Hz and 'seconds' at most "
-            f"{_LONGEST:,}, not {study.data.rate:g} and {study.data.seconds:g}"
+def _mistakes(study: Study) -> Iterable[str]:
+    data = study.data
+    if not (1 <= data.rate <= _FASTEST and 0 < data.seconds <= _LONGEST):
+        yield (
+            f": 'rate' must be 1 to {_FASTEST:,} Hz and 'seconds' at most {_LONGEST:,}, not "
+            f"{data.rate:g} and {data.seconds:g}"
         )
-    if study.data.simulated_records < 1:
-        raise UserError(f"study {study.name}: 'simulated_records' must be at least 1")
+    if data.simulated_records < 1:
+        yield ": 'simulated_records' must be at least 1"
     for pair in study.pairs:
-        if pair.target.size or pair.target.shuffled:
-            raise UserError(
-                f"study {study.name}: 'size' and 'shuffled' are of a source; 'sizes' of the pair "
-                "says how many records of the target train"
-            )
-        _check_networks(study, pair)
-        _check_patients(study, pair)
-        _check_length(study, pair)
-    _check_labels(study)
+        yield from _mistakes_of(study, pair)
+    read = {
+        (side.dataset, side.label_set)
+        for pair in study.pairs
+        for side in (pair.target, pair.source)
+        if side is pair.target or side.label_set != UNLABELLED
+    }
+    for dataset, label_set in sorted(read):
+        for name in dataset.split(JOINT):
+            encode(pd.Series(dtype=str), card(name).vocabulary, label_set)  # says what is wrong
     grids = dict(study.learning_rates)
     known = {"", *MODELS, *(entry.family for entry in MODELS.values())}
     heads = (name for pair in study.pairs for name, _ in pair.heads)
     for name in (*grids, *dict(study.recipes), *heads):
         if name not in known:  # it would be used for nothing, without a word
-            raise UserError(f"study {study.name}: no model or family {name!r}{_near(name, known)}")
+            yield f": no model or family {name!r}{_near(name, known)}"
     for model in study.models:
-        if not any(grids.get(name) for name in (model, MODELS[model].family, "")):
-            raise UserError(f"study {study.name} has no learning rates for {model}")
+        if not study.rates(model):
+            yield f" has no learning rates for {model}"
     if study.tuning_seed in study.seeds:
-        raise UserError(f"the tuning seed {study.tuning_seed} must not be one of the seeds")
+        yield f": the tuning seed {study.tuning_seed} must not be one of the seeds"
 
 
 def patients_of(facts: DatasetCard) -> set[str]:
@@ -397,57 +393,43 @@ def patients_of(facts: DatasetCard) -> set[str]:
     return {one.patients_of or one.name for one in parts(facts)}
 
 
-def _check_networks(study: Study, pair: Pair) -> None:
+def _mistakes_of(study: Study, pair: Pair) -> Iterable[str]:
+    source, target = card(pair.source.dataset), card(pair.target.dataset)
+    if pair.target.size or pair.target.shuffled:
+        yield (
+            ": 'size' and 'shuffled' are of a source; 'sizes' of the pair says how many records "
+            "of the target train"
+        )
     for head in (head for _, several in pair.heads for head in several):
         if head not in HEADS:
             raise UserError(f"unknown head {head!r}; choose {' or '.join(HEADS)}")
     for model in pair.models:
-        heads = pair.heads_of(model) if model in MODELS else ()
-        if not any(head in MODELS[model].heads for head in heads):
-            check_model(model, *heads[:1] or [""])
-    protocol = check_protocol(study.protocol)
+        asked = pair.heads_of(model) if model in MODELS else ()
+        if not any(head in MODELS[model].heads for head in asked):
+            check_model(model, *asked[:1] or [""])
+    chosen_on_test = check_protocol(study.protocol).chosen_on_test
     for model, arm in product(pair.models, pair.arms):
         kind = check_arm(arm)
         if kind.photographs and not MODELS[model].load_imagenet:
-            raise UserError(f"study {study.name}: there are no weights of ImageNet for {model}")
-        if protocol.chosen_on_test and kind.trained and (kind.frozen or kind.probing):
-            raise UserError(
-                f"study {study.name}: the protocol {study.protocol} trains whole networks, and "
-                f"the arm {arm} a head by itself; leave one of them out"
+            yield f": there are no weights of ImageNet for {model}"
+        if chosen_on_test and kind.trained and (kind.frozen or kind.probing):
+            yield (
+                f": the protocol {study.protocol} trains whole networks, and the arm {arm} a head "
+                "by itself; leave one of them out"
             )
-        alone = pair.source.label_set == UNLABELLED and kind.pretrained
-        if alone and not MODELS[model].unlabelled:
-            raise UserError(f"study {study.name}: {model} cannot be pre-trained without labels")
-
-
-def _check_patients(study: Study, pair: Pair) -> None:
-    source, target = card(pair.source.dataset), card(pair.target.dataset)
+        unlabelled = pair.source.label_set == UNLABELLED and kind.pretrained
+        if unlabelled and not MODELS[model].unlabelled:
+            yield f": {model} cannot be pre-trained without labels"
+        if kind.keeps_head and pair.source.label_set != pair.target.label_set:
+            yield (
+                f": the arm {arm} needs one label set for source and target, not "
+                f"{pair.source.label_set} and {pair.target.label_set}"
+            )
     if patients_of(source) & patients_of(target):
-        raise UserError(
-            f"study {study.name} trains on {source.title} and tests on {target.title}, which "
-            "have patients in common; choose another source or target"
+        yield (
+            f" trains on {source.title} and tests on {target.title}, which have patients in "
+            "common; choose another source or target"
         )
-
-
-def _check_labels(study: Study) -> None:
-    read: set[tuple[str, str]] = set()
-    for pair in study.pairs:
-        whole = [arm for arm in pair.arms if check_arm(arm).keeps_head]
-        if whole and pair.source.label_set != pair.target.label_set:
-            raise UserError(
-                f"study {study.name}: the arm {whole[0]} needs one label set for source and "
-                f"target, not {pair.source.label_set} and {pair.target.label_set}"
-            )
-        read.add((pair.target.dataset, pair.target.label_set))
-        if pair.source.label_set != UNLABELLED:
-            read.add((pair.source.dataset, pair.source.label_set))
-    for dataset, label_set in sorted(read):
-        for name in dataset.split(JOINT):
-            encode(pd.Series(dtype=str), card(name).vocabulary, label_set)  # says what is wrong
-
-
-def _check_length(study: Study, pair: Pair) -> None:
-    """Check that either passes over the records are counted, or updates."""
     pretrained = any(check_arm(arm).pretrained for arm in pair.arms)
     trained = [pair.target, pair.source] if pretrained else [pair.target]
     if study.epochs:
@@ -455,7 +437,7 @@ def _check_length(study: Study, pair: Pair) -> None:
     else:
         sound = bool(study.evaluations) and all(side.updates for side in trained)
     if not sound:
-        raise UserError(
-            f"study {study.name} must give either epochs, or evaluations and the updates of every "
-            "target and of every source that is trained on"
+        yield (
+            " must give either epochs, or evaluations and the updates of every target and of every "
+            "source that is trained on"
         )

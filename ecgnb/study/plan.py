@@ -4,8 +4,6 @@ A final run needs a learning rate, chosen among tuning runs, and the encoder of 
 whose own learning rate is chosen too. So the list of runs unfolds as results come in.
 """
 
-from __future__ import annotations
-
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -16,21 +14,14 @@ from pathlib import Path
 from ecgnb.data.catalog import card
 from ecgnb.errors import UserError
 from ecgnb.files import writable
-from ecgnb.study.data import (
-    fingerprints,
-    missing_datasets,
-    read_table,
-    recorded_runs,
-    results_root,
-)
+from ecgnb.study.data import fingerprints, missing_datasets, read_table, recorded_runs, results_root
 from ecgnb.study.spec import RunSpec, Study, changed
 from ecgnb.study.spec import size_label as size_label
 from ecgnb.study.store import Result, Store, hash_of, open_store, recorded_scores, write_table
 from ecgnb.training.arms import ARMS
 from ecgnb.training.metrics import UNLABELLED
 
-Score = Callable[[RunSpec], float | None]
-"""The validation score of a run, or None if it has not been done."""
+Score = Callable[[RunSpec], float | None]  # validation score of a run; None if it is not done
 
 
 def rounds(study: Study, score: Score) -> Iterator[list[RunSpec]]:
@@ -38,13 +29,8 @@ def rounds(study: Study, score: Score) -> Iterator[list[RunSpec]]:
 
     Pre-trainings among which the source's learning rate is chosen; encoders of tuning runs; tuning
     runs; encoders of final runs; final runs. None of a round needs another of it. A learning rate
-    that is not chosen yet is 0, and the run then not `RunSpec.decided`.
-
-    Parameters
-    ----------
-    study : Study
-    score : callable
-        What is known of a run.
+    that is not chosen yet, as far as `score` knows of runs, is 0, and the run then not
+    `RunSpec.decided`.
     """
     cells = list(study.cells())
     alike = {cell: changed(cell, seed=study.tuning_seed) for cell in cells}
@@ -99,12 +85,7 @@ RUN_S = 0.2  # what a run takes beside its records: reading weights, scoring, st
 
 
 class Estimate:
-    """What the runs of a study cost.
-
-    Parameters
-    ----------
-    study : Study
-    """
+    """What the runs of a study cost."""
 
     def __init__(self, study: Study) -> None:
         self._study = study
@@ -153,12 +134,8 @@ class Estimate:
     ) -> float | None:
         """Add up the seconds of work that are left, on one process; None before any has finished.
 
-        Parameters
-        ----------
-        missing : iterable of RunSpec
-            All runs that are not finished.
-        running : iterable of (RunSpec, float)
-            Those of them that have begun, and for how many seconds they have run.
+        Of all runs that are not finished, and of those of them that have begun, with the seconds
+        since.
         """
         if not self._known:
             return None
@@ -195,16 +172,14 @@ class Progress:
 
     def score(self, spec: RunSpec) -> float | None:
         """Return the validation score of a run, or None if it has not been done."""
-        if spec not in self._scores:
-            if not self._has_data(spec):
-                return None
+        if spec not in self._scores and self._has_data(spec):
             key = self._key(spec)
             # What was not done when this was opened may be now, here or by another program.
             score = self._by_key[key] if key in self._by_key else self.store.score(key)
             if score is None:
                 return None
             self._scores[spec] = score
-        return self._scores[spec]
+        return self._scores.get(spec)
 
     def _has_data(self, spec: RunSpec) -> bool:
         return {spec.dataset, spec.source or spec.dataset} <= self.fingerprints.keys()
@@ -216,39 +191,30 @@ class Progress:
         if result is None:  # what was damaged counts no more
             self._scores.pop(spec, None)
             self._by_key.pop(self._key(spec), None)
-        elif strange := self._strange(result):
-            raise UserError(
-                f"a recorded run of study {self.study.name} was tested on {strange}, which "
-                f"{spec.dataset} does not have; get results/ again"
-            )
+        elif result.spec.label_set != UNLABELLED:  # which shows records of any dataset
+            names = self._names(spec.dataset)
+            unknown = {*result.records} - names
+            if strange := [one for one in unknown if one.rpartition("#")[0] not in names]:
+                raise UserError(
+                    f"a recorded run of study {self.study.name} was tested on {min(strange)}, "
+                    f"which {spec.dataset} does not have; get results/ again"
+                )
         return result
-
-    def _strange(self, result: Result) -> str:
-        """Name a test record that is none of its dataset; "" if each is one."""
-        if result.spec.label_set == UNLABELLED:  # which shows records of any dataset
-            return ""
-        names = self._names(result.spec.dataset)
-        if names.issuperset(result.records):
-            return ""
-        return next((one for one in result.records if one.rpartition("#")[0] not in names), "")
-
-    def has_encoder(self, spec: RunSpec) -> bool:
-        """Tell whether the weights of a pre-training are in the cache."""
-        return self.store.has_weights(self._key(spec))
 
     def runs(self) -> dict[RunSpec, bool]:
         """Tell of every run of the study, in all stages, whether it is done.
 
         A run whose learning rate is not chosen yet is not.
         """
-        return {run: self._done(run) for runs in self.rounds() for run in runs}
+        return {
+            run: run.decided and self.score(run) is not None
+            for runs in self.rounds()
+            for run in runs
+        }
 
     def rounds(self) -> Iterator[list[RunSpec]]:
         """Go through all runs, as far as results decide which they are; see `rounds`."""
         return rounds(self.study, self.score)
-
-    def _done(self, spec: RunSpec) -> bool:
-        return spec.decided and self.score(spec) is not None
 
     def open_runs(self) -> list[RunSpec]:
         """List the missing runs that can start now.
@@ -261,8 +227,9 @@ class Progress:
         for run in (*source, *target, *final):
             if run.decided and self.score(run) is None:
                 pretraining = run.pretraining()
-                needed = pretraining and not self.has_encoder(pretraining)
-                found.setdefault(pretraining if pretraining and needed else run)
+                if pretraining and not self.store.has_weights(self._key(pretraining)):
+                    run = pretraining
+                found.setdefault(run)
         return list(found)
 
     def missing(self) -> list[RunSpec]:
@@ -271,14 +238,12 @@ class Progress:
 
     def all_done(self) -> list[Result]:
         """Return the results of all runs that are done, tuning and pre-training among them."""
-        found = map(self._load, self.runs())
-        return [result for result in found if result]
+        return [result for run in self.runs() if (result := self._load(run))]
 
     def finished(self) -> list[Result]:
         """Return the results of all final runs that are done, in the order of the study."""
         *_, final = self.rounds()
-        found = map(self._load, final)
-        return [result for result in found if result]
+        return [result for run in final if (result := self._load(run))]
 
 
 def open_progress(study: Study) -> Progress:
@@ -296,17 +261,10 @@ def check_recorded(study: Study) -> None:
 
 
 def record_runs(study: Study) -> Path | None:
-    """Write the finished runs that are not recorded yet into a part of their own.
+    """Write the finished runs that are not recorded yet into a part of their own, and return it.
 
-    Returns
-    -------
-    Path or None
-        The part; None if all that is finished was recorded before.
-
-    Raises
-    ------
-    UserError
-        If the study is none of those that are recorded, or the part cannot be written.
+    None if all that is finished was recorded before. Raises a UserError if the study is none of
+    those that are recorded, or the part cannot be written.
     """
     check_recorded(study)
     progress = open_progress(study)

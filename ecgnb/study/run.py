@@ -1,7 +1,5 @@
 """Doing runs: each on one thread, as many processes side by side as the machine carries."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal
@@ -27,13 +25,7 @@ from ecgnb.data.splits import source_split, subset, target_split
 from ecgnb.errors import UserError
 from ecgnb.files import end_with
 from ecgnb.models.build import training_bytes
-from ecgnb.study.data import (
-    missing_datasets,
-    open_dataset,
-    read_labels,
-    read_table,
-    with_what_is_here,
-)
+from ecgnb.study import data
 from ecgnb.study.plan import Estimate, Progress, duration, open_progress
 from ecgnb.study.spec import RunSpec, Side, Study
 from ecgnb.study.store import Result, Store
@@ -42,6 +34,8 @@ from ecgnb.training.arms import ARMS
 from ecgnb.training.device import LARGE_PAGES, check_precision
 from ecgnb.training.inputs import MIN_VALIDATION_POSITIVES
 from ecgnb.training.metrics import UNLABELLED, eligible
+
+Rows = npt.NDArray[np.int64]
 
 _PROCESS_BYTES = 0.7e9  # of a training process without its network, most of it torch
 _MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of the container or job, where there is one
@@ -52,11 +46,9 @@ _FIFTHS = 5  # of a target; see `ecgnb.data.splits.target_split`
 
 def worker_bytes(study: Study) -> float:
     """Estimate what a training process takes at most; the data are shared by all."""
-    most = 0.0
-    for pair in study.pairs:
-        for model, head in pair.networks():
-            weights, record = training_bytes(model, head, study.data.samples)
-            most = max(most, weights + study.batch_size * record)
+    networks = {network for pair in study.pairs for network in pair.networks()}
+    sizes = (training_bytes(*network, study.data.samples) for network in networks)
+    most = max((weights + study.batch_size * record for weights, record in sizes), default=0.0)
     return _PROCESS_BYTES + most
 
 
@@ -77,11 +69,7 @@ def _free_memory() -> float:
 
 
 def run_study(
-    study: Study,
-    *,
-    workers: int | None = None,
-    precision: str = "auto",
-    progress: bool = True,
+    study: Study, *, workers: int | None = None, precision: str = "auto", progress: bool = True
 ) -> list[Result]:
     """Do all missing runs of a study, and return the results of all its final runs.
 
@@ -99,14 +87,14 @@ def run_study(
         Whether to show a progress bar.
     """
     check_precision(precision)
-    study = with_what_is_here(study)
+    study = data.with_what_is_here(study)
     state = open_progress(study)
     state.store.tidy()
     results = state.finished()  # before what is missing is asked for: what is damaged is made again
     if not state.open_runs():
         return results
     for dataset in study.datasets:
-        open_dataset(study, dataset, progress=progress)
+        data.open_dataset(study, dataset, progress=progress)
     check_data(study)
     missing = state.missing()
     count = min(workers or default_workers(study), len(missing))
@@ -120,34 +108,27 @@ def run_study(
 def check_data(study: Study) -> None:
     """See that there is something to learn and something to score, before anything is trained.
 
-    Raises
-    ------
-    UserError
-        With the classes and their counts, if there is not; if a training size is larger than the
-        training set, or a patient stands on two sides of a split. Datasets that are missing are
-        passed over.
+    Raises a UserError with the classes and their counts, if there is not; if a training size is
+    larger than the training set, or a patient stands on two sides of a split. Datasets that are
+    missing are passed over.
     """
-    absent = missing_datasets(study)
-    asked, sources = set(), set()
-    for pair in study.pairs:
-        asked.add((pair.target, pair.min_test_positives, pair.seeds, max(pair.sizes)))
-        if any(ARMS[arm].pretrained for arm in pair.arms):
-            sources.add(pair.source)
-    for target, least, seeds, size in asked:
-        if target.dataset not in absent:
-            _check_target(study, target, least, seeds, size)
-    for source in sources:
+    absent = data.missing_datasets(study)
+    for source in {p.source for p in study.pairs if any(ARMS[arm].pretrained for arm in p.arms)}:
         if source.label_set != UNLABELLED and source.dataset not in absent:
             table, labels = _labels(study, source)
             split = source_split(table)
             subset(split, source.size)
-            place = ("validation", split.validation)
-            _check_classes(study, source, labels, [place], MIN_VALIDATION_POSITIVES)
+            place = {"validation": split.validation}
+            _check_classes(study, source, labels, place, MIN_VALIDATION_POSITIVES)
+    asked = {(p.target, p.min_test_positives, p.seeds, max(p.sizes)) for p in study.pairs}
+    for target, least, seeds, size in asked:
+        if target.dataset not in absent:
+            _check_target(study, target, least, seeds, size)
 
 
 def _labels(study: Study, side: Side) -> tuple[pd.DataFrame, pd.DataFrame]:
-    table = read_table(study, side.dataset)
-    return table, read_labels(table, side.dataset, side.label_set, side.min_positives)
+    table = data.read_table(study, side.dataset)
+    return table, data.read_labels(table, side.dataset, side.label_set, side.min_positives)
 
 
 def _check_target(
@@ -159,35 +140,31 @@ def _check_target(
             f"study {study.name}: every record of {target.dataset} is clipped at 32.8 mV; its "
             "amplitudes are not in the unit that its card says"
         )
-    tested = []
+    tested = {}
     # Of seeds that test on the same fifth one is asked; only its order is another's.
     for seed in {seed % _FIFTHS: seed for seed in (study.tuning_seed, *seeds)}.values():
         split = target_split(table, labels.to_numpy(), seed)
         subset(split, size)
-        place = (f"validation with seed {seed}", split.validation)
-        _check_classes(study, target, labels, [place], MIN_VALIDATION_POSITIVES)
+        place = {f"validation with seed {seed}": split.validation}
+        _check_classes(study, target, labels, place, MIN_VALIDATION_POSITIVES)
         if seed in seeds:
-            tested.append((f"the test set with seed {seed}", split.test))
+            tested[f"the test set with seed {seed}"] = split.test
     _check_classes(study, target, labels, tested, least)
 
 
 def _check_classes(
-    study: Study,
-    side: Side,
-    labels: pd.DataFrame,
-    places: list[tuple[str, npt.NDArray[np.int64]]],
-    least: int,
+    study: Study, side: Side, labels: pd.DataFrame, places: dict[str, Rows], least: int
 ) -> None:
     """Raise a UserError if in none of some parts a class has enough records with and without it."""
     truth = labels.to_numpy()
-    if any(eligible(truth[part], least).any() for _, part in places):
+    if any(eligible(truth[part], least).any() for part in places.values()):
         return
     counts = labels.sum().sort_values(ascending=False)
     known = ", ".join(f"{name} {count:,}" for name, count in counts.head(5).items())
     none = f"none is named by {side.label_set} {side.min_positives} times or more"
     raise UserError(
         f"study {study.name}: no class of {side.dataset} has {least} records with it and {least} "
-        f"without it in {' or '.join(name for name, _ in places[:1])}, so nothing can be scored; "
+        f"without it in {next(iter(places))}, so nothing can be scored; "
         f"of {len(labels):,} records, {(~truth.any(axis=1)).sum():,} without a class: "
         f"{known or none}"
     )
@@ -253,24 +230,20 @@ class _Runner:
     def _submit(self, pool: ProcessPoolExecutor) -> bool:
         """Start what can start; tell whether anything runs."""
         running = [spec for spec, _ in self.running.values()]
-        free = self.workers - len(running)
-        waiting = self._waiting(running) if free else []
-        for spec in in_order(waiting, running, self.estimate)[:free]:
-            with _unheard():
-                future = pool.submit(_work, spec, self.precision)
-            self.running[future] = spec, time.monotonic()
+        if free := self.workers - len(running):
+            open_, now = self.state.open_runs(), time.monotonic()
+            # What another runner took is asked for again after a while.
+            self.taken = {
+                spec: then
+                for spec, then in self.taken.items()
+                if spec in open_ and now - then < _REFRESH_S
+            }
+            waiting = [spec for spec in open_ if spec not in running and spec not in self.taken]
+            for spec in in_order(waiting, running, self.estimate)[:free]:
+                with _unheard():
+                    future = pool.submit(_work, spec, self.precision)
+                self.running[future] = spec, time.monotonic()
         return bool(self.running)
-
-    def _waiting(self, running: list[RunSpec]) -> list[RunSpec]:
-        """List what can start here; what another runner took is asked for again after a while."""
-        open_ = self.state.open_runs()
-        now = time.monotonic()
-        self.taken = {
-            spec: then
-            for spec, then in self.taken.items()
-            if spec in open_ and now - then < _REFRESH_S
-        }
-        return [spec for spec in open_ if spec not in running and spec not in self.taken]
 
     def _finish(self, future: Future[_Done]) -> None:
         spec, _ = self.running.pop(future)
@@ -332,8 +305,7 @@ def _unheard() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_materials: Materials
-"""Of a training process: it does all its runs with the same."""
+_materials: Materials  # of a training process: it does all its runs with the same
 
 
 def _begin(parent: int, study: Study, store: Store) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from itertools import product
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
@@ -21,11 +21,8 @@ from ecgnb.models import MODELS, NO_NETWORK
 from ecgnb.training.arms import ARMS, check_arm
 from ecgnb.training.metrics import MIN_TEST_POSITIVES
 
-RESULTS_VERSION = 1
-"""Raised by hand when the meaning of a recorded result changes."""
-
-ALL = 0
-"""The training size that stands for all training records."""
+RESULTS_VERSION = 1  # raised by hand when the meaning of a recorded result changes
+ALL = 0  # the training size that stands for all training records
 
 
 def size_label(size: int) -> str:
@@ -42,27 +39,22 @@ class RunSpec:
     stage : str
         ``pretrain`` (on a source, whose encoder is kept), ``tune`` (chooses a learning rate and
         never sees a test set) or ``final``.
-    dataset, label_set, min_positives
-        What is learnt; data-driven label sets leave out classes with fewer positives.
-    min_test_positives : int
-        Classes with fewer test positives are not scored.
+    dataset, label_set, min_positives, min_test_positives
+        What is learnt; data-driven label sets leave out classes with fewer positives, and classes
+        with fewer test positives are not scored.
     source, source_label_set, source_min_positives, source_learning_rate, source_updates
         What the encoder was pre-trained on and how; empty or 0 in arms that start at random.
-    source_size : int
-        Records of the source to train on, drawn by the seed; `ALL` for all.
+    size, source_size : int
+        Training records, those of the source drawn by the seed; `ALL` for all.
     shuffled : bool
         Whether the labels of a pre-training, its own or that of the source, are dealt out anew
         among its records: what is left of a gain then owes nothing to what they say.
-    model, head, arm : str
+    model, head, arm, protocol : str
         Names of the registries.
-    size : int
-        Training records; `ALL` for all.
     seed : int
         Decides the test fifth, the training subset, the initial weights and the order of records.
     tells_hospitals : bool
         Whether it is measured how well the encoder's features tell the source from the target.
-    protocol : str
-        A name of `ecgnb.training.arms.PROTOCOLS`.
     learning_rate, updates, batch_size, evaluations, epochs, recipe
         See `ecgnb.training.fit.Schedule`.
     """
@@ -118,25 +110,19 @@ class RunSpec:
         """Return the run that this one takes its encoder from, or None."""
         if not self.source:
             return None
+        said = vars(self)
         return RunSpec(
             stage="pretrain",
             dataset=self.source,
-            label_set=self.source_label_set,
-            min_positives=self.source_min_positives,
-            model=self.model,
-            head=self.head,
             arm="scratch",
-            size=self.source_size,
-            seed=self.seed,
-            protocol=self.protocol,
-            learning_rate=self.source_learning_rate,
-            updates=self.source_updates,
-            batch_size=self.batch_size,
-            evaluations=self.evaluations,
-            epochs=self.epochs,
-            recipe=self.recipe,
-            shuffled=self.shuffled,
+            **{name: said[f"source_{name}"] for name in _OF_SOURCE},
+            **{name: said[name] for name in (*_NETWORK, *_TRAINED)},
         )
+
+
+_OF_SOURCE = ("label_set", "min_positives", "learning_rate", "updates", "size")
+_NETWORK = ("model", "head", "seed", "shuffled")
+_TRAINED = ("protocol", "recipe", "batch_size", "evaluations", "epochs")
 
 
 def changed(spec: RunSpec, **values: object) -> RunSpec:
@@ -154,16 +140,9 @@ _as_json = json.JSONEncoder(sort_keys=True).encode
 
 
 def share(cells: Sequence[RunSpec], number: int, shards: int) -> list[RunSpec]:
-    """Return the final runs of one shard, in their order.
+    """Return the final runs of one shard, in their order: the `number`th, from 1, of so many.
 
     Runs that start from one pre-training are in one shard, so that no other needs it.
-
-    Parameters
-    ----------
-    cells : sequence of RunSpec
-        All final runs of a study.
-    number, shards : int
-        Which shard, counted from 1, of how many.
     """
     if shards == 1:
         return list(cells)
@@ -183,13 +162,7 @@ def share(cells: Sequence[RunSpec], number: int, shards: int) -> list[RunSpec]:
 
 
 def read_shard(text: str) -> tuple[int, int]:
-    """Read which shard of how many is meant: ``2/5`` is the second of five.
-
-    Raises
-    ------
-    UserError
-        If it is not written so, or there is no such shard.
-    """
+    """Read which shard of how many is meant, as ``2/5``; raise a UserError if there is none."""
     number, _, shards = text.partition("/")
     decimal = number.isdecimal() and shards.isdecimal()
     if not (decimal and len(shards) <= 6 and 1 <= int(number) <= int(shards)):
@@ -200,15 +173,7 @@ def read_shard(text: str) -> tuple[int, int]:
 
 
 def shards_needed(seconds: float, minutes: float) -> int:
-    """Return how many shards make jobs of about so many minutes.
-
-    Parameters
-    ----------
-    seconds : float
-        What the whole takes one job.
-    minutes : float
-        How long a job may take.
-    """
+    """Return how many shards make jobs of about so many minutes of work that takes one so long."""
     return max(1, math.ceil(seconds / 60 / minutes))
 
 
@@ -237,33 +202,23 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """A source and a target, and what to compare on them.
-
-    Attributes
-    ----------
-    source, target : Side
-    models : tuple of str
-    heads : tuple of (str, tuple of str)
-        The heads of a model, of a family of models, or of all (an empty name), as far as it has
-        them.
-    sizes : tuple of int
-        Training records; `ecgnb.study.spec.ALL` for all.
-    seeds : tuple of int
-    arms : tuple of str
-    min_test_positives : int
-    tells_hospitals : bool
-        See `ecgnb.study.spec.RunSpec`; only arms that have a source can tell.
-    """
+    """A source and a target, and what to compare on them."""
 
     source: Side
     target: Side
     models: Names
+    # of a model, of a family of models, or of all (an empty name), as far as it has them
     heads: Annotated[tuple[tuple[str, Names], ...], Field(min_length=1)]
-    sizes: Annotated[tuple[Count, ...], Field(min_length=1)]
+    sizes: Annotated[tuple[Count, ...], Field(min_length=1)]  # training records; `ALL` for all
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, le=10**6)], ...], Field(min_length=1)]
     arms: Names
     min_test_positives: Positive = MIN_TEST_POSITIVES
-    tells_hospitals: bool = False
+    tells_hospitals: bool = False  # see `RunSpec`; only arms that have a source can tell
+
+    @property
+    def datasets(self) -> tuple[str, str]:
+        """The names of both datasets."""
+        return self.source.dataset, self.target.dataset
 
     def heads_of(self, model: str) -> tuple[str, ...]:
         """Return the heads that are asked of a model, also those that it does not have."""
@@ -275,10 +230,7 @@ class Pair:
         return [(model, head) for model, head in pairs if head in MODELS[model].heads]
 
 
-T = TypeVar("T")
-
-
-def _of(known: tuple[tuple[str, T], ...], model: str) -> T | None:
+def _of(known: tuple[tuple[str, Any], ...], model: str) -> Any:
     """Look up what is said of a model, else of its family, else of all."""
     said = dict(known)
     return said.get(model) or said.get(MODELS[model].family) or said.get("")
@@ -355,9 +307,8 @@ class Study:
     @property
     def datasets(self) -> tuple[str, ...]:
         """Names of all datasets that the study reads, sources first."""
-        names = [pair.source.dataset for pair in self.pairs]
-        names += [pair.target.dataset for pair in self.pairs]
-        return tuple(dict.fromkeys(names))
+        sources, targets = zip(*(pair.datasets for pair in self.pairs), strict=True)
+        return tuple(dict.fromkeys(sources + targets))
 
     @cached_property
     def digest(self) -> str:
@@ -375,45 +326,41 @@ class Study:
 
     @cached_property
     def _cells(self) -> list[RunSpec]:
-        return share(list(dict.fromkeys(self._all_cells())), *self.shard)
-
-    def _all_cells(self) -> Iterator[RunSpec]:
-        for seed, pair in product(self.seeds, self.pairs):
-            if seed not in pair.seeds:
-                continue
-            for size, (model, head), arm in product(pair.sizes, pair.networks(), pair.arms):
-                yield self._cell(pair, model, head, arm, size, seed)
+        every = (
+            self._cell(pair, model, head, arm, size, seed)
+            for seed, pair in product(self.seeds, self.pairs)
+            if seed in pair.seeds
+            for size, (model, head), arm in product(pair.sizes, pair.networks(), pair.arms)
+        )
+        return share(list(dict.fromkeys(every)), *self.shard)
 
     def _cell(self, pair: Pair, model: str, head: str, arm: str, size: int, seed: int) -> RunSpec:
         kind = check_arm(arm)
         source = pair.source if kind.pretrained else Side("", "", 0, 0)
         if not kind.network:
             model, head = NO_NETWORK, "pooled"
+        learnt = ("label_set", "min_positives", "updates")
         return RunSpec(
             stage="final",
             dataset=pair.target.dataset,
-            label_set=pair.target.label_set,
-            min_positives=pair.target.min_positives,
             model=model,
             head=head,
             arm=arm,
             size=size if kind.trained else ALL,  # one run, whatever others are trained on
             seed=seed,
-            protocol=self.protocol,
             learning_rate=0.0,
-            updates=pair.target.updates,
-            batch_size=self.batch_size,
-            evaluations=self.evaluations,
-            epochs=self.epochs,
             source=source.dataset,
-            source_label_set=source.label_set,
-            source_min_positives=source.min_positives,
-            source_updates=source.updates,
             source_size=source.size,
             shuffled=source.shuffled,
             min_test_positives=pair.min_test_positives,
             tells_hospitals=pair.tells_hospitals and kind.pretrained,
             recipe=self.recipe(model) if kind.network else "",
+            protocol=self.protocol,
+            batch_size=self.batch_size,
+            evaluations=self.evaluations,
+            epochs=self.epochs,
+            **{name: getattr(pair.target, name) for name in learnt},
+            **{f"source_{name}": getattr(source, name) for name in learnt},
         )
 
     def candidates(self, cell: RunSpec) -> list[RunSpec]:

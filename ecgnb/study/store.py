@@ -5,8 +5,6 @@ one `os.replace`. Runs of a published study are also recorded in parquet tables 
 reads look first at the cache, then there. What is damaged is named; in the cache it is made again.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json
@@ -77,33 +75,29 @@ class Result:
     @property
     def score(self) -> float:
         """How good the chosen checkpoint is on validation."""
-        found = (self.facts.get(name) for name in SCORES)
-        return float(next(score for score in found if score is not None))
+        return float(next(self.facts[name] for name in SCORES if name in self.facts))
+
+
+_ARRAYS = ("predictions", "validation")
 
 
 @functools.cache
 def provenance() -> dict[str, str]:
-    """Return the versions and the machine that make a result."""
+    """Return the versions that make a result, and a hash of the source that it depends on."""
     import torch  # takes most of a second, which who only reads results need not wait for
 
-    return {
-        "package": ecgnb.__version__,
-        "code": code_digest(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-@functools.cache
-def code_digest() -> str:
-    """Hash of the source that a result depends on, to tell which code made it."""
     digest = hashlib.sha256()
     root = Path(ecgnb.__file__).parent
     rooms = ("data", "simulate", "models", "training")
     for path in sorted(path for room in rooms for path in (root / room).rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
+    return {
+        "package": ecgnb.__version__,
+        "code": digest.hexdigest()[:12],
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def short(values: npt.NDArray[Any]) -> npt.NDArray[np.float16]:
@@ -113,37 +107,6 @@ def short(values: npt.NDArray[Any]) -> npt.NDArray[np.float16]:
     """
     mantissa, exponent = np.frexp(values.astype(np.float16))
     return np.ldexp(np.round(8 * mantissa), exponent - 3).astype(np.float16)
-
-
-_NAME = "scores.txt"
-
-
-def read_scores(folder: Path) -> dict[str, float]:
-    """Return the validation score of runs by their key, as far as a store's index has them.
-
-    A line counts if its check sum is right: others were cut off, or are damaged.
-    """
-    try:
-        lines = (folder / _NAME).read_text(errors="replace").split("\n")
-    except OSError:
-        return {}
-    parts = (line.rpartition(" ") for line in lines)
-    notes = (note.split(" ") for note, _, check in parts if check == _check(note))
-    return {key: float(score) for key, score in notes}
-
-
-def add_score(folder: Path, key: str, score: float) -> None:
-    """Note the score of a run; without it the run is as done as with it."""
-    path, note = folder / _NAME, f"{key} {score!r}"
-    with suppress(OSError), locked(folder / f".{_NAME}.claim"), open(path, "a") as file:
-        file.write(f"{note} {_check(note)}\n")
-
-
-def _check(note: str) -> str:
-    return f"{zlib.crc32(note.encode()):08x}"
-
-
-_SMALLEST: dict[str, Any] = {"compression": "brotli", "compression_level": 11}
 
 
 def write_table(results: Iterable[Result], path: Path) -> None:
@@ -157,10 +120,10 @@ def write_table(results: Iterable[Result], path: Path) -> None:
     # Runs of different stages have different facts; a fact that a run lacks stays empty.
     names = dict.fromkeys(name for row in rows for name in row)
     table = pa.table({name: [row.get(name) for row in rows] for name in names})
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The table is kept with the code and nine tenths of it are predictions, which this packs
     # closer than any level of zstd. It is written slowly for that, but once; reading is quick.
-    put(path, lambda name: parquet.write_table(table, name, **_SMALLEST))
+    packed = {"compression": "brotli", "compression_level": 11}
+    put(path, lambda name: parquet.write_table(table, name, **packed))
 
 
 def _to_row(result: Result) -> dict[str, Any]:
@@ -177,39 +140,35 @@ def _to_row(result: Result) -> dict[str, Any]:
 
 
 def _from_row(row: Mapping[str, Any]) -> Result:
-    classes, records = tuple(row["classes"]), tuple(row["records"])
     # What was recorded before a field was added has its default.
-    names = [entry.name for entry in fields(RunSpec) if entry.name in row]
-    values = np.frombuffer(row["predictions"], dtype="<f2")
-    return Result(
-        key=row["key"],
-        spec=RunSpec(**{name: row[name] for name in names}),
-        classes=classes,
-        records=records,
-        predictions=values.reshape(len(records), -1 if records else 0),
-        history=_with_prefix(row, "history_"),
-        facts=_with_prefix(row, "fact_"),
-        validation=np.frombuffer(row.get("validation") or b"", dtype="<f2").reshape(
-            -1, max(len(classes), 1)
-        ),
+    spec = {entry.name: row[entry.name] for entry in fields(RunSpec) if entry.name in row}
+    told = {"key": row["key"], "spec": spec, "classes": row["classes"], "records": row["records"]}
+    for name, prefix in (("history", "history_"), ("facts", "fact_")):
+        told[name] = {
+            column.removeprefix(prefix): value
+            for column, value in row.items()
+            if column.startswith(prefix) and value is not None
+        }
+    count, classes = len(row["records"]), len(row["classes"])
+    predictions = np.frombuffer(row["predictions"], dtype="<f2")
+    validation = np.frombuffer(row.get("validation") or b"", dtype="<f2")
+    return _result(
+        told,
+        predictions=predictions.reshape(count, -1 if count else 0),
+        validation=validation.reshape(-1, max(classes, 1)),
     )
 
 
-def _with_prefix(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in row.items()
-        if name.startswith(prefix) and value is not None
-    }
+def _result(told: dict[str, Any], **arrays: Any) -> Result:
+    told["spec"] = RunSpec(**told["spec"])
+    told |= {name: tuple(told[name]) for name in ("classes", "records")}
+    return Result(**told, **arrays)
 
 
 def recorded_scores(parts: Sequence[Path]) -> dict[str, float]:
     """Return the validation score of recorded runs by their key.
 
-    Raises
-    ------
-    UserError
-        If a table is damaged, or records a run twice.
+    Raises a UserError if a table is damaged, or records a run twice.
     """
     scores: dict[str, float] = {}
     for path in parts:
@@ -242,10 +201,7 @@ def _readable(path: Path) -> Iterator[None]:
 @functools.lru_cache(maxsize=64)
 def _is_whole(path: Path, changed: int) -> bool:
     """Compare a table with its hash, which is its name."""
-    return not _IS_HASH(path.stem) or hash_of(path).startswith(path.stem)
-
-
-_IS_HASH = re.compile(r"[0-9a-f]{16}").fullmatch
+    return not re.fullmatch(r"[0-9a-f]{16}", path.stem) or hash_of(path).startswith(path.stem)
 
 
 # The table stays as it was read: thousands of runs as Python's own values would fill the memory.
@@ -253,6 +209,10 @@ _IS_HASH = re.compile(r"[0-9a-f]{16}").fullmatch
 def _recorded_at(path: Path, changed: int) -> tuple[pa.Table, dict[str, int]]:
     table = parquet.read_table(path).combine_chunks()
     return table, {key: row for row, key in enumerate(table["key"].to_pylist())}
+
+
+_INDEX = "scores.txt"
+_WEIGHTS = "weights_sha256"
 
 
 @dataclass(frozen=True)
@@ -270,17 +230,17 @@ class Store:
     folder: Path
     recorded: tuple[Path, ...] = ()
 
-    def path(self, key: str) -> Path:
-        """Return where the result of a run stands in the cache."""
-        return self.folder / key[:2] / f"{key}.npz"
+    def path(self, key: str, suffix: str = "npz") -> Path:
+        """Return where the result of a run stands in the cache, or what else is kept of it."""
+        return self.folder / key[:2] / f"{key}.{suffix}"
 
     def weights(self, key: str) -> Path:
         """Return where the weights of a pre-training stand in the cache."""
-        return self.folder / key[:2] / f"{key}.safetensors"
+        return self.path(key, "safetensors")
 
     def checkpoint(self, key: str) -> Path:
         """Return where a training that is not finished keeps what it has come to."""
-        return self.folder / key[:2] / f"{key}.checkpoint"
+        return self.path(key, "checkpoint")
 
     def has(self, key: str) -> bool:
         """Tell whether the result of a run is in the cache."""
@@ -288,7 +248,7 @@ class Store:
 
     def has_weights(self, key: str) -> bool:
         """Tell whether a pre-training can be used: its result and its weights are there."""
-        return self.path(key).exists() and self.weights(key).exists()
+        return self.has(key) and self.weights(key).exists()
 
     def sound_weights(self, key: str) -> bool:
         """Tell whether weights are those that their pre-training wrote; remove others."""
@@ -308,7 +268,10 @@ class Store:
         """Read a result of the cache; None, and away with it, if it is damaged."""
         path = self.path(key)
         try:
-            return _read(path)
+            with np.load(path, allow_pickle=False) as file:
+                told = json.loads(file["facts"].tobytes())
+                # Older versions kept no probabilities of validation.
+                return _result(told, **{name: file[name] for name in _ARRAYS if name in file})
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
@@ -320,12 +283,9 @@ class Store:
     ) -> npt.NDArray[np.float32]:
         """Return an array that several runs use, memory-mapped; whoever comes first computes it.
 
-        Raises
-        ------
-        UserError
-            If it cannot be written.
+        Raises a UserError if it cannot be written.
         """
-        path = self.folder / name[:2] / f"{name}.npy"
+        path = self.path(name, "npy")
         with self._writable():
             path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self._claim(name)):
@@ -343,12 +303,7 @@ class Store:
         """Take a run, so that no other process on this folder does it too; False if one does.
 
         Whoever has taken it must see whether it has been done meanwhile. A process that dies lets
-        go of what it took.
-
-        Raises
-        ------
-        UserError
-            If the folder cannot be written.
+        go of what it took. Raises a UserError if the folder cannot be written.
         """
         path = self._claim(key)
         with ExitStack() as held:
@@ -361,13 +316,7 @@ class Store:
         return self.folder / name[:2] / f".{name}.claim"
 
     def tidy(self) -> None:
-        """Remove what killed programs left; what a living one is writing stays.
-
-        Raises
-        ------
-        UserError
-            If the folder cannot be written.
-        """
+        """Remove what killed programs left; what a living one is writing stays."""
         for left in [*self.folder.glob("??/.*"), *self.folder.glob("??/*.checkpoint")]:
             # A claim, a file that was being written, or the checkpoint of a run, by their names.
             name = left.name.removeprefix(".").partition(".")[0]
@@ -380,19 +329,32 @@ class Store:
     def scores(self) -> dict[str, float]:
         """Return the validation score of finished runs by their key, without opening each.
 
-        A run may be missing here; `score` then looks at its result.
+        They are read from an index, of which a line counts if its check sum is right: others were
+        cut off, or are damaged. A run may be missing here; `score` then looks at its result.
         """
         there = {path.stem for path in self.folder.glob("??/*.npz")}
-        indexed = read_scores(self.folder)
-        here = {key: score for key, score in indexed.items() if key in there}
+        try:
+            lines = (self.folder / _INDEX).read_text(errors="replace").split("\n")
+        except OSError:
+            lines = []
+        parts = (line.rpartition(" ") for line in lines)
+        notes = (note.split(" ") for note, _, check in parts if check == _check(note))
+        here = {key: float(score) for key, score in notes if key in there}
         return {**recorded_scores(self.recorded), **here}
+
+    def _note(self, key: str, score: float) -> None:
+        """Put the score of a run into the index; without it the run is as done as with it."""
+        path, note = self.folder / _INDEX, f"{key} {score!r}"
+        claim = path.with_name(f".{_INDEX}.claim")
+        with suppress(OSError), locked(claim), open(path, "a") as file:
+            file.write(f"{note} {_check(note)}\n")
 
     def score(self, key: str) -> float | None:
         """Return the validation score of a run of the cache, or None if it has not been done."""
-        if not self.path(key).exists() or not (result := self._read(key)):
+        if not (result := self._read(key)):
             return None
         # Another program may have noted it meanwhile, and it then stands there twice.
-        add_score(self.folder, key, result.score)
+        self._note(key, result.score)
         return result.score
 
     def load(self, key: str, spec: RunSpec | None = None) -> Result | None:
@@ -403,20 +365,19 @@ class Store:
         UserError
             If what is recorded under the key is another run than `spec`, or cannot be read.
         """
-        if self.path(key).exists() and (result := self._read(key)):
+        if result := self._read(key):
             if (result.key, result.spec) == (key, spec or result.spec):
                 return result
             self._damaged(self.path(key))
         for path in self.recorded:
             with _readable(path):
                 table, rows = _recorded_at(path, path.stat().st_mtime_ns)
-                result = (
-                    _from_row(table.slice(rows[key], 1).to_pylist()[0]) if key in rows else None
-                )
-            if result and result.spec != (spec or result.spec):
+                if key not in rows:
+                    continue
+                result = _from_row(table.slice(rows[key], 1).to_pylist()[0])
+            if result.spec != (spec or result.spec):
                 raise UserError(f"{path} has another run under the key {key}; get that file again")
-            if result:
-                return result
+            return result
         return None
 
     def save(self, result: Result, write_weights: Callable[[Path], None] | None = None) -> None:
@@ -431,9 +392,9 @@ class Store:
             if write_weights:
                 put(self.weights(result.key), write_weights)
                 result.facts[_WEIGHTS] = hash_of(self.weights(result.key))
-            put(self.path(result.key), lambda path: _write(path, result))
+            put(self.path(result.key), partial(_write, result=result))
             self.checkpoint(result.key).unlink(missing_ok=True)
-        add_score(self.folder, result.key, result.score)
+        self._note(result.key, result.score)
 
     def _writable(self) -> AbstractContextManager[None]:
         return writable(
@@ -447,49 +408,25 @@ def open_store(recorded: tuple[Path, ...] = ()) -> Store:
     return Store(cache_root() / "runs", recorded)
 
 
-_WEIGHTS = "weights_sha256"
-
-
 def hash_of(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _check(note: str) -> str:
+    return f"{zlib.crc32(note.encode()):08x}"
+
+
 def _write(path: Path, result: Result) -> None:
-    text = {
-        "key": result.key,
-        "spec": asdict(result.spec),
-        "classes": result.classes,
-        "records": result.records,
-        "history": result.history,
-        "facts": result.facts,
-    }
-    encoded = np.frombuffer(json.dumps(text).encode(), dtype=np.uint8)
+    told = {name: value for name, value in vars(result).items() if name not in _ARRAYS}
+    facts = np.frombuffer(json.dumps(told, default=asdict).encode(), dtype=np.uint8)
     with open(path, "wb") as file:
         np.savez_compressed(
-            file, facts=encoded, predictions=result.predictions, validation=result.validation
+            file, facts=facts, predictions=result.predictions, validation=result.validation
         )
 
 
 def _write_array(path: Path, values: npt.NDArray[np.float32]) -> None:
     with open(path, "wb") as file:  # a name without a suffix, as `np.save` would not leave it
         np.save(file, values, allow_pickle=False)
-
-
-def _read(path: Path) -> Result:
-    with np.load(path, allow_pickle=False) as file:
-        text = json.loads(file["facts"].tobytes())
-        predictions = file["predictions"]
-        none = np.empty((0, len(text["classes"])), np.float16)  # as older versions kept
-        validation = file.get("validation", none)
-    return Result(
-        key=text["key"],
-        spec=RunSpec(**text["spec"]),
-        classes=tuple(text["classes"]),
-        records=tuple(text["records"]),
-        predictions=predictions,
-        history=text["history"],
-        facts=text["facts"],
-        validation=validation,
-    )

@@ -1,13 +1,10 @@
 """One run from its spec to its stored result."""
 
-from __future__ import annotations
-
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import cache, partial
 from itertools import compress
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import cast
 
@@ -16,48 +13,19 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from ecgnb.data.prepare import Prepared
 from ecgnb.data.splits import Split, source_split, subset, target_split
 from ecgnb.models import MODELS
 from ecgnb.models.build import Model, build_model, build_reconstructor
 from ecgnb.study.data import example_headers, fingerprints, open_dataset, read_example, read_labels
 from ecgnb.study.spec import RunSpec, Study
 from ecgnb.study.store import Result, Store, provenance, short
+from ecgnb.training import device, inputs, metrics, transfer
 from ecgnb.training.arms import ARMS, check_protocol
 from ecgnb.training.checkpoint import Checkpoint
-from ecgnb.training.device import (
-    Setting,
-    activate,
-    choose_device,
-    choose_setting,
-    describe_device,
-    share,
-)
+from ecgnb.training.device import Setting, choose_device, describe_device, share
 from ecgnb.training.fit import Schedule, wanted_of
-from ecgnb.training.inputs import (
-    CLASSIFY,
-    RECONSTRUCT,
-    Data,
-    Records,
-    predict,
-    reconstruction,
-    task_of,
-)
-from ecgnb.training.metrics import (
-    UNLABELLED,
-    alarm_thresholds,
-    best_thresholds,
-    evaluate,
-    tell_apart,
-)
-from ecgnb.training.transfer import (
-    encode,
-    load_encoder,
-    save_weights,
-    source_probabilities,
-    train_arm,
-    train_without_network,
-)
+from ecgnb.training.inputs import CLASSIFY, RECONSTRUCT, Data, Records, task_of
+from ecgnb.training.transfer import encode, train_arm, train_without_network
 from ecgnb.training.transferability import scores
 
 _ORDER_SEED = 2_000_000  # keeps the order of records apart from the initial weights
@@ -69,12 +37,7 @@ _LONGEST_SHARED = 4096  # features a record; those of a flattened head are worth
 class Materials:
     """What the runs of a study read, opened once in a process and shared by all its runs.
 
-    Parameters
-    ----------
-    study : Study
-        Says how its datasets are prepared.
-    store : Store
-        Where results and weights are.
+    The study says how its datasets are prepared; results and weights are in the store.
     """
 
     def __init__(self, study: Study, store: Store) -> None:
@@ -82,20 +45,17 @@ class Materials:
         self.store = store
         self.device = choose_device()
         self.fingerprints = fingerprints(study)
-        self.prepared = cache(self._prepared)
+        self.prepared = cache(partial(open_dataset, study))
         self.signals = cache(self._signals)
         self.labels = cache(self._labels)
-        self._split = cache(self._split_of)
-
-    def _prepared(self, dataset: str) -> Prepared:
-        return open_dataset(self.study, dataset)
+        self._target_split = cache(self._split_of)
 
     def _signals(self, dataset: str) -> torch.Tensor:
         return share(self.prepared(dataset).signals, self.device)
 
     def _labels(self, dataset: str, label_set: str, min_positives: int) -> pd.DataFrame:
         table = self.prepared(dataset).table
-        if label_set == UNLABELLED:
+        if label_set == metrics.UNLABELLED:
             return pd.DataFrame(index=table.index)  # nobody looks at the codes
         return read_labels(table, dataset, label_set, min_positives)
 
@@ -106,22 +66,17 @@ class Materials:
 
     def split(self, spec: RunSpec) -> Split:
         """Return who trains, validates and tests in a run; `train` without its size."""
-        pretraining = spec.stage == "pretrain"
-        seed = None if pretraining else spec.seed
-        split = self._split(spec.dataset, spec.label_set, spec.min_positives, seed)
-        if pretraining and spec.size:  # each seed draws records of its own
-            order = np.random.default_rng(spec.seed).permutation(split.train)
-            return replace(split, train=order)
-        return split
+        if spec.stage != "pretrain":
+            return self._target_split(spec.dataset, spec.label_set, spec.min_positives, spec.seed)
+        split = source_split(self.prepared(spec.dataset).table)
+        if not spec.size:
+            return split
+        # Each seed draws records of its own.
+        return replace(split, train=np.random.default_rng(spec.seed).permutation(split.train))
 
-    def _split_of(
-        self, dataset: str, label_set: str, min_positives: int, seed: int | None
-    ) -> Split:
-        table = self.prepared(dataset).table
-        if seed is None:
-            return source_split(table)
-        labels = self.labels(dataset, label_set, min_positives)
-        return target_split(table, labels.to_numpy(), seed)
+    def _split_of(self, dataset: str, label_set: str, min_positives: int, seed: int) -> Split:
+        labels = self.labels(dataset, label_set, min_positives).to_numpy()
+        return target_split(self.prepared(dataset).table, labels, seed)
 
     def features(self, spec: RunSpec, model: Model, precision: str) -> torch.Tensor | None:
         """Return what a pre-trained frozen encoder says of every record of the target.
@@ -147,20 +102,9 @@ class Materials:
 def execute(
     materials: Materials, spec: RunSpec, precision: str = "auto", *, keep_weights: bool = False
 ) -> str:
-    """Train one run and save its result; the weights of a pre-training, or if they are wanted.
+    """Train one run, save its result, and return its key; its weights too, if they are wanted.
 
-    Parameters
-    ----------
-    materials : Materials
-        Where the weights of the run's pre-training are not in its store, it is done first.
-    spec : RunSpec
-    precision : str
-        See `ecgnb.training.device.choose_setting`.
-
-    Returns
-    -------
-    str
-        The key of the run.
+    Where the weights of its pre-training are not in the store, that is done first.
     """
     store, prints = materials.store, materials.fingerprints
     pretraining = spec.pretraining()
@@ -178,8 +122,8 @@ def execute(
         truth = truth[np.random.default_rng(spec.seed).permutation(len(truth))]
     split = materials.split(spec)
     rows = subset(split, spec.size)
-    setting = choose_setting(spec.model, precision, materials.device)
-    activate(setting)
+    setting = device.choose_setting(spec.model, precision, materials.device)
+    device.activate(setting)
 
     def data(part: npt.NDArray[np.int64]) -> Data:
         wanted = torch.from_numpy(truth[part].astype(np.float32)).to(materials.device)
@@ -192,21 +136,13 @@ def execute(
         trained = train_without_network(*parts, test, spec.seed)
     else:
         model = _build(materials, spec, truth.shape[1])
+        said = {entry.name: getattr(spec, entry.name) for entry in fields(Schedule)}
         trained = train_arm(
             model,
             spec.arm,
             *parts,
             test,
-            Schedule(
-                spec.learning_rate,
-                spec.updates,
-                spec.batch_size,
-                spec.evaluations,
-                _ORDER_SEED + spec.seed,
-                spec.protocol,
-                spec.epochs,
-                spec.recipe,
-            ),
+            Schedule(**{**said, "seed": _ORDER_SEED + spec.seed}),
             precision=setting.precision,
             features=materials.features(spec, model, setting.precision),
             chosen_on=data(split.test) if check_protocol(spec.protocol).chosen_on_test else None,
@@ -223,14 +159,14 @@ def execute(
     records: tuple[str, ...] = ()
     predictions = trained.test.astype(np.float16)
     if spec.stage != "tune" and task is RECONSTRUCT and model:
-        facts.update(reconstruction(trained.test, wanted_of(task, data(split.test))))
+        facts.update(inputs.reconstruction(trained.test, wanted_of(task, data(split.test))))
         records, predictions = _drawn_again(materials, spec, model, setting.precision)
     elif spec.stage != "tune":
-        thresholds = best_thresholds(truth[split.validation], trained.fitted.validation)
+        thresholds = metrics.best_thresholds(truth[split.validation], trained.fitted.validation)
         # Scores are taken from what is stored, so that anyone can compute them again.
         tested = truth[split.test], predictions.astype(np.float64)
-        measured = asdict(evaluate(*tested, thresholds, spec.min_test_positives))
-        alarming = alarm_thresholds(truth[split.validation], trained.fitted.validation)
+        measured = asdict(metrics.evaluate(*tested, thresholds, spec.min_test_positives))
+        alarming = metrics.alarm_thresholds(truth[split.validation], trained.fitted.validation)
         facts.update(
             measured,
             thresholds=[float(value) for value in thresholds[shown]],
@@ -249,14 +185,13 @@ def execute(
         facts.update(_transferability(materials, spec, model, rows, truth[rows], setting.precision))
     # What chooses between beginnings; a frozen encoder is no candidate.
     asked = spec.stage == "final" and task is CLASSIFY and not (model and ARMS[spec.arm].frozen)
-    said = trained.fitted.validation[:, shown] if asked else _NOTHING
-    result = Result(
-        *(key, spec, classes, records, predictions, trained.fitted.history, facts),
-        validation=short(said),
-    )
-    kept = keep_weights or spec.stage == "pretrain"
-    weights = partial(_write_weights, model, spec) if kept and model else None
-    store.save(result, weights)
+    validation = short(trained.fitted.validation[:, shown] if asked else _NOTHING)
+    history = trained.fitted.history
+    result = Result(key, spec, classes, records, predictions, history, facts, validation)
+    if model and (keep_weights or spec.stage == "pretrain"):
+        store.save(result, lambda path: transfer.save_weights(model, path, asdict(spec)))
+    else:
+        store.save(result)
     return key
 
 
@@ -269,10 +204,10 @@ def _build(materials: Materials, spec: RunSpec, classes: int) -> Model:
         model = build_model(spec.model, spec.head, classes, samples, spec.seed)
     if pretraining := spec.pretraining():
         path = materials.store.weights(pretraining.key(materials.fingerprints))
-        load_encoder(model, path, head=ARMS[spec.arm].keeps_head)
+        transfer.load_encoder(model, path, head=ARMS[spec.arm].keeps_head)
     load_imagenet = MODELS[spec.model].load_imagenet
     if ARMS[spec.arm].photographs and load_imagenet:  # which `load_study` has made sure of
-        resolve_name(load_imagenet)(model.encoder)
+        resolve_name(f"ecgnb.models.{load_imagenet}")(model.encoder)
     return model.to(materials.device)
 
 
@@ -286,13 +221,13 @@ def _transferability(
 ) -> dict[str, float]:
     """Score the encoder of a linear probe on the records that it trains on."""
     features, pretraining = materials.features(spec, model, precision), spec.pretraining()
-    plain = spec.head != "hidden" and spec.source_label_set != UNLABELLED
+    plain = spec.head != "hidden" and spec.source_label_set != metrics.UNLABELLED
     if features is None or pretraining is None or not plain:
         return {}
     path = materials.store.weights(pretraining.key(materials.fingerprints))
     patients = materials.prepared(spec.dataset).table["patient"].to_numpy()[rows]
     known = features[torch.from_numpy(rows)]
-    return scores(known.numpy(), labels, source_probabilities(path, known), patients)
+    return scores(known.numpy(), labels, transfer.source_probabilities(path, known), patients)
 
 
 def _drawn_again(
@@ -300,11 +235,7 @@ def _drawn_again(
 ) -> tuple[tuple[str, ...], npt.NDArray[np.float16]]:
     """Reconstruct records to be looked at: examples of the targets, else of its own test fold."""
     study = materials.study
-    headers = {
-        f"{name}/{record}": header
-        for name in dict.fromkeys(pair.target.dataset for pair in study.pairs)
-        for record, header in example_headers(study, name).items()
-    }
+    headers = example_headers(study, *(pair.target.dataset for pair in study.pairs))
     if headers:
         signals = np.stack([read_example(study, header) for header in headers.values()])
         values = torch.from_numpy(np.rint(signals).astype(np.int16)).to(materials.device)
@@ -316,7 +247,7 @@ def _drawn_again(
         shown = materials.records(spec.dataset, rows)
         found = materials.prepared(spec.dataset).table["record"].iloc[rows]
         names = tuple(one if "/" in one else f"{spec.dataset}/{one}" for one in found)
-    return names, predict(model, shown, precision, sigmoid=False).astype(np.float16)
+    return names, inputs.predict(model, shown, precision, sigmoid=False).astype(np.float16)
 
 
 def _tell_hospitals(materials: Materials, spec: RunSpec, model: Model, precision: str) -> float:
@@ -329,13 +260,9 @@ def _tell_hospitals(materials: Materials, spec: RunSpec, model: Model, precision
     for dataset, rows in sides.items():
         features.append(encode(model, materials.records(dataset, rows), precision).numpy())
         patients.append(materials.prepared(dataset).table["patient"].to_numpy()[rows])
-    return tell_apart(*features, *patients)
+    return metrics.tell_apart(*features, *patients)
 
 
 def _made_by(setting: Setting) -> dict[str, str]:
     device = describe_device(setting.device)
     return {"precision": setting.precision, "device": device, **provenance()}
-
-
-def _write_weights(model: torch.nn.Module, spec: RunSpec, path: Path) -> None:
-    save_weights(model, path, asdict(spec))  # type: ignore[arg-type]

@@ -1,7 +1,5 @@
 """Training recorded runs again, to see that they come out as they were recorded."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,9 +18,8 @@ from ecgnb.study.store import Result, Store, provenance, recorded_scores
 from ecgnb.study.train import Materials, execute
 from ecgnb.training.device import describe_device
 
+# How far the AUROC of a single run may move on another machine: about as far as between seeds.
 TOLERANCE = 0.05
-"""How far the AUROC of a single run may move on another machine: about as far as between seeds."""
-
 _MACHINE = ("torch", "numpy")
 
 
@@ -73,10 +70,8 @@ def verify(study: Study, sample: int, seed: int = 0) -> Iterator[Check]:
     Parameters
     ----------
     study : Study
-    sample : int
-        How many runs.
-    seed : int
-        Which ones.
+    sample, seed : int
+        How many runs, and which ones.
 
     Raises
     ------
@@ -86,7 +81,10 @@ def verify(study: Study, sample: int, seed: int = 0) -> Iterator[Check]:
     parts = recorded_runs(study)
     if not parts:
         raise UserError(f"study {study.name} has no recorded runs; `ecgnb run` trains them")
-    with _room() as folder:
+    with writable(cache_root(), "point ECGNB_CACHE at a folder that you can write to"):
+        cache_root().mkdir(parents=True, exist_ok=True)
+        room = tempfile.TemporaryDirectory(dir=cache_root(), prefix=".verify-")
+    with room as folder:
         runs = Progress(study, Store(Path(folder) / "none", parts)).finished()
         if not runs:
             raise UserError(
@@ -95,28 +93,16 @@ def verify(study: Study, sample: int, seed: int = 0) -> Iterator[Check]:
                 f"to where they were, or record it anew with `ecgnb run {study.name} --record`"
             )
         chosen = np.random.default_rng(seed).permutation(len(runs))[:sample]
-        store = Store(Path(folder))
-        materials = Materials(study, store)
+        materials = Materials(study, Store(Path(folder)))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             for run in (runs[place] for place in sorted(chosen)):
-                yield _again(materials, run)
+                key = execute(materials, run.spec, run.facts["precision"])
+                again = materials.store.load(key, run.spec)
+                assert again is not None
+                here = {**provenance(), "device": describe_device(materials.device)}
+                same = all(run.facts[name] == here[name] for name in ("device", *_MACHINE))
+                yield Check(run, again, same)
         finally:
             torch.set_num_threads(threads)
-
-
-def _again(materials: Materials, run: Result) -> Check:
-    key = execute(materials, run.spec, run.facts["precision"])
-    again = materials.store.load(key, run.spec)
-    assert again is not None
-    here = {**provenance(), "device": describe_device(materials.device)}
-    same = all(run.facts[name] == here[name] for name in ("device", *_MACHINE))
-    return Check(run, again, same)
-
-
-def _room() -> tempfile.TemporaryDirectory[str]:
-    folder = cache_root()
-    with writable(folder, "point ECGNB_CACHE at a folder that you can write to"):
-        folder.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=folder, prefix=".verify-")

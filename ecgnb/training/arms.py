@@ -1,43 +1,27 @@
 """The arms: how the target's model starts, and what of it is trained; and the recipes for that."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from functools import partial
 
-from ecgnb.errors import UserError
+from ecgnb.models import look_up
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to start and to train.
+    """One way to start and to train."""
 
-    Attributes
-    ----------
-    title : str
-        Its name in print.
-    pretrained : bool
-        Whether the encoder comes from the source.
-    frozen : bool
-        Whether only the head is trained.
-    probing : float
-        The share of the updates that train the head alone, before everything is trained.
-    photographs : bool
-        Whether the encoder comes from ImageNet, which not every model has weights of.
-    trained : bool
-        Whether anything is trained; else the source's network names the target's classes as it is.
-    keeps_head : bool
-        Whether the head comes from the source as well, whose classes must be those of the target.
-    network : bool
-        Whether there is a network; else random convolution kernels and a ridge regression.
-    """
-
-    title: str
-    pretrained: bool
-    frozen: bool
+    title: str  # its name in print
+    pretrained: bool  # whether the encoder comes from the source
+    frozen: bool  # whether only the head is trained
+    # the share of the updates that train the head alone, before everything is trained
     probing: float = 0.0
+    # whether anything is; else the source's network names the target's classes as it is
     trained: bool = True
+    # whether the encoder comes from ImageNet, which not every model has weights of
     photographs: bool = False
+    # whether the head is the source's as well, whose classes must be the target's
     keeps_head: bool = False
+    # whether there is one; else random convolution kernels and a ridge regression
     network: bool = True
 
 
@@ -58,38 +42,22 @@ ARMS = {
 """The arms by name, with what each starts from and trains."""
 
 
-def check_arm(name: str) -> Arm:
-    """Return an arm, or raise a UserError that names what there is."""
-    if name not in ARMS:
-        raise UserError(f"unknown arm {name!r}; choose one of {', '.join(ARMS)}")
-    return ARMS[name]
+check_arm = partial(look_up, "arm", ARMS)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained, besides its learning rate and the number of updates.
+    """How a network is trained, besides its learning rate and the number of updates."""
 
-    Attributes
-    ----------
-    weight_decay : float
-        Of AdamW; with 0 it is Adam.
-    clipping : float
-        Largest norm of a gradient; 0 leaves it as it is.
-    schedule : str
-        Of the learning rate: ``constant``; ``cosine``, which rises linearly over the first tenth
-        and falls along a cosine; ``one-cycle`` (Smith & Topin 2018, as in PyTorch), which rises
-        over the first three tenths and moves the momentum the other way.
-    keeps : str
-        Which weights are kept: the ``last``; their running ``average``; the ``best`` of all
-        evaluations on validation.
-    augmented : bool
-        Whether training records change a little in amplitude and time, and get some noise.
-    """
-
-    weight_decay: float = 0.01
-    clipping: float = 0.0
+    weight_decay: float = 0.01  # of AdamW; with 0 it is Adam
+    clipping: float = 0.0  # largest norm of a gradient; 0 leaves it as it is
+    # Of the learning rate: ``constant``; ``cosine``, which rises linearly over the first tenth and
+    # falls along a cosine; ``one-cycle`` (Smith & Topin 2018, as in PyTorch), which rises over the
+    # first three tenths and moves the momentum the other way.
     schedule: str = "one-cycle"
+    # which weights: the ``last``, their running ``average``, or the ``best`` on validation
     keeps: str = "last"
+    # whether training records change a little in amplitude and time, and get some noise
     augmented: bool = False
 
 
@@ -101,26 +69,16 @@ RECIPES = {
     # Nguyen & Do (2025), as their public code has it.
     "paper": Recipe(weight_decay=0.0, schedule="constant", keeps="best"),
 }
-"""The recipes by name."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What two ways of testing differ in.
+    """What two ways of testing differ in."""
 
-    Attributes
-    ----------
-    recipe : str
-        The name in `RECIPES` of how networks are trained where a study names no other.
-    ranged : bool
-        Whether each lead of each record is scaled to one range.
-    chosen_on_test : bool
-        Whether the checkpoint is the one with the best F1 on the test set, weighted by
-        prevalence; else no choice sees the test set.
-    """
-
-    recipe: str
-    ranged: bool
+    recipe: str  # the name in `RECIPES` of how networks are trained where a study names no other
+    ranged: bool  # whether each lead of each record is scaled to one range
+    # Whether the checkpoint is the one with the best F1 on the test set, weighted by prevalence;
+    # else no choice sees the test set.
     chosen_on_test: bool
 
 
@@ -130,22 +88,9 @@ PROTOCOLS = {
 }
 
 
-def check_protocol(name: str) -> Protocol:
-    """Return a protocol, or raise a UserError that names what there is."""
-    if name not in PROTOCOLS:
-        raise UserError(f"unknown protocol {name!r}; choose one of {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
+check_protocol = partial(look_up, "protocol", PROTOCOLS)
 
 
 def recipe_of(name: str, protocol: str) -> Recipe:
-    """Return a recipe by its name, or for "" that of a protocol.
-
-    Raises
-    ------
-    UserError
-        If there is no such recipe.
-    """
-    name = name or check_protocol(protocol).recipe
-    if name not in RECIPES:
-        raise UserError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
-    return RECIPES[name]
+    """Return a recipe by its name, or for "" that of a protocol; or raise a UserError."""
+    return look_up("recipe", RECIPES, name or check_protocol(protocol).recipe)

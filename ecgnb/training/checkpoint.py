@@ -4,8 +4,6 @@ What is kept is all that the next update depends on, so that a training that was
 the same kind of machine, with the same bits as one that was not.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import math
@@ -25,48 +23,27 @@ _DIGEST = hashlib.sha256().digest_size
 
 @dataclass
 class State:
-    """What a training has come to, beside the weights and the optimiser's averages.
+    """What a training has come to, beside the weights and the optimiser's averages."""
 
-    Attributes
-    ----------
-    update : int
-        Updates done.
-    history : dict of list
-        See `ecgnb.training.fit.Fitted`.
-    losses : list of Tensor
-        Of the updates since validation was last looked at; read then, so that a GPU is not
-        waited for.
-    best_value, best_score : float
-        What the checkpoint was chosen by, and how good it is on validation.
-    best_update : int
-    best_weights : dict of Tensor
-    best_scores : Tensor
-        Its probabilities on validation.
-    seconds, evaluation_seconds : float
-        Spent so far, in all and on looking at validation.
-    """
-
-    history: dict[str, list[float]]
+    history: dict[str, list[float]]  # see `ecgnb.training.fit.Fitted`
     best_weights: dict[str, torch.Tensor]
-    update: int = 0
-    best_value: float = float("-inf")
-    best_score: float = float("nan")
+    update: int = 0  # updates done
+    best_value: float = float("-inf")  # what the checkpoint was chosen by
+    best_score: float = float("nan")  # how good it is on validation
     best_update: int = 0
+    # its probabilities on validation
     best_scores: torch.Tensor = field(default_factory=lambda: torch.empty((0, 0)))
+    # Of the updates since validation was last looked at; read then, so that a GPU is not waited
+    # for.
     losses: list[torch.Tensor] = field(default_factory=list)
-    seconds: float = 0.0
-    evaluation_seconds: float = 0.0
+    seconds: float = 0.0  # spent so far, in all
+    evaluation_seconds: float = 0.0  # of these, on looking at validation
 
 
 class Checkpoint:
     """Where one training keeps what it has come to, at most once a minute.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    made_by : str
-        What must be the same for a training to go on: the code, its versions, the device.
+    `made_by` is what must be the same for a training to go on: the code, its versions, the device.
     """
 
     def __init__(self, path: Path, made_by: str) -> None:

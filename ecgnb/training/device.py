@@ -1,7 +1,5 @@
 """Where a model runs and at which precision: the fastest that the machine has, or what is asked."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +12,9 @@ from ecgnb.models import MODELS, NO_NETWORK
 
 PRECISIONS = ("auto", "float32", "tf32", "bf16")
 
+# To be set for a training process before it starts: much of a training step goes into fresh memory,
+# and with small pages a good part of that into page faults. Other C libraries take no notice.
 LARGE_PAGES = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
-"""To be set for a training process before it starts.
-
-Much of a training step goes into fresh memory, and with small pages a good part of that into page
-faults. C libraries other than glibc take no notice.
-"""
-
 _LAYOUTS = {
     ("CNN", "cpu"): "convolutions in channels-last layout",
     ("RNN", "cpu"): "recurrent layers for one core",
@@ -32,21 +26,13 @@ _AMPERE = 8  # compute capability from which an NVIDIA GPU has TF32 and bfloat16
 
 @dataclass(frozen=True)
 class Setting:
-    """How a model is computed.
-
-    Attributes
-    ----------
-    device : torch.device
-    precision : str
-        ``float32``, ``tf32`` (float32 whose products are rounded, on NVIDIA GPUs) or ``bf16``
-        (autocast; weights and optimiser stay float32).
-    layout : str
-        How its layers are laid out there, in words.
-    """
+    """How a model is computed."""
 
     device: torch.device
+    # ``float32``, ``tf32`` (float32 whose products are rounded, on NVIDIA GPUs) or ``bf16``
+    # (autocast; weights and optimiser stay float32)
     precision: str
-    layout: str
+    layout: str  # how its layers are laid out there, in words
 
     def __str__(self) -> str:
         return f"{self.precision}, {self.layout}"
@@ -85,10 +71,8 @@ def choose_setting(model: str, wanted: str, device: torch.device) -> Setting:
 
     Parameters
     ----------
-    model : str
-        A name of `MODELS`.
-    wanted : str
-        One of `PRECISIONS`.
+    model, wanted : str
+        Names of `MODELS` and of `PRECISIONS`.
     device : torch.device
 
     Raises
@@ -135,7 +119,7 @@ def share(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
     Parameters
     ----------
     values : ndarray
-        The signals of a prepared dataset, memory-mapped: all processes share its pages.
+        Such as the signals of a prepared dataset: where they are mapped, processes share pages.
     device : torch.device
     """
     with warnings.catch_warnings():

@@ -1,7 +1,5 @@
 """The training loop: a fixed number of updates, by a recipe."""
 
-from __future__ import annotations
-
 import copy
 import math
 import time
@@ -24,9 +22,6 @@ _WARM_UP = 0.1  # share of the updates during which the learning rate rises
 _MOMENTUM = 0.9
 _AVERAGED = 0.99  # how much of a running average of weights an update leaves
 
-_HISTORY = ("update", "train_loss", "validation_loss")
-_SEEN_ON_TEST = ("validation_f1", "test_f1")
-
 
 @dataclass(frozen=True)
 class Schedule:
@@ -42,13 +37,11 @@ class Schedule:
         How often validation is looked at, evenly over the updates.
     seed : int
         Order of the records.
-    protocol : str
-        A name of `PROTOCOLS`.
     epochs : int
         If not 0, so many passes over the records, each looked at, stand for `updates` and
         `evaluations`; the last batch of a pass is what is left.
-    recipe : str
-        A name of `ecgnb.training.arms.RECIPES`; "" for that of the protocol.
+    protocol, recipe : str
+        Names of `PROTOCOLS` and of `ecgnb.training.arms.RECIPES`; "" for the protocol's recipe.
     """
 
     learning_rate: float
@@ -77,10 +70,9 @@ class Fitted:
         How good it is on validation: macro AUROC, unless the task has another score.
     validation : ndarray of float32, shape (records, outputs)
         What it says of validation: probabilities, if the task is to name classes.
-    evaluation_seconds : float
-        What looking at validation took; the rest of the time went into updates.
-    earlier_seconds : float
-        What a training that was stopped had taken, where this one went on from its checkpoint.
+    evaluation_seconds, earlier_seconds : float
+        What looking at validation took, the rest went into updates; and what a training that was
+        stopped had taken, where this one went on from its checkpoint.
     """
 
     history: dict[str, list[float]]
@@ -107,11 +99,10 @@ def fit(
     Parameters
     ----------
     model : nn.Module
-        Maps a batch of `train.inputs` to logits. Parameters with ``requires_grad=False`` stay.
+        Maps a batch of `train.records` to logits. Parameters with ``requires_grad=False`` stay.
     train, validation : Data
         Only these are seen.
     schedule : Schedule
-        Updates, batches and learning rate.
     precision : str
         See `ecgnb.training.device.Setting`.
     test : Data, optional
@@ -120,10 +111,6 @@ def fit(
         Where a training that is stopped goes on.
     task : Task
         What the network is trained for.
-
-    Returns
-    -------
-    Fitted
     """
     protocol = check_protocol(schedule.protocol)
     if protocol.chosen_on_test != (test is not None):
@@ -135,7 +122,8 @@ def fit(
     )
     # The order of all updates goes to the device at once, so that no update waits for it.
     order, stops = _order(train, schedule)
-    names = (*_HISTORY, task.name, "seconds", *(_SEEN_ON_TEST if test is not None else ()))
+    names = ["update", "train_loss", "validation_loss", task.name, "seconds"]
+    names += ["validation_f1", "test_f1"] if test is not None else []
     state = State({name: [] for name in names}, copy.deepcopy(model.state_dict()))
     if checkpoint:
         checkpoint.load(state, model, optimiser)
@@ -143,6 +131,29 @@ def fit(
     earlier = state.seconds
     begun = time.perf_counter() - earlier
     model.train()
+
+    def look() -> None:
+        """Look at validation; of a recipe that chooses, keep the weights if they did best."""
+        history, wanted = state.history, wanted_of(task, validation)
+        chooses = recipe.keeps == "best"
+        history["train_loss"].append(float(torch.stack(state.losses).mean()))
+        state.losses.clear()
+        output = predict(shadow, validation.records, precision, task.probabilities)
+        value = reached = task.score(output, wanted)
+        history["update"].append(state.update)
+        history["validation_loss"].append(task.cost(output, wanted))
+        history[task.name].append(reached)
+        if test is not None:
+            seen = predict(shadow, test.records, precision)
+            value = weighted_f1(wanted_of(task, test).astype(bool), seen)
+            history["validation_f1"].append(weighted_f1(wanted.astype(bool), output))
+            history["test_f1"].append(value)
+        if value > state.best_value or not chooses:
+            state.best_value, state.best_update, state.best_score = value, state.update, reached
+            state.best_scores = torch.from_numpy(output)
+            if chooses:
+                state.best_weights = copy.deepcopy(shadow.state_dict())
+
     for which in order[state.update :]:
         factor, momentum = _factors(state.update, len(order), recipe.schedule)
         for group in optimiser.param_groups:
@@ -166,7 +177,7 @@ def fit(
             looked = time.perf_counter()
             if recipe.keeps == "average":
                 shadow.load_state_dict(state.best_weights)
-            _look(state, shadow, validation, test, precision, task, recipe.keeps == "best")
+            look()
             model.train()
             state.evaluation_seconds += time.perf_counter() - looked
             state.history["seconds"].append(time.perf_counter() - begun)
@@ -180,44 +191,8 @@ def fit(
             "no class has enough positives in the validation set to choose a checkpoint; use more "
             "records or a label set with more common classes"
         )
-    return Fitted(
-        state.history,
-        state.best_update,
-        state.best_score,
-        state.best_scores.numpy(),
-        state.evaluation_seconds,
-        earlier,
-    )
-
-
-def _look(
-    state: State,
-    model: nn.Module,
-    validation: Data,
-    test: Data | None,
-    precision: str,
-    task: Task,
-    choose: bool,
-) -> None:
-    """Look at validation; of a recipe that chooses, keep the weights if they did best so far."""
-    history, wanted = state.history, wanted_of(task, validation)
-    history["train_loss"].append(float(torch.stack(state.losses).mean()))
-    state.losses.clear()
-    output = predict(model, validation.records, precision, task.probabilities)
-    reached = task.score(output, wanted)
-    history["update"].append(state.update)
-    history["validation_loss"].append(task.cost(output, wanted))
-    history[task.name].append(reached)
-    if test is not None:
-        seen = predict(model, test.records, precision)
-        history["validation_f1"].append(weighted_f1(wanted.astype(bool), output))
-        history["test_f1"].append(weighted_f1(wanted_of(task, test).astype(bool), seen))
-    value = reached if test is None else history["test_f1"][-1]
-    if value > state.best_value or not choose:
-        state.best_value, state.best_update, state.best_score = value, state.update, reached
-        state.best_scores = torch.from_numpy(output)
-        if choose:
-            state.best_weights = copy.deepcopy(model.state_dict())
+    found = state.best_update, state.best_score, state.best_scores.numpy()
+    return Fitted(state.history, *found, state.evaluation_seconds, earlier)
 
 
 def _average(weights: dict[str, torch.Tensor], model: nn.Module) -> None:

@@ -95,12 +95,9 @@ def to_range(signals: torch.Tensor) -> torch.Tensor:
 def augment(batch: torch.Tensor, seed: int, update: int) -> torch.Tensor:
     """Change records a little: amplitude by up to a fifth, noise, and a shift by up to a tenth.
 
-    Parameters
-    ----------
-    batch : Tensor of float32, shape (records, leads, samples)
-        As `normalise` leaves it; what is shifted out at one end comes in at the other.
-    seed, update : int
-        Decide what is drawn, so that a training goes on as it would have.
+    They are float32 of shape (records, leads, samples), as `normalise` leaves them; what is shifted
+    out at one end comes in at the other. `seed` and `update` decide what is drawn, so that a
+    training goes on as it would have.
     """
     rng = np.random.default_rng((seed, update))
     count, _, samples = batch.shape
@@ -132,41 +129,22 @@ Values = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Task:
-    """A task.
+    """What a network is trained for."""
 
-    Attributes
-    ----------
-    wanted : callable
-        ``wanted(records, labels)``: what the output should be, from a batch as it enters the
-        network and the labels of its records.
-    loss : callable
-        ``loss(output, wanted)``: what is made small.
-    score : callable
-        ``score(output, wanted)``: how good it is on validation, the higher the better; by it the
-        checkpoint is chosen.
-    cost : callable
-        ``cost(output, wanted)``: the loss as a number, on validation.
-    name : str
-        Of the score, in a history.
-    probabilities : bool
-        Whether the output is turned into probabilities before it is scored.
-    """
-
+    # what the output should be, from a batch as it enters the network and the labels of its records
     wanted: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    # of output and wanted: what is made small
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    # how good the output is on validation, the higher the better; by it the checkpoint is chosen
     score: Callable[[Values, Values], float]
-    cost: Callable[[Values, Values], float]
-    name: str
-    probabilities: bool
+    cost: Callable[[Values, Values], float]  # the loss as a number, on validation
+    name: str  # of the score, in a history
+    probabilities: bool  # whether the output is turned into them before it is scored
 
 
 def _cross_entropy(output: Values, wanted: Values) -> float:
     likely = np.where(wanted, output, 1 - output).clip(1e-7, 1)
     return float(-np.log(likely).mean())
-
-
-def _auroc(output: Values, wanted: Values) -> float:
-    return macro_auroc(wanted.astype(bool), output, MIN_VALIDATION_POSITIVES)
 
 
 def _squared(output: Values, wanted: Values) -> float:
@@ -176,10 +154,7 @@ def _squared(output: Values, wanted: Values) -> float:
 def explained_variance(output: Values, wanted: Values) -> float:
     """Share of the variance that a reconstruction explains, over all windows and samples.
 
-    Parameters
-    ----------
-    output, wanted : ndarray, shape (windows, samples)
-        Each window of `wanted` has a mean of 0.
+    Each window of `wanted`, of shape (windows, samples), has a mean of 0.
     """
     return 1.0 - float(np.square(output - wanted).sum() / np.square(wanted).sum())
 
@@ -187,25 +162,28 @@ def explained_variance(output: Values, wanted: Values) -> float:
 def reconstruction(output: Values, wanted: Values) -> dict[str, float]:
     """Say how good reconstructions are: ``explained_variance``, and ``mse`` in microvolts squared.
 
-    Parameters
-    ----------
-    output, wanted : ndarray, shape (windows, samples)
-        In the unit of `ecgnb.training.inputs.normalise`.
+    Both arrays, of shape (windows, samples), are in the unit of `normalise`.
     """
     mse = _squared(output, wanted) * UNIT**2
     return {"explained_variance": explained_variance(output, wanted), "mse": mse}
 
 
-def _labels(records: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return labels
-
-
-def _lead_ii(records: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return records[:, LEADS.index("II")]
-
-
-CLASSIFY = Task(_labels, F.binary_cross_entropy_with_logits, _auroc, _cross_entropy, AUROC, True)
-RECONSTRUCT = Task(_lead_ii, F.mse_loss, explained_variance, _squared, EXPLAINED, False)
+CLASSIFY = Task(
+    wanted=lambda records, labels: labels,
+    loss=F.binary_cross_entropy_with_logits,
+    score=lambda output, wanted: macro_auroc(wanted.astype(bool), output, MIN_VALIDATION_POSITIVES),
+    cost=_cross_entropy,
+    name=AUROC,
+    probabilities=True,
+)
+RECONSTRUCT = Task(
+    wanted=lambda records, labels: records[:, LEADS.index("II")],
+    loss=F.mse_loss,
+    score=explained_variance,
+    cost=_squared,
+    name=EXPLAINED,
+    probabilities=False,
+)
 
 
 def task_of(label_set: str) -> Task:

@@ -1,26 +1,17 @@
 """How good predictions are, over several labels at once."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-MIN_TEST_POSITIVES = 10
-"""A class with fewer positives in a test set takes no part in its macro averages."""
-
+MIN_TEST_POSITIVES = 10  # a class with fewer in a test set takes no part in its macro averages
 CALIBRATION_BINS = 10
-
-FALSE_ALARMS = 0.05
-"""Share of the records without a diagnosis that may be taken to have it."""
-
+# What the score on validation is called, by which a checkpoint is chosen: where findings are named,
+# and where records are reconstructed.
 SCORES = AUROC, EXPLAINED = "validation_auroc", "validation_explained"
-"""What the score on validation is called, by which a checkpoint is chosen: where findings are
-named, and where records are reconstructed."""
-
+# Stands for a label set where a network reconstructs its records and no label is read.
 UNLABELLED = "unlabelled"
-"""Stands for a label set where a network reconstructs its records and no label is read."""
 
 Truth = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.floating]
@@ -33,17 +24,9 @@ def eligible(truth: Truth, min_positives: int = MIN_TEST_POSITIVES) -> npt.NDArr
 
 
 def auroc(truth: Truth, scores: Scores) -> npt.NDArray[np.float64]:
-    """Area under the ROC curve of each class; ties count half, as in scikit-learn.
+    """Area under the ROC curve of each class, shape (classes,); ties count half.
 
-    Parameters
-    ----------
-    truth : ndarray of bool, shape (records, classes)
-    scores : ndarray of float, shape (records, classes)
-
-    Returns
-    -------
-    ndarray of float64, shape (classes,)
-        NaN where a class has no positive or no negative.
+    NaN where a class has no positive or no negative.
     """
     from scipy import stats  # takes half a second, which `ecgnb status` need not wait for
 
@@ -83,22 +66,11 @@ def best_thresholds(truth: Truth, scores: Scores) -> npt.NDArray[np.float64]:
 
 
 def alarm_thresholds(
-    truth: Truth, scores: Scores, false_alarms: float = FALSE_ALARMS
+    truth: Truth, scores: Scores, false_alarms: float = 0.05
 ) -> npt.NDArray[np.float64]:
-    """Choose for each class the threshold that so many records without it exceed.
+    """Choose for each class the threshold that so many validation records without it exceed.
 
-    Parameters
-    ----------
-    truth : ndarray of bool, shape (records, classes)
-    scores : ndarray of float, shape (records, classes)
-        Of validation data.
-    false_alarms : float
-        Share of the records without the class.
-
-    Returns
-    -------
-    ndarray of float64, shape (classes,)
-        A score over the threshold is an alarm. Infinity where every record has the class.
+    A score over the threshold is an alarm. Infinity where every record has the class.
     """
     without = np.where(truth, np.nan, scores.astype(np.float64))
     found = np.full(truth.shape[1], np.inf)
@@ -116,10 +88,7 @@ def f1(truth: Truth, predicted: Truth) -> npt.NDArray[np.float64]:
 def surplus(truth: Truth, scores: Scores) -> npt.NDArray[np.float64]:
     """Add up probabilities less outcomes by bins of probability, record by record.
 
-    Returns
-    -------
-    ndarray of float64, shape (records, `CALIBRATION_BINS`)
-        Summed over classes.
+    Returns the sums over classes, shape (records, `CALIBRATION_BINS`).
     """
     place = np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     found = np.zeros((len(truth), CALIBRATION_BINS))
@@ -131,14 +100,8 @@ def surplus(truth: Truth, scores: Scores) -> npt.NDArray[np.float64]:
 def calibration_error(truth: Truth, scores: Scores) -> float:
     """Return the expected calibration error over all records and classes (Guo et al. 2017).
 
-    The mean distance between what is said and what is true, in `CALIBRATION_BINS` bins of equal
-    width, each by the number of probabilities in it.
-
-    Parameters
-    ----------
-    truth : ndarray of bool, shape (records, classes)
-    scores : ndarray of float, shape (records, classes)
-        Probabilities.
+    The mean distance between the probabilities that are said and what is true, in
+    `CALIBRATION_BINS` bins of equal width, each by the number of probabilities in it.
     """
     return float(np.abs(surplus(truth, scores).sum(axis=0)).sum() / truth.size)
 
@@ -155,10 +118,9 @@ class TestMetrics:
 
     Attributes
     ----------
-    auroc, auprc : float
-        Macro averages over the classes with enough test positives.
-    f1 : float
-        Macro F1 over the same classes, with thresholds chosen on validation.
+    auroc, auprc, f1 : float
+        Macro averages over the classes with enough test positives, F1 with thresholds chosen on
+        validation.
     weighted_f1 : float
         See the function of that name.
     classes : int
@@ -184,8 +146,7 @@ def evaluate(
 
     Parameters
     ----------
-    truth : ndarray of bool, shape (records, classes)
-    scores : ndarray of float, shape (records, classes)
+    truth, scores : ndarray of bool and of float, shape (records, classes)
     thresholds : ndarray of float64, shape (classes,)
         From `best_thresholds` on validation.
     min_positives : int
@@ -194,18 +155,12 @@ def evaluate(
     from sklearn.metrics import average_precision_score  # slow to import, as above
 
     use = eligible(truth, min_positives)
-    nothing = float("nan")
-    return TestMetrics(
-        auroc=macro_auroc(truth, scores, min_positives),
-        auprc=float(average_precision_score(truth[:, use], scores[:, use]))
-        if use.any()
-        else nothing,
-        f1=float(f1(truth[:, use], (scores >= thresholds)[:, use]).mean())
-        if use.any()
-        else nothing,
-        weighted_f1=weighted_f1(truth, scores),
-        classes=int(use.sum()),
-    )
+    auprc = macro_f1 = float("nan")
+    if use.any():
+        auprc = float(average_precision_score(truth[:, use], scores[:, use]))
+        macro_f1 = float(f1(truth[:, use], (scores >= thresholds)[:, use]).mean())
+    macro = macro_auroc(truth, scores, min_positives)
+    return TestMetrics(macro, auprc, macro_f1, weighted_f1(truth, scores), int(use.sum()))
 
 
 Features = npt.NDArray[np.float32]
@@ -221,18 +176,12 @@ def tell_apart(
 ) -> float:
     """Return the AUROC of a linear probe that tells which hospital a record comes from.
 
-    A logistic regression on standardised features, tested by cross-validation over patients. 0.5
-    says that the features hold nothing of the hospital, 1 that one look at them gives it away: by
-    the device, by the filters, or by the patients and what they suffer from. Diagnoses are not
-    equally common everywhere, so features of nothing but diagnoses tell hospitals apart as well:
-    how well, the same probe on labels shows.
-
-    Parameters
-    ----------
-    source, target : ndarray of float32, shape (records, features)
-        What one encoder says of records of each; or their labels, as numbers.
-    source_patients, target_patients : array, shape (records,)
-        Whom each record belongs to.
+    A logistic regression on standardised features of shape (records, features), what one encoder
+    says of records of each hospital, or on their labels as numbers, tested by cross-validation over
+    patients. 0.5 says that the features hold nothing of the hospital, 1 that one look at them gives
+    it away: by the device, by the filters, or by the patients and what they suffer from. Diagnoses
+    are not equally common everywhere, so features of nothing but diagnoses tell hospitals apart as
+    well: how well, the same probe on labels shows.
     """
     from sklearn.linear_model import LogisticRegression  # slow to import
     from sklearn.metrics import roc_auc_score

@@ -1,7 +1,5 @@
 """Training a model in one arm: from scratch, or from what was learnt elsewhere."""
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import dataclass, replace
@@ -33,12 +31,11 @@ class Trained:
     Attributes
     ----------
     fitted : Fitted
-        History and choice of the checkpoint.
     test : ndarray of float32, shape (records, outputs)
         Probabilities, if the task is to name classes; empty where no test records were given.
     seconds : float
-        What training took, without looking at validation and test: updates, and features where
-        the encoder is frozen.
+        What updates took, and features where the encoder is frozen; without looking at
+        validation and test.
     """
 
     fitted: Fitted
@@ -69,7 +66,6 @@ def train_arm(
     arm : str
         A name of `ARMS`.
     train, validation : Data
-        Records with labels.
     test : Records or None
         Records whose labels nobody here knows; read once, after everything is chosen.
     schedule : Schedule
@@ -88,7 +84,10 @@ def train_arm(
     """
     kind = check_arm(arm)
     if not kind.trained:
-        return _asked(model, validation, test, precision, task)
+        said = predict(model, validation.records, precision, task.probabilities)
+        score = task.score(said, wanted_of(task, validation))
+        tested = predict(model, test, precision, task.probabilities) if test else _NOTHING
+        return Trained(Fitted({}, 0, score, said, 0.0), tested, 0.0)
     started = time.perf_counter()
     parts = [train.records, validation.records]
     if test is not None:
@@ -139,13 +138,8 @@ def train_without_network(
 ) -> Trained:
     """Fit random convolution kernels and a ridge regression; see `ecgnb.models.kernels`.
 
-    Parameters
-    ----------
-    train, validation : Data
-        Validation records are scored only: the penalty is chosen on training records.
-    test : Records or None
-    seed : int
-        Draws the kernels.
+    Validation records are scored only: the penalty is chosen on training records. `seed` draws the
+    kernels.
     """
     started = time.perf_counter()
     kernels = draw_kernels(train.records[torch.arange(len(train))].cpu(), seed)
@@ -158,16 +152,6 @@ def train_without_network(
     seconds = time.perf_counter() - started
     score = CLASSIFY.score(said, wanted_of(CLASSIFY, validation))
     return Trained(Fitted({}, 0, score, said, 0.0), tested[0] if tested else _NOTHING, seconds)
-
-
-def _asked(
-    model: Model, validation: Data, test: Records | None, precision: str, task: Task
-) -> Trained:
-    """Ask a network that is not trained any further."""
-    said = predict(model, validation.records, precision, task.probabilities)
-    score = task.score(said, wanted_of(task, validation))
-    tested = predict(model, test, precision, task.probabilities) if test else _NOTHING
-    return Trained(Fitted({}, 0, score, said, 0.0), tested, 0.0)
 
 
 def encode(model: Model, records: Records, precision: str) -> torch.Tensor:
@@ -195,17 +179,14 @@ def _unscale(head: nn.Module, mean: torch.Tensor, scale: torch.Tensor) -> None:
 
 def _joined(first: Fitted, second: Fitted) -> Fitted:
     """Put two trainings behind one another; the second chose the checkpoint."""
-    before = {name: values[-1] for name, values in first.history.items()}
-    history = {
-        name: [*values, *(v + before[name] * (name in ("update", "seconds")) for v in later)]
-        for (name, values), later in zip(
-            first.history.items(), second.history.values(), strict=True
-        )
-    }
+    history = {}
+    for name, values in first.history.items():
+        before = values[-1] if name in ("update", "seconds") else 0
+        history[name] = [*values, *(before + later for later in second.history[name])]
     return replace(
         second,
         history=history,
-        best_update=second.best_update + round(before["update"]),
+        best_update=second.best_update + round(first.history["update"][-1]),
         evaluation_seconds=first.evaluation_seconds + second.evaluation_seconds,
     )
 

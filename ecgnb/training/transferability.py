@@ -4,12 +4,10 @@ Each is asked of the features, or of the source's own predictions, on the traini
 target. With several labels a record, each class is a task of two classes, and scores are averaged.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 
-from ecgnb.training.metrics import Truth
+from ecgnb.training.metrics import Truth, auroc
 
 Floats = npt.NDArray[np.floating]
 
@@ -23,19 +21,9 @@ def scores(
 ) -> dict[str, float]:
     """Return all scores; the higher, the better the transfer should be, but for ``melep``.
 
-    Parameters
-    ----------
-    features : ndarray of float, shape (records, features)
-    labels : ndarray of bool, shape (records, classes)
-    source : ndarray of float, shape (records, source classes)
-        Probabilities that the source's own head gives these records.
-    patients : ndarray, shape (records,)
-
-    Returns
-    -------
-    dict of float
-        ``logme``, ``h_score``, ``leep``, ``melep`` and ``probe``; NaN where no class has a
-        positive and a negative.
+    They are asked of features, (records, features), labels, (records, classes), and the
+    probabilities that the source's own head gives these records, (records, source classes). NaN
+    where no class has a positive and a negative.
     """
     use = labels.any(axis=0) & ~labels.all(axis=0)
     if not use.any():
@@ -51,13 +39,7 @@ def scores(
 
 
 def logme(features: Floats, labels: Truth) -> float:
-    """Log maximum evidence of a linear model, per record (You et al. 2021).
-
-    Parameters
-    ----------
-    features : ndarray of float64, shape (records, features)
-    labels : ndarray of bool, shape (records, classes)
-    """
+    """Log maximum evidence of a linear model, per record (You et al. 2021)."""
     count, width = features.shape
     left, singular, _ = np.linalg.svd(features, full_matrices=False)
     sigma = singular**2
@@ -90,11 +72,6 @@ def h_score(features: Floats, labels: Truth) -> float:
 
     The covariance is shrunk as by Ledoit & Wolf, as Ibrahim et al. (2021) advise where there are
     fewer records than features.
-
-    Parameters
-    ----------
-    features : ndarray of float64, shape (records, features)
-    labels : ndarray of bool, shape (records, classes)
     """
     from sklearn.covariance import ledoit_wolf  # slow to import
 
@@ -118,11 +95,7 @@ def _expected(source: Floats, label: npt.NDArray[np.bool_]) -> float:
 def leep(source: Floats, labels: Truth) -> float:
     """Log expected empirical prediction (Nguyen et al. 2020).
 
-    Parameters
-    ----------
-    source : ndarray of float, shape (records, source classes)
-        Probabilities; with several labels a record they are divided by their sum.
-    labels : ndarray of bool, shape (records, classes)
+    With several labels a record, the source's probabilities are divided by their sum.
     """
     shares = source / np.maximum(source.sum(axis=1, keepdims=True), 1e-12)
     return float(np.mean([_expected(shares, label) for label in labels.T]))
@@ -131,12 +104,7 @@ def leep(source: Floats, labels: Truth) -> float:
 def melep(source: Floats, labels: Truth) -> float:
     """Multi-label expected log of empirical predictions (Nguyen et al. 2023); lower is better.
 
-    Parameters
-    ----------
-    source : ndarray of float, shape (records, source classes)
-        Probabilities.
-    labels : ndarray of bool, shape (records, classes)
-        Each class weighs as much as it is common.
+    Each class weighs as much as it is common.
     """
     pairs = [np.stack([1 - one, one], axis=1) for one in source.T.astype(np.float64)]
     each = [-np.mean([_expected(pair, label) for pair in pairs]) for label in labels.T]
@@ -146,18 +114,8 @@ def melep(source: Floats, labels: Truth) -> float:
 def probe(features: Floats, labels: Truth, patients: npt.NDArray) -> float:
     """Macro AUROC of a ridge regression on the features, cross-validated over patients.
 
-    Of each class, the share of pairs within a part that are in the right order.
-
-    Parameters
-    ----------
-    features : ndarray of float64, shape (records, features)
-    labels : ndarray of bool, shape (records, classes)
-    patients : ndarray, shape (records,)
-
-    Returns
-    -------
-    float
-        NaN if no part has both a positive and a negative of any class.
+    Of each class, the share of pairs within a part that are in the right order. NaN if no part has
+    both a positive and a negative of any class.
     """
     from sklearn.linear_model import RidgeCV  # slow to import
     from sklearn.model_selection import GroupKFold
@@ -170,10 +128,8 @@ def probe(features: Floats, labels: Truth, patients: npt.NDArray) -> float:
     for train, test in GroupKFold(_PARTS).split(features, groups=patients):
         model = make_pipeline(StandardScaler(), RidgeCV(_PENALTIES))
         said = model.fit(features[train], labels[train].astype(float)).predict(features[test])
-        for index, (label, one) in enumerate(
-            zip(labels[test].T, said.reshape(len(test), -1).T, strict=True)
-        ):
-            above = one[label][:, None] - one[~label]
-            won[index] += (above > 0).sum() + 0.5 * (above == 0).sum()
-            pairs[index] += above.size
+        positives = labels[test].sum(axis=0)
+        asked = positives * (len(test) - positives)
+        won += asked * np.nan_to_num(auroc(labels[test], said.reshape(len(test), -1)))
+        pairs += asked
     return float((won[pairs > 0] / pairs[pairs > 0]).mean()) if pairs.any() else float("nan")

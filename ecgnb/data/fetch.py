@@ -1,7 +1,7 @@
 """Downloads of public datasets into the folder of ``ECGNB_DATA``: resumed, verified, whole.
 
-`fetch` asks the homes of a dataset in turn. Whatever stops it, what has arrived is kept, and
-nothing half-written is ever taken for a dataset.
+Whatever stops a download, what has arrived is kept, and nothing half-written is ever taken for a
+dataset.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,16 +21,8 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
-from ecgnb.data.catalog import (
-    CATALOG,
-    DatasetCard,
-    card,
-    data_root,
-    find,
-    is_plain,
-    own_cards,
-    parts,
-)
+from ecgnb.data import catalog
+from ecgnb.data.catalog import CATALOG, DatasetCard, card, find, is_plain, own_cards
 from ecgnb.data.download import Entry, HomeError, Transfer, download, download_all, is_whole, total
 from ecgnb.data.homes import is_archive, list_members, look, unpack
 from ecgnb.errors import UserError
@@ -47,13 +39,10 @@ class Place:
     """Where a dataset goes."""
 
     card: DatasetCard
-    # Where it lies, or will lie, and whether there is something already.
-    folder: Path
-    there: bool
-    # Where unfinished things are: the only folder in which anything is removed.
-    work: Path
-    # Folders of the download that are not wanted.
-    left_out: tuple[str, ...]
+    folder: Path  # where it lies, or will lie,
+    there: bool  # and whether there is something already
+    work: Path  # where unfinished things are: the only folder in which anything is removed
+    left_out: tuple[str, ...]  # folders of the download that are not wanted
 
     @property
     def tree(self) -> Path:
@@ -63,28 +52,24 @@ class Place:
     @cached_property
     def mark(self) -> dict[str, Any]:
         """What was written down when all was there."""
-        try:
-            mark = json.loads((self.folder / _MARK).read_text(encoding="utf-8"))
-            made = (self.folder / _MARK).stat().st_mtime_ns
-            return {"left_out": [], "kept": [], "files": "", **mark, "made": made}
-        except (OSError, ValueError, TypeError):
-            return {"left_out": [], "kept": [], "files": "", "made": 0}
+        mark = {"left_out": [], "kept": [], "files": "", "made": 0}
+        with suppress(OSError, ValueError, TypeError):
+            written = json.loads((self.folder / _MARK).read_text(encoding="utf-8"))
+            mark = {**mark, **written, "made": (self.folder / _MARK).stat().st_mtime_ns}
+        return mark
 
     def wants(self, entry: Entry) -> bool:
         """Return whether a file of a download belongs here; hidden ones never do."""
         path = PurePosixPath(entry.path)
         if entry.path.startswith(self.left_out) or any(part[0] == "." for part in path.parts):
             return False
-        if not self.card.record_range or path.suffix not in _SIGNALS or self._shared():
+        if not self.card.record_range or path.suffix not in _SIGNALS:
             return True
-        first, last = self.card.record_range
-        return first <= path.stem <= last
-
-    def _shared(self) -> bool:
-        """Return whether the folder is also that of the other dataset of the same download."""
+        # The folder may also be that of the other dataset of the same download.
         twins = (c for c in CATALOG.values() if c.homes == self.card.homes and c != self.card)
-        ends = [folder for twin in twins for folder in twin.folders]
-        return any(self.folder.as_posix().endswith(f"/{end}") for end in ends)
+        ends = tuple(f"/{folder}" for twin in twins for folder in twin.folders)
+        first, last = self.card.record_range
+        return first <= path.stem <= last or self.folder.as_posix().endswith(ends)
 
     def holds_another_copy(self, entries: Iterable[Entry]) -> bool:
         """Return whether what is there has none of the records where the download has them."""
@@ -135,20 +120,18 @@ class Place:
 def place_of(facts: DatasetCard, root: Path, *, everything: bool) -> Place:
     """Find or choose the folder of a dataset under the data root.
 
-    Raises
-    ------
-    UserError
-        If a folder of the card does not lie below it, or, for a card that is not the catalog's, is
-        another dataset's: a card may come from somebody else.
+    Raises UserError if a folder of the card does not lie below it, or, for a card that is not the
+    catalog's, is another dataset's: a card may come from somebody else.
     """
+    ours = facts in CATALOG.values()
+    others = () if ours else (*CATALOG.values(), *own_cards().values())
     for folder in facts.folders:
+        taken = [c.name for c in others if c.name != facts.name and _overlap(folder, c.folders)]
         if not is_plain(folder):
             wrong = "is not a plain name under the data root"
-        elif facts in CATALOG.values():
-            continue
-        elif others := [one for one in _others(facts) if _overlap(folder, one.folders)]:
-            wrong = f"is that of {others[0].name}"
-        elif not (root / folder).resolve().is_relative_to(root.resolve()):
+        elif taken:
+            wrong = f"is that of {taken[0]}"
+        elif not ours and not (root / folder).resolve().is_relative_to(root.resolve()):
             wrong = "leads out of the data root by a link"
         else:
             continue
@@ -160,11 +143,6 @@ def place_of(facts: DatasetCard, root: Path, *, everything: bool) -> Place:
     work = root / ".ecgnb-fetch" / quote(facts.folders[0], safe="")
     left_out = () if everything else facts.unread
     return Place(facts, found or root / facts.folders[0], found is not None, work, left_out)
-
-
-def _others(facts: DatasetCard) -> Iterator[DatasetCard]:
-    known = (*CATALOG.values(), *own_cards().values())
-    return (one for one in known if one.name != facts.name)
 
 
 def _overlap(folder: str, others: Iterable[str]) -> bool:
@@ -251,7 +229,7 @@ def _place(dataset: str | DatasetCard, everything: bool) -> Place:
     facts = card(dataset) if isinstance(dataset, str) else dataset
     if why := no_home(facts):
         raise UserError(why)
-    return place_of(facts, data_root(), everything=everything)
+    return place_of(facts, catalog.data_root(), everything=everything)
 
 
 def _is_whole(place: Place) -> str:
@@ -274,7 +252,7 @@ def no_home(facts: DatasetCard) -> str:
     if facts.simulated:
         return f"{facts.title} is simulated by ecgnb: nothing has to be fetched"
     if facts.also:
-        names = " and ".join(part.name for part in parts(facts))
+        names = " and ".join(part.name for part in catalog.parts(facts))
         return f"{facts.title} is no download of its own but joined of {names}: get those"
     return (
         f"{facts.title} has no public home known to ecgnb: put its files into the folder "
@@ -285,10 +263,7 @@ def no_home(facts: DatasetCard) -> str:
 def describe(dataset: str | DatasetCard, *, everything: bool = False) -> str:
     """Say what `fetch` would do: what, how much, from where, under which licence, where to.
 
-    Raises
-    ------
-    UserError
-        As `fetch` does.
+    Raises UserError as `fetch` does.
     """
     place = _place(dataset, everything)
     if place.is_whole():
@@ -368,30 +343,39 @@ def _fetch(place: Place, progress: bool, say: Callable[[str], None]) -> None:
         entries = look(transfer, home)
         if is_archive(home):
             return _from_archive(place, transfer, home, entries[0], progress)
-        return _from_files(place, transfer, home, entries, progress)
+
+        def bring(missing: Sequence[Entry], bar: tqdm) -> None:
+            bytes_known = total(missing) is not None
+            download_all(transfer, missing, place.tree, bar, bytes_known=bytes_known)
+
+        return _complete(place, home, entries, bring, progress)
 
     say(f"  {_first_that_serves(place, place.work / 'parts', way, say)}: {place.folder}")
 
 
-def _wanted(place: Place, entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    if wanted := tuple(entry for entry in entries if place.wants(entry)):
-        return wanted
-    raise HomeError("it holds no file of the dataset")
-
-
-def _from_files(
-    place: Place, transfer: Transfer, home: str, entries: Iterable[Entry], progress: bool
+def _complete(
+    place: Place,
+    home: str,
+    entries: Iterable[Entry],
+    bring: Callable[[Sequence[Entry], tqdm], None],
+    progress: bool,
 ) -> str:
-    wanted = _wanted(place, entries)
+    """Let `bring` gather the wanted files that are not there yet, and put them in place."""
+    if not (wanted := [entry for entry in entries if place.wants(entry)]):
+        raise HomeError("it holds no file of the dataset")
     if place.holds_another_copy(wanted):
         return _another_copy(place)
     missing, kept = _sort(place, wanted, progress)
     size = total(missing)
     _check_room(place, size or 0)
-    with _bar(place, "fetching", size, len(missing), progress) as bar:
-        download_all(transfer, missing, place.tree, bar, bytes_known=size is not None)
+    what = "unpacking" if is_archive(home) else "fetching"
+    with _bar(place, what, size, len(missing), progress) as bar:
+        bring(missing, bar)
     place.publish(wanted, kept, home)
-    return f"whole, {len(missing):,} of {len(wanted):,} files fetched{_kept(kept)}"
+    said = f"{len(missing):,} of {len(wanted):,} files fetched"
+    if is_archive(home):
+        said = f"{len(wanted):,} files"
+    return f"whole, {said}{_kept(kept)}"
 
 
 def _from_archive(place: Place, transfer: Transfer, home: str, entry: Entry, progress: bool) -> str:
@@ -404,24 +388,20 @@ def _from_archive(place: Place, transfer: Transfer, home: str, entry: Entry, pro
             download(transfer, entry, archive, bar.update)
     try:
         members = list_members(archive)
-        wanted = _wanted(place, members.values())
-        if place.holds_another_copy(wanted):
-            archive.unlink()
-            return _another_copy(place)
-        missing, kept = _sort(place, wanted, progress)
-        size = total(missing) or 0
-        _check_room(place, size)
-        with _bar(place, "unpacking", size, len(missing), progress) as bar:
+
+        def bring(missing: Sequence[Entry], bar: tqdm) -> None:
             chosen = set(missing)
             left = {name: entry for name, entry in members.items() if entry in chosen}
             unpack(archive, left, place.tree, bar.update)
+
+        said = _complete(place, home, members.values(), bring, progress)
+        archive.unlink(missing_ok=True)
+        return said
     except HomeError as error:
         archive.unlink()
         if earlier:  # it may have been damaged here
             return _from_archive(place, transfer, home, entry, progress)
         raise HomeError(f"{home} is refused: {error}") from error
-    place.publish(wanted, kept, home)
-    return f"whole, {len(wanted):,} files{_kept(kept)}"
 
 
 def _another_copy(place: Place) -> str:

@@ -22,46 +22,30 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qsl, quote, urldefrag, urlencode, urlsplit, urlunsplit
 from xml.etree import ElementTree
 
 from ecgnb.data import download
-from ecgnb.data.download import (
-    Entry,
-    HomeError,
-    Transfer,
-    ask,
-    is_whole,
-    read,
-    read_sums,
-    safe_path,
-    validator,
-)
+from ecgnb.data.download import Entry, HomeError, Transfer, is_whole, read, read_sums, safe_path
 
 MOST_COMPRESSED = 20  # ECGs take about half of their size; what takes less than this is a bomb
 MOST_FILES = 2_000_000  # of a dataset: more than any has
 _CHUNK = 1 << 18
 _SUMS = "SHA256SUMS.txt"
+_DAMAGES = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
 
 
 def list_members(archive: Path) -> dict[str, Entry]:
-    """List the files of an archive of a dataset, without the folder that encloses them all.
+    """List the files of an archive by their names in it, without the folder that encloses them all.
 
-    Returns
-    -------
-    dict of str to Entry
-        By the name in the archive. The checksum is that of the ``SHA256SUMS.txt`` in the archive
-        where it names the file, else the archive's own.
-
-    Raises
-    ------
-    HomeError
-        If it is no whole archive, lacks a file that it announces, or holds what would be written
-        outside the folder, is no plain file, or unpacks to far more than a dataset does.
+    The checksum is that of the ``SHA256SUMS.txt`` in the archive where it names the file, else the
+    archive's own. Raises HomeError if it is no whole archive, lacks a file that it announces, or
+    holds what would be written outside the folder, is no plain file, or unpacks to far more than a
+    dataset does.
     """
     with _open(archive) as opened:
         infos = opened.infolist()
@@ -77,7 +61,8 @@ def list_members(archive: Path) -> dict[str, Entry]:
         inside = all("/" in info.filename for info in files)
         top = f"{tops.pop()}/" if inside and len(tops) == 1 else ""
         names = [info.filename.removeprefix(top) for info in files]
-        if len(set(names)) < len(names) or _file_and_folder(names):
+        folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
+        if len(set(names)) < len(names) or folders.intersection(names):
             raise HomeError("it holds two files of one name")
         sums: dict[str, str] = {}
         if _SUMS in names:
@@ -113,14 +98,7 @@ def unpack(
 
     Of a call that was stopped, one file may be there in part; the next call sees it by its checksum
     and writes it again. `members` are those of `list_members`, or some of them; `advance` is told
-    the number of bytes that are done.
-
-    Raises
-    ------
-    HomeError
-        If a file is not what its checksum says.
-    OSError
-        If one cannot be written.
+    the number of bytes that are done. Raises HomeError if a file is not what its checksum says.
     """
     with _open(archive) as opened:
         for name, entry in members.items():
@@ -131,8 +109,7 @@ def unpack(
             path.parent.mkdir(parents=True, exist_ok=True)
             with opened.open(name) as packed, open(path, "wb") as out:
                 while chunk := packed.read(_CHUNK):  # which ends at the size announced
-                    out.write(chunk)
-                    advance(len(chunk))
+                    advance(out.write(chunk))
             if not is_whole(entry, path):
                 path.unlink()
                 raise HomeError(f"{entry.path} in it does not have its published checksum")
@@ -149,21 +126,12 @@ def _check(info: zipfile.ZipInfo) -> None:
         raise HomeError(f"{info.filename!r} in it is encrypted")
 
 
-def _file_and_folder(names: Iterable[str]) -> bool:
-    """Return whether one name is that of a file and of the folder of another file."""
-    files = set(names)
-    folders = {name[:at] for name in files for at, sign in enumerate(name) if sign == "/"}
-    return bool(files & folders)
-
-
 @contextmanager
 def _open(archive: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(archive) as opened:
             yield opened
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
-        raise HomeError(f"it is no whole zip archive ({error})") from error
-    except (struct.error, OSError) as error:
+    except (*_DAMAGES, OSError) as error:
         # Where a damaged directory points cannot be read from; nothing else is invalid here.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
@@ -190,10 +158,7 @@ def kind(home: str) -> str:
 def look(transfer: Transfer, home: str) -> tuple[Entry, ...]:
     """Ask a home what files it offers; of an archive, the archive itself.
 
-    Raises
-    ------
-    HomeError
-        If it does not answer, or not with what it is for.
+    Raises HomeError if it does not answer, or not with what it is for.
     """
     ways = {"s3": _bucket, "sums": _sums, "zenodo": _zenodo, "archive": _archive}
     try:
@@ -208,12 +173,12 @@ def look(transfer: Transfer, home: str) -> tuple[Entry, ...]:
 
 
 def _archive(transfer: Transfer, home: str) -> list[Entry]:
-    with ask(transfer, home, "HEAD") as answer:
+    with download.ask(transfer, home, "HEAD") as answer:
         size = answer.headers.get("Content-Length", "")
         if not size.isdecimal():
             raise HomeError(f"{home} does not say how large it is")
         name = posixpath.basename(urlsplit(home).path)
-        return [Entry(safe_path(name), int(size), "", home, validator(answer))]
+        return [Entry(safe_path(name), int(size), "", home, download.validator(answer))]
 
 
 def _bucket(transfer: Transfer, home: str) -> list[Entry]:

@@ -420,7 +420,7 @@ _SEX = re.compile(rf"(?:(?P<male>{_MALE})|(?P<female>{_FEMALE}))\.?", re.I)
 
 @functools.lru_cache(maxsize=1024)
 def age_of(value: object) -> float:
-    """Read an age in years, such as ``60``, ``60 years`` or ``>89`` (90); NaN from anything else."""
+    """Read an age in years from ``60``, ``60 years`` or ``>89`` (90); NaN from anything else."""
     match = _AGE.fullmatch(str(value).strip())
     age = float(match[2].replace(",", ".")) + bool(match[1]) if match else math.nan
     return age if age <= _OLDEST else math.nan

@@ -27,8 +27,6 @@ from ecgnb.data.layouts import Listing
 from ecgnb.errors import UserError
 from ecgnb.files import in_processes
 
-SIMULATED_RECORDS = 3000
-
 SELECTION = ("record", "patient", "fold", "age", "sex", "codes")
 """Columns of a table that names the records of a study, and of a prepared table."""
 
@@ -100,7 +98,7 @@ class Options:
     antialias: bool = True
     band: bool = False
     every_window: bool = False
-    simulated_records: int = SIMULATED_RECORDS
+    simulated_records: int = 3000
 
     @property
     def label(self) -> str:

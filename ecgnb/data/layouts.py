@@ -1,7 +1,7 @@
 """How the files of each layout are listed: which records there are, and what a table says of them.
 
-One function a layout, from the folder of a dataset and its card to a `Listing`. A layout is for the
-files of one publisher; ``table`` and ``array`` are for anybody's own.
+One function a layout, from a dataset's folder and card to a `Listing`. A layout is for the files of
+one publisher; ``table`` and ``array`` are for anybody's own.
 """
 
 from __future__ import annotations
@@ -118,17 +118,15 @@ def _ptb_xl(folder: Path, card: DatasetCard) -> Listing:
     present = table[column].isin(there)
     used = table[present]
     axis = used["heart_axis"].map(_AXES).fillna("")
-    scp = used["scp_codes"].map(_scp_codes)
-    age = used["age"].astype(float)
     listed = pd.DataFrame(
         {
             "record": used["ecg_id"].map("{:05d}".format),
             "path": used[column] + ".hea",
             "patient": used["patient_id"].map("p{:05.0f}".format),
             "fold": used["strat_fold"].astype(int),
-            "age": age.where(age <= _OLDEST, _OLDEST).where(age.notna()),
+            "age": used["age"].astype(float).clip(upper=_OLDEST),
             "sex": used["sex"].map({0: "male", 1: "female"}).fillna(""),
-            "codes": (scp + " " + axis).str.strip(),
+            "codes": (used["scp_codes"].map(_scp_codes) + " " + axis).str.strip(),
         }
     )
     return _listing(listed, tuple(table[column][~present]))
@@ -149,9 +147,7 @@ def _scp_codes(text: str) -> str:
 def _challenge(folder: Path, card: DatasetCard) -> Listing:
     there = _headers(folder)
     names = [path.rpartition("/")[2] for path in there]
-    # One record a patient, unless a header says otherwise.
     table = pd.DataFrame({"record": names, "path": [f"{path}.hea" for path in there]}, dtype=str)
-    table = table.assign(patient=table["record"], fold=0, age=float("nan"), sex="", codes="")
     absent = tuple(name for name in _named_in_records_files(folder) if name not in there)
     return replace(_listing(table, absent, there), in_headers=True)
 
@@ -187,7 +183,6 @@ def _brugada_huca(folder: Path, card: DatasetCard) -> Listing:
         for row in table[list(findings)].fillna(0).itertuples(index=False)
     ]
     listed = pd.DataFrame({"record": table["patient_id"], "path": paths + ".hea", "codes": codes})
-    listed = listed.assign(patient=listed["record"], fold=0, age=float("nan"), sex="")
     present = paths.isin(_headers(folder).keys())
     return _listing(listed[present], tuple(paths[~present]))
 
@@ -238,10 +233,8 @@ def _own_table(
     table: pd.DataFrame, headers: Mapping[str, str] | None, tensor: Tensor | None
 ) -> Listing:
     """List what a table describes: an array in its order, or WFDB records by their names."""
-    if tensor is not None and tensor.records != len(table):
-        raise ValueError(
-            f"{tensor.records} records in the array, but {len(table)} rows in the table"
-        )
+    if tensor is not None and tensor.records != (rows := len(table)):
+        raise ValueError(f"{tensor.records} records in the array, but {rows} rows in the table")
     usable, absent, dropped, notes = own.described(table, headers)
     listing = _listing(usable, absent, headers or {})
     dropped_too = (*listing.dropped, *dropped.items())
@@ -290,16 +283,18 @@ def _headers(folder: Path) -> dict[str, str]:
                 found[prefix + stem] = "record of several segments"
     for path in found:
         if path.encode(errors="replace").decode() != path:
-            name = os.fsencode(path).decode("latin-1")
-            raise UserError(
-                f"the file name {name}.hea in {folder} is not in UTF-8: rename the file"
-            )
+            name = f"{os.fsencode(path).decode('latin-1')}.hea"
+            raise UserError(f"the file name {name} in {folder} is not in UTF-8: rename the file")
     return found
 
 
 def _listing(
     table: pd.DataFrame, absent: tuple[str, ...], headers: Mapping[str, str] = MappingProxyType({})
 ) -> Listing:
+    """List a table; what it does not tell is unknown, and each record is of another patient."""
+    unknown: dict[str, Any] = {"patient": table["record"], "fold": 0, "age": float("nan")}
+    unknown |= {"sex": "", "codes": ""}
+    table = table.assign(**{name: table.get(name, unknown[name]) for name in unknown})
     reasons = {f"{path}.hea": reason for path, reason in headers.items() if reason}
     out = table["path"].isin(reasons.keys())
     dropped = zip(table["record"][out], table["path"][out].map(reasons), strict=True)
@@ -307,28 +302,21 @@ def _listing(
     return Listing(ordered, absent, dropped=tuple(sorted(dropped)))
 
 
-LAYOUTS: Mapping[str, Callable[[Path, DatasetCard], Listing]] = MappingProxyType(
-    {
-        "ptb-xl": _ptb_xl,
-        "challenge": _challenge,
-        "brugada-huca": _brugada_huca,
-        "ptb": _ptb,
-        "incart": _challenge,  # who shares a patient, its headers say
-        "ludb": _challenge,
-        "code-test": _code_test,
-        "table": _table,
-        "array": _array,
-    }
-)
+LAYOUTS: Mapping[str, Callable[[Path, DatasetCard], Listing]] = {
+    **dict.fromkeys(("challenge", "incart", "ludb"), _challenge),
+    "ptb-xl": _ptb_xl,
+    "brugada-huca": _brugada_huca,
+    "ptb": _ptb,
+    "code-test": _code_test,
+    "table": _table,
+    "array": _array,
+}
 
 
 def list_records(card: DatasetCard, folder: Path) -> Listing:
     """List the records of a raw dataset, present and absent.
 
-    Raises
-    ------
-    UserError
-        If a table is missing or cannot be read, or no record is there.
+    Raises UserError if a table is missing or cannot be read, or no record is there.
     """
     try:
         listing = LAYOUTS[card.layout](folder, card)
@@ -339,9 +327,8 @@ def list_records(card: DatasetCard, folder: Path) -> Listing:
     except (OSError, KeyError, TypeError, ValueError) as error:  # and those of pandas
         way = "correct that file" if card.layout in OWN_LAYOUTS else "get that file again"
         fault = error if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        raise UserError(
-            f"a table of {card.name} in {folder} cannot be read ({fault}); {way}"
-        ) from error
+        said = f"a table of {card.name} in {folder} cannot be read ({fault}); {way}"
+        raise UserError(said) from error
     if card.record_range:
         first, last = card.record_range
         inside = listing.table["record"].between(first, last)

@@ -40,7 +40,6 @@ _BATCH = 256  # records that a process takes at a time
 _WORTH_A_PROCESS = 2000  # records: a process begins in about the time it takes to convert so many
 _MICROVOLT_LIMIT = 32767
 _GLANCE = 32  # samples
-_GLANCED = 97  # of so many bytes one, to find records that are the same
 _KEPT = 2**24  # bytes
 _FOLD_SEED = 0
 
@@ -131,7 +130,7 @@ def _convert(paths: list[str], *given: Any) -> list[tuple[bytes, dict[str, Any]]
 def _record(
     path: str, source: Path, in_headers: bool, tensor: layouts.Tensor | None, options: Options
 ) -> tuple[bytes, dict[str, Any]]:
-    """Return the 16-bit signals of a record, its flags and range, and what its header says."""
+    """Return 16-bit signals, and their flags, range and hash beside what the header says."""
     facts: dict[str, Any] = {}
     filtered = False
     if tensor is None:
@@ -171,7 +170,9 @@ def _record(
     flags += ["padded"] if padded else []
     flags += ["clipped"] if max(high.max(), -low.min()) == _MICROVOLT_LIMIT else []
     spans = sorted((high - low).tolist())
-    return whole.tobytes(), {**facts, "flags": " ".join(flags), "range": spans[len(spans) // 2]}
+    content = whole.tobytes()
+    facts |= {"flags": " ".join(flags), "range": spans[len(spans) // 2]}
+    return content, {**facts, "digest": hashlib.sha256(content).digest()}
 
 
 def _trimmed(values: npt.NDArray[np.float64], rate: float) -> npt.NDArray[np.float64]:
@@ -276,7 +277,7 @@ def write_arrays(
             digest.update(content)
             # What a study names of its records stands over what the files say.
             first, second = (row, found) if selection is None else (found, row)
-            merged = {**first, **second, "glance": content[::_GLANCED]}
+            merged = {**first, **second}
             unlabelled = "" if merged["codes"] else "unlabelled"
             kept.append({**merged, "flags": f"{found['flags']} {unlabelled}".strip()})
         file.seek(0)
@@ -291,8 +292,7 @@ def write_arrays(
         )
     whole = pd.DataFrame(kept)
     known = facts.patients_known or bool((whole["patient"] != whole["record"]).any())
-    signals = np.load(partial / "signals.npy", mmap_mode="r")
-    copies = checks.copies(signals, whole["glance"])
+    copies = checks.copies(whole["digest"])
     if selection is None:
         whole = _as_one_patient(whole, copies)
     table = _with_folds(whole)

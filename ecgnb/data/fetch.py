@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -29,8 +29,11 @@ from ecgnb.errors import UserError
 from ecgnb.files import locked, reason
 
 _MARK = ".ecgnb-whole.json"
+_ANOTHER_COPY = (
+    " lies there in another layout than its home has, and is left as it is; move it away to fetch "
+    "this one"
+)
 _SIGNALS = (".hea", ".mat", ".dat")
-_MB = 1e6
 _MARGIN_BYTES = 50_000_000  # a disk should not be filled to the last byte
 
 
@@ -147,8 +150,7 @@ def place_of(facts: DatasetCard, root: Path, *, everything: bool) -> Place:
 
 def _overlap(folder: str, others: Iterable[str]) -> bool:
     """Return whether a folder is one of others, or around or in one, on any system."""
-    mine = f"{folder.casefold()}/"
-    theirs = [f"{other.casefold()}/" for other in others]
+    mine, *theirs = (f"{one.casefold()}/" for one in (folder, *others))
     return any(mine.startswith(one) or one.startswith(mine) for one in theirs)
 
 
@@ -161,13 +163,8 @@ def _first_to_make(folder: Path) -> Path:
 
 def _files(folder: Path) -> dict[str, int]:
     """List the regular files below a folder, but for dot-names, with their sizes."""
-    found = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent, name)
-            if not name.startswith(".") and path.is_file():
-                found[path.relative_to(folder).as_posix()] = path.stat().st_size
-    return found
+    files = [path for path in folder.rglob("[!.]*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def _census(folder: Path) -> str:
@@ -212,8 +209,13 @@ def fetch(
     if place.is_whole():
         say(_is_whole(place))
         return place.folder
+    lock = place.work.with_name(f".{place.work.name}.lock")  # no folder is called so
     try:
-        with _alone(place, say):
+        place.work.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as held:
+            if not held.enter_context(locked(lock, wait=False)):
+                say(f"{place.card.title} is being fetched by another process: waiting for it")
+                held.enter_context(locked(lock))
             place = _place(dataset, everything)  # another fetch may have brought it meanwhile
             if not place.is_whole():
                 _fetch(place, progress and "TQDM_DISABLE" not in os.environ, say)
@@ -281,7 +283,7 @@ def _amount(place: Place, home: str, transfer: Transfer) -> Iterator[str]:
     if not is_archive(home):
         entries = tuple(entry for entry in entries if place.wants(entry))
         if place.holds_another_copy(entries):
-            yield f"  nothing: {_another_copy(place)}"
+            yield f"  nothing: {place.card.title}{_ANOTHER_COPY}"
             return
         entries, _ = _sort(place, entries, progress=False)
         what = f"{len(entries):,} files"
@@ -320,20 +322,6 @@ def _first_that_serves(
     )
 
 
-@contextmanager
-def _alone(place: Place, say: Callable[[str], None]) -> Iterator[None]:
-    """Let one process at a time fetch a dataset; a process that dies lets go of it."""
-    place.work.mkdir(parents=True, exist_ok=True)
-    lock = place.work.with_name(f".{place.work.name}.lock")  # no folder is called so
-    with locked(lock, wait=False) as alone:
-        if alone:
-            yield
-            return
-    say(f"{place.card.title} is being fetched by another process: waiting for it")
-    with locked(lock):
-        yield
-
-
 def _fetch(place: Place, progress: bool, say: Callable[[str], None]) -> None:
     """Fetch from the first home that serves all of it."""
     for line in _terms(place.card):
@@ -364,7 +352,7 @@ def _complete(
     if not (wanted := [entry for entry in entries if place.wants(entry)]):
         raise HomeError("it holds no file of the dataset")
     if place.holds_another_copy(wanted):
-        return _another_copy(place)
+        return place.card.title + _ANOTHER_COPY
     missing, kept = _sort(place, wanted, progress)
     size = total(missing)
     _check_room(place, size or 0)
@@ -372,10 +360,8 @@ def _complete(
     with _bar(place, what, size, len(missing), progress) as bar:
         bring(missing, bar)
     place.publish(wanted, kept, home)
-    said = f"{len(missing):,} of {len(wanted):,} files fetched"
-    if is_archive(home):
-        said = f"{len(wanted):,} files"
-    return f"whole, {said}{_kept(kept)}"
+    fetched = "" if is_archive(home) else f"{len(missing):,} of "
+    return f"whole, {fetched}{len(wanted):,} files{' fetched' if fetched else ''}{_kept(kept)}"
 
 
 def _from_archive(place: Place, transfer: Transfer, home: str, entry: Entry, progress: bool) -> str:
@@ -404,13 +390,6 @@ def _from_archive(place: Place, transfer: Transfer, home: str, entry: Entry, pro
         raise HomeError(f"{home} is refused: {error}") from error
 
 
-def _another_copy(place: Place) -> str:
-    return (
-        f"{place.card.title} lies there in another layout than its home has, and is left as it "
-        "is; move it away to fetch this one"
-    )
-
-
 def _sort(
     place: Place, wanted: Iterable[Entry], progress: bool
 ) -> tuple[tuple[Entry, ...], list[str]]:
@@ -429,10 +408,9 @@ def _sort(
 
 def _bar(place: Place, what: str, size: int | None, files: int, progress: bool) -> tqdm:
     """Show megabytes and the time left; files where no size is announced."""
-    title = f"{place.card.name}: {what}"
-    if size is None:
-        return tqdm(total=files, desc=title, unit="file", disable=not progress)
-    return tqdm(total=size, desc=title, unit="B", unit_scale=True, disable=not progress)
+    unit = {"total": files, "unit": "file"} if size is None else {"total": size, "unit": "B"}
+    scale = size is not None
+    return tqdm(desc=f"{place.card.name}: {what}", unit_scale=scale, disable=not progress, **unit)
 
 
 def _check_room(place: Place, size: int) -> None:
@@ -447,4 +425,4 @@ def _check_room(place: Place, size: int) -> None:
 
 
 def _megabytes(size: float) -> str:
-    return f"{size / _MB:,.1f} MB"
+    return f"{size / 1e6:,.1f} MB"

@@ -107,7 +107,10 @@ def prepare(
             f"so joins them: {' '.join(facts.also)}"
         )
     _check(options, selection)
-    folder = cache_root() / "prepared" / f"{facts.name}-{_digest(options, selection)}"
+    asked = json.dumps([arrays.PREPARED_VERSION, asdict(options)], sort_keys=True)
+    asked += "" if selection is None else canonical(selection)
+    digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
+    folder = cache_root() / "prepared" / f"{facts.name}-{digest}"
     found = _ready(facts, folder)
     try:
         source = _simulated(facts.name, options) if facts.simulated else _raw_folder(facts)
@@ -249,12 +252,6 @@ def _simulated(name: str, options: Options) -> Path:
             if not folder.is_dir():
                 hospital.write_hospital(folder, name, count, seed=0)
     return folder
-
-
-def _digest(options: Options, selection: pd.DataFrame | None) -> str:
-    text = json.dumps([arrays.PREPARED_VERSION, asdict(options)], sort_keys=True)
-    text += "" if selection is None else canonical(selection)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _files_fingerprint(facts: DatasetCard, source: Path, listing: Listing) -> str:

@@ -7,7 +7,6 @@ and can fail.
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections import deque
 from dataclasses import dataclass
@@ -314,14 +313,12 @@ def write_hospital(folder: Path, hospital: Hospital | str, n: int, seed: int) ->
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty: remove it or choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as aside:
+        part = Path(aside, folder.name)
+        part.mkdir()
+        part.chmod(0o755)  # a cache may be shared
         jobs = [(part, hospital, seed, start, min(start + _JOB, n)) for start in range(0, n, _JOB)]
         deque(in_processes(_write_records, jobs, n // _WORTH_A_PROCESS), maxlen=0)
         names = (f"{hospital.prefix}{i:05d}\n" for i in range(n))
         (part / "RECORDS").write_bytes("".join(names).encode())
-        part.chmod(0o755)
         os.replace(part, folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise

@@ -177,22 +177,20 @@ def own_cards() -> dict[str, DatasetCard]:
     """
     if not os.environ.get("ECGNB_DATA"):
         return {}
-    paths = sorted(path for path in data_root().glob("[!.]*.toml") if path.is_file())
-    return _own_cards(tuple((path, path.stat().st_mtime_ns) for path in paths))
-
-
-@functools.lru_cache(maxsize=1)
-def _own_cards(paths: tuple[tuple[Path, int], ...]) -> dict[str, DatasetCard]:
     cards: dict[str, DatasetCard] = {}
-    for path, _ in paths:
-        whole = read_toml(path, "dataset card")
-        tables = [whole, *(table for table in whole.values() if isinstance(table, dict))]
-        if not any({"layout", "vocabulary"} & table.keys() for table in tables):
-            continue
-        one = load_card(path)
-        if cards.setdefault(one.name, one) is not one:
+    for path in sorted(data_root().glob("[!.]*.toml")):
+        one = _own_card(path, path.stat().st_mtime_ns) if path.is_file() else None
+        if one and cards.setdefault(one.name, one) is not one:
             raise UserError(f"The name '{one.name}' in {path} is taken: another card there has it.")
     return cards
+
+
+@functools.lru_cache
+def _own_card(path: Path, time: int) -> DatasetCard | None:
+    """Read the card in a file of that time; None if it holds none."""
+    whole = read_toml(path, "dataset card")
+    tables = [whole, *(table for table in whole.values() if isinstance(table, dict))]
+    return load_card(path) if any({"layout", "vocabulary"} & {*one} for one in tables) else None
 
 
 def card(name: str) -> DatasetCard:

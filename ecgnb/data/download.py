@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,49 +102,44 @@ def is_whole(entry: Entry, path: Path) -> bool:
         return hashlib.file_digest(file, kind).hexdigest() == wanted
 
 
-@dataclass(frozen=True)
 class Transfer:
     """What the downloads of one call share."""
 
-    parts: Path  # a folder for unfinished files
-    # Set when one download has failed for good, or when the user has had enough.
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    @cached_property
-    def patience(self) -> Retry:
-        """How often, and after which waits, a server is asked again."""
-        stop = self.stop
-
-        class Patience(Retry):
-            def sleep(self, response: Any = None) -> None:
-                wait = None
-                with suppress(InvalidHeader):
-                    wait = self.get_retry_after(response) if response else None
-                if wait and wait > LONGEST_WAIT_S:
-                    asked = f"answers {response.status} and asks to wait {wait:.0f} s"
-                    raise HomeError(f"the server {asked}")
-                if stop.wait(self.get_backoff_time() if wait is None else wait):
-                    raise HomeError("stopped")
-
-        return Patience(
-            TRIES - 1,
-            backoff_factor=FIRST_WAIT_S,
-            backoff_max=LONGEST_WAIT_S,
-            status_forcelist=_PASSING,
-            raise_on_status=False,
-        )
-
-    @cached_property
-    def session(self) -> requests.Session:
-        """At most `CONNECTIONS` connections to a server, which are used again."""
-        session = requests.Session()
+    def __init__(self, parts: Path) -> None:
+        self.parts = parts  # a folder for unfinished files
+        # Set when one download has failed for good, or when the user has had enough.
+        self.stop = threading.Event()
+        self.patience = _patience(self.stop)
+        self.session = requests.Session()
         adapter = HTTPAdapter(pool_maxsize=CONNECTIONS, pool_block=True, max_retries=self.patience)
-        session.mount("https://", adapter)
-        session.mount("http://", adapter)
+        self.session.mount("https://", adapter)
+        self.session.mount("http://", adapter)
         # Compressed on the way, a file would have another size than announced, and no ranges.
-        session.headers["Accept-Encoding"] = "identity"
-        session.headers["User-Agent"] = f"ecgnb/{__version__}"
-        return session
+        self.session.headers["Accept-Encoding"] = "identity"
+        self.session.headers["User-Agent"] = f"ecgnb/{__version__}"
+
+
+def _patience(stop: threading.Event) -> Retry:
+    """Say how often, and after which waits, a server is asked again."""
+
+    class Patience(Retry):
+        def sleep(self, response: Any = None) -> None:
+            wait = None
+            with suppress(InvalidHeader):
+                wait = self.get_retry_after(response) if response else None
+            if wait and wait > LONGEST_WAIT_S:
+                asked = f"answers {response.status} and asks to wait {wait:.0f} s"
+                raise HomeError(f"the server {asked}")
+            if stop.wait(self.get_backoff_time() if wait is None else wait):
+                raise HomeError("stopped")
+
+    return Patience(
+        TRIES - 1,
+        backoff_factor=FIRST_WAIT_S,
+        backoff_max=LONGEST_WAIT_S,
+        status_forcelist=_PASSING,
+        raise_on_status=False,
+    )
 
 
 @contextmanager
@@ -224,8 +219,6 @@ def download(
 def _rest(transfer: Transfer, entry: Entry, part: Path, advance: Callable[[int], object]) -> None:
     """Ask once for what is missing of a file, and append what comes."""
     have = _size(part)
-    if entry.size is not None and have > entry.size:
-        have = _give_up(part, advance)
     if have and have == entry.size:
         return
     headers = {"Range": f"bytes={have}-"} if have else {}

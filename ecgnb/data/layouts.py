@@ -213,12 +213,12 @@ def _code_test(folder: Path, card: DatasetCard) -> Listing:
     table = facts[["age", "sex"]].assign(codes=codes)
     rate = float(card.sampling_rates[0])
     tensor = open_tensor(folder / "ecg_tracings.hdf5", "tracings", rate, _CODE_TEST_LEADS)
-    return _own_table(table, None, tensor)
+    return _own_table(table, tensor)
 
 
 def _table(folder: Path, card: DatasetCard) -> Listing:
     """WFDB records anywhere below the folder, described by ``records.csv``."""
-    return _own_table(read_own(folder / "records.csv"), _headers(folder), None)
+    return _own_table(read_own(folder / "records.csv"), headers=_headers(folder))
 
 
 def _array(folder: Path, card: DatasetCard) -> Listing:
@@ -226,11 +226,11 @@ def _array(folder: Path, card: DatasetCard) -> Listing:
     if not card.sampling_rates:
         raise ValueError("the card of an array must give its sampling_rates")
     tensor = open_tensor(folder / "signals.npy", "", float(card.sampling_rates[0]), LEADS)
-    return _own_table(read_own(folder / "records.csv"), None, tensor)
+    return _own_table(read_own(folder / "records.csv"), tensor)
 
 
 def _own_table(
-    table: pd.DataFrame, headers: Mapping[str, str] | None, tensor: Tensor | None
+    table: pd.DataFrame, tensor: Tensor | None = None, headers: Mapping[str, str] | None = None
 ) -> Listing:
     """List what a table describes: an array in its order, or WFDB records by their names."""
     if tensor is not None and tensor.records != (rows := len(table)):
@@ -277,9 +277,8 @@ def _headers(folder: Path) -> dict[str, str]:
                 first, *lines = file.read(2**20).split("\n")
             if "/" in first.partition(" ")[0]:
                 segments = {line.split()[0] for line in lines if line.strip() and line[0] != "#"}
-                found |= {
-                    f"{prefix}{s}": f"a segment of {prefix}{stem}" for s in segments & {*stems}
-                }
+                for segment in segments & {*stems}:
+                    found[prefix + segment] = f"a segment of {prefix}{stem}"
                 found[prefix + stem] = "record of several segments"
     for path in found:
         if path.encode(errors="replace").decode() != path:
@@ -366,9 +365,8 @@ def _joined(listing: Listing, folder: Path, other: DatasetCard) -> Listing:
     way = posixpath.relpath(there.as_posix(), folder.as_posix())
     table = added.table.assign(path=[f"{way}/{path}" for path in added.table["path"]])
     # What one of them has and the other lacks is not absent.
-    present = set(table["record"]) | set(listing.table["record"])
-    absent = tuple(
-        path for path in listing.absent if posixpath.basename(path).partition("_")[0] not in present
-    )
-    whole = pd.concat([listing.table, table], ignore_index=True).sort_values("record")
-    return replace(listing, table=whole.reset_index(drop=True), absent=absent)
+    whole = pd.concat([listing.table, table]).sort_values("record", ignore_index=True)
+    present = {*whole["record"]}
+    names = (posixpath.basename(path).partition("_")[0] for path in listing.absent)
+    absent = (p for p, name in zip(listing.absent, names, strict=True) if name not in present)
+    return replace(listing, table=whole, absent=tuple(absent))

@@ -319,17 +319,11 @@ def join_fingerprints(fingerprints: Mapping[str, str]) -> str:
 
 def join_tables(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Put tables of records one behind the other, from those of the parts by name."""
-    return pd.concat(
-        [
-            table.assign(
-                record=f"{name}/" + table["record"],
-                patient=f"{name}/" + table["patient"],
-                **{DATASET: name},
-            )
-            for name, table in tables.items()
-        ],
-        ignore_index=True,
-    )
+    parts = []
+    for name, table in tables.items():
+        ids = {key: f"{name}/" + table[key] for key in ("record", "patient")}
+        parts.append(table.assign(**ids, **{DATASET: name}))
+    return pd.concat(parts, ignore_index=True)
 
 
 def join(name: str, parts: Sequence[Prepared]) -> Prepared:

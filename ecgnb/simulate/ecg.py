@@ -92,16 +92,12 @@ def plan_record(
     waves = [
         _placed(tables[str(k)], anchors[:, kinds == k], sway[kinds == k]) for k in np.unique(kinds)
     ]
-    if not has_p:
-        atria = (
-            heart.fibrillation_waves(rng, seconds)
-            if "AF" in findings
-            else heart.flutter_waves(rng, onsets, cycle)
-        )
-        waves.append(atria)
-    peaks = onsets + np.where(
-        kinds == "V", 0.075, heart.CONDUCTION[heart.block_of(findings)][2] * patient.qrs
-    )
+    if "AF" in findings:
+        waves.append(heart.fibrillation_waves(rng, seconds))
+    if "AFL" in findings:
+        waves.append(heart.flutter_waves(rng, onsets, cycle))
+    usual_peak = heart.CONDUCTION[heart.block_of(findings)][2] * patient.qrs
+    peaks = onsets + np.where(kinds == "V", 0.075, usual_peak)
     inside = (peaks >= 0) & (peaks < seconds)
     return Plan(
         findings=findings,

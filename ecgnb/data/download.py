@@ -1,7 +1,7 @@
 """Files over http: resumed where they stopped, asked for again with growing waits, then verified.
 
-A file is downloaded under a name made of all that is known of it, so that what is left of another
-version is never continued. It gets its own name in one `os.replace`, once it is verified.
+A file has a name made of all that is known of it, so that no other version is ever continued, until
+it is whole.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Downloads of public datasets into the folder of ``ECGNB_DATA``: resumed, verified, whole.
-
-Whatever stops a download, what has arrived is kept, and nothing half-written is ever taken for a
-dataset.
-"""
+"""Downloads of public datasets into the folder of ``ECGNB_DATA``: resumed, verified, whole."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -235,8 +231,7 @@ def _place(dataset: str | DatasetCard, everything: bool) -> Place:
 
 
 def _is_whole(place: Place) -> str:
-    kept = _kept(place.mark["kept"])
-    return f"{place.card.title} is here, whole: {place.folder}{kept}"
+    return f"{place.card.title} is here, whole: {place.folder}{_kept(place.mark['kept'])}"
 
 
 def _kept(names: list[str]) -> str:
@@ -272,26 +267,22 @@ def describe(dataset: str | DatasetCard, *, everything: bool = False) -> str:
         return _is_whole(place)
 
     def way(home: str, transfer: Transfer) -> str:
-        return "\n".join([*_terms(place.card), f"  from: {home}", *_amount(place, home, transfer)])
+        lines = [*_terms(place.card), f"  from: {home}"]
+        entries, what = look(transfer, home), "one archive"
+        if not is_archive(home):
+            entries = tuple(entry for entry in entries if place.wants(entry))
+            if place.holds_another_copy(entries):
+                return "\n".join([*lines, f"  nothing: {place.card.title}{_ANOTHER_COPY}"])
+            entries, _ = _sort(place, entries, progress=False)
+            what = f"{len(entries):,} files"
+        size = total(entries)
+        lines += [f"  what: {what}, {'size not announced' if size is None else _megabytes(size)}"]
+        if place.left_out:
+            lines += [f"  kept: all but {', '.join(place.left_out)}, which ecgnb does not read"]
+        there = ", to complete what is there" if place.there else ""
+        return "\n".join([*lines, f"  to: {place.folder}{there}"])
 
     return _first_that_serves(place, place.work, way, lambda _: None)
-
-
-def _amount(place: Place, home: str, transfer: Transfer) -> Iterator[str]:
-    entries = look(transfer, home)
-    what = "one archive"
-    if not is_archive(home):
-        entries = tuple(entry for entry in entries if place.wants(entry))
-        if place.holds_another_copy(entries):
-            yield f"  nothing: {place.card.title}{_ANOTHER_COPY}"
-            return
-        entries, _ = _sort(place, entries, progress=False)
-        what = f"{len(entries):,} files"
-    size = total(entries)
-    yield f"  what: {what}, {'size not announced' if size is None else _megabytes(size)}"
-    if place.left_out:
-        yield f"  kept: all but {', '.join(place.left_out)}, which ecgnb does not read"
-    yield f"  to: {place.folder}{', to complete what is there' if place.there else ''}"
 
 
 def _terms(facts: DatasetCard) -> list[str]:

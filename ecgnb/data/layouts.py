@@ -1,7 +1,6 @@
-"""How the files of each layout are listed: which records there are, and what a table says of them.
+"""How the files of each layout are listed, a function each: which records there are, and of whom.
 
-One function a layout, from a dataset's folder and card to a `Listing`. A layout is for the files of
-one publisher; ``table`` and ``array`` are for anybody's own.
+A layout is for the files of one publisher; ``table`` and ``array`` are for anybody's own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""The table that describes a dataset of one's own: its columns, classes, and which file is which.
-
-Nothing in it is passed over in silence: what is ambiguous is refused with its row and column, what
-is left out is named.
-"""
+"""The table that describes a dataset of one's own; nothing in it is passed over in silence."""
 
 from __future__ import annotations
 
@@ -189,15 +185,12 @@ def _codes(table: pd.DataFrame) -> tuple[pd.Series, dict[Any, str], list[str]]:
     names = [str(name) for name in table if name not in _COLUMNS]
     if "codes" in table:
         left = dict.fromkeys(names, "codes are given")
-
-        def read(row: Any, text: str) -> str:
+        codes = [""] * len(table)
+        for at, (row, text) in enumerate(table["codes"].items()):
             try:
-                return " ".join(split_codes(text))
+                codes[at] = " ".join(split_codes(text))
             except ValueError as error:
                 wrong[row] = str(error)
-                return ""
-
-        codes = [read(*cell) for cell in zip(table.index, table["codes"], strict=True)]
     else:
         for name in names:
             known = table[name].str.lower().isin((*_YES, *_NO))

@@ -1,8 +1,4 @@
-"""A raw dataset to one memory-mapped int16 array, one table and one manifest.
-
-The folder is written under a temporary name and renamed when it is whole: whatever stops the work,
-nothing half-written is ever taken for whole.
-"""
+"""A raw dataset to one memory-mapped int16 array, one table and one manifest: whole, or nothing."""
 
 from __future__ import annotations
 

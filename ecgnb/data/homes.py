@@ -1,15 +1,10 @@
 """What the homes of a dataset offer: an archive, or a list of files with sizes and checksums.
 
-A home is an address; how it is asked follows from what it points at:
-
-``https://.../name.zip``
-    an archive;
-``https://bucket.../?list-type=2&prefix=folder/``
-    the list of a folder in an S3 bucket (ListObjectsV2);
-``https://.../SHA256SUMS.txt#folder/``
-    PhysioNet's list of a project, of which only a folder may be wanted;
-``https://zenodo.org/api/records/1#name.zip``
-    an archive that a record of Zenodo lists with its checksum.
+A home is an address; how it is asked follows from what it points at: an archive
+(``.../name.zip``), the list of a folder in an S3 bucket (``.../?list-type=2&prefix=folder/``),
+PhysioNet's list of a project, of which only a folder may be wanted
+(``.../SHA256SUMS.txt#folder/``), or an archive that a record of Zenodo lists with its checksum
+(``.../api/records/1#name.zip``).
 """
 
 from __future__ import annotations

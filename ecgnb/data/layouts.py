@@ -22,7 +22,7 @@ import pandas as pd
 from ecgnb.data import foreign, own
 from ecgnb.data.catalog import CATALOG, OWN_LAYOUTS, DatasetCard, data_root, find
 from ecgnb.data.own import check_file, read_own
-from ecgnb.data.records import LEADS
+from ecgnb.data.records import LEADS, age_of, sex_of
 from ecgnb.errors import UserError
 from ecgnb.files import reason
 
@@ -231,13 +231,43 @@ def _array(folder: Path, card: DatasetCard) -> Listing:
 def _own_table(
     table: pd.DataFrame, tensor: Tensor | None = None, headers: Mapping[str, str] | None = None
 ) -> Listing:
-    """List what a table describes: an array in its order, or WFDB records by their names."""
-    if tensor is not None and tensor.records != (rows := len(table)):
-        raise ValueError(f"{tensor.records} records in the array, but {rows} rows in the table")
-    usable, absent, dropped, notes = own.described(table, headers)
-    listing = _listing(usable, absent, headers or {})
-    dropped_too = (*listing.dropped, *dropped.items())
-    return replace(listing, tensor=tensor, dropped=dropped_too, notes=notes)
+    """List what a table describes: an array in its order, or WFDB records by their names.
+
+    Raises ValueError if a name, a class or a fold is missing or ambiguous.
+    """
+    if tensor is not None:
+        if tensor.records != (rows := len(table)):
+            raise ValueError(f"{tensor.records} records in the array, but {rows} rows in the table")
+        numbers = pd.Series(range(rows), table.index).astype(str)
+        record, found = table.get("record", numbers.str.zfill(6)), numbers.map(lambda n: [n])
+    elif "record" in table:
+        record, found = own.by_name(table["record"], headers or {})
+    else:
+        raise ValueError(f"the table has no column 'record' among {', '.join(map(str, table))}")
+    if len(wrong := record[(record == "") | record.duplicated()]):
+        name, row = str(wrong.iloc[0]), int(wrong.index[0])
+        first = int(record[record == name].index[0])
+        fault = f"'{name}' stands in rows {first + 2} and {row + 2}"
+        raise ValueError(fault if name else f"row {row + 2} names no record")
+    codes, dropped, notes = own.codes(table)
+    dropped |= {row: f"it may be {' or '.join(of[:2])}" for row, of in found.items() if of[1:]}
+    patient = table.get("patient", record).str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    listed = pd.DataFrame(
+        {
+            "record": record,
+            "path": found.str[0],
+            "patient": patient.where(patient != "", record),
+            "fold": own.folds(table),
+            "age": own.cells(age_of, table, "age", notes).astype(float),
+            "sex": own.cells(sex_of, table, "sex", notes),
+            "codes": codes,
+        }
+    )
+    here = found.map(len) > 0
+    usable = listed[here & ~listed.index.isin(dropped)]
+    listing = _listing(usable, tuple(record[~here]), headers or {})
+    reasons = [(record[row], reason) for row, reason in dropped.items() if here[row]]
+    return replace(listing, tensor=tensor, dropped=(*listing.dropped, *reasons), notes=tuple(notes))
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, set[str]]]:

@@ -133,17 +133,37 @@ def _make(
     current: Callable[[Prepared], bool],
     write: Callable[[Path], dict[str, Any]],
 ) -> Prepared:
-    """Write a prepared folder, unless another program was faster; `write` returns its manifest."""
+    """Write a prepared folder, unless another program was faster; `write` returns its manifest.
+
+    It is written under another name, and put in place when it is whole.
+    """
     with _alone(folder):
         whole = _ready(facts, folder)
-        if whole is None or not current(whole):
-            with _writing(folder) as partial:
-                manifest = write(partial)
-                text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
-                (partial / "manifest.json").write_text(text + "\n", encoding="utf-8")
-            whole = _ready(facts, folder)
-            assert whole is not None  # it was so a moment ago
-    return whole
+        if whole is not None and current(whole):
+            return whole
+        with writable(folder.parent, _ADVICE):
+            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            partial.chmod(0o755)  # a cache may be shared
+        old = partial.with_name(f"{partial.name}-old")
+        try:
+            manifest = json.dumps(write(partial), indent=1, sort_keys=True, ensure_ascii=False)
+            (partial / "manifest.json").write_text(manifest + "\n", encoding="utf-8")
+            _same_time(partial)
+            with suppress(FileNotFoundError):
+                os.replace(folder, old)
+            os.replace(partial, folder)
+        except OSError as error:
+            raise UserError(
+                f"preparing stopped while writing to {folder.parent} ({error.strerror}); nothing "
+                "half-written was kept: free some space, or point ECGNB_CACHE elsewhere, and run "
+                "again"
+            ) from error
+        finally:
+            for left in (partial, old):
+                shutil.rmtree(left, ignore_errors=True)
+        whole = _ready(facts, folder)
+        assert whole is not None  # it was so a moment ago
+        return whole
 
 
 def summary(prepared: Prepared) -> str:
@@ -282,29 +302,6 @@ def _alone(folder: Path) -> Iterator[None]:
             for left in folder.parent.glob(f".{folder.name}-*"):
                 shutil.rmtree(left, ignore_errors=True)
         yield
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[Path]:
-    """Write a folder under another name, and put it in place when it is whole."""
-    with writable(folder.parent, _ADVICE):
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        partial.chmod(0o755)  # a cache may be shared
-    old = partial.with_name(f"{partial.name}-old")
-    try:
-        yield partial
-        _same_time(partial)
-        with suppress(FileNotFoundError):
-            os.replace(folder, old)
-        os.replace(partial, folder)
-    except OSError as error:
-        raise UserError(
-            f"preparing stopped while writing to {folder.parent} ({error.strerror}); nothing "
-            "half-written was kept: free some space, or point ECGNB_CACHE elsewhere, and run again"
-        ) from error
-    finally:
-        for left in (partial, old):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def join_fingerprints(fingerprints: Mapping[str, str]) -> str:

@@ -29,6 +29,7 @@ _ANOTHER_COPY = (
     " lies there in another layout than its home has, and is left as it is; move it away to fetch "
     "this one"
 )
+Bring = Callable[[Sequence[Entry], tqdm], None]
 _SIGNALS = (".hea", ".mat", ".dat")
 _MARGIN_BYTES = 50_000_000  # a disk should not be filled to the last byte
 
@@ -333,11 +334,7 @@ def _fetch(place: Place, progress: bool, say: Callable[[str], None]) -> None:
 
 
 def _complete(
-    place: Place,
-    home: str,
-    entries: Iterable[Entry],
-    bring: Callable[[Sequence[Entry], tqdm], None],
-    progress: bool,
+    place: Place, home: str, entries: Iterable[Entry], bring: Bring, progress: bool
 ) -> str:
     """Let `bring` gather the wanted files that are not there yet, and put them in place."""
     if not (wanted := [entry for entry in entries if place.wants(entry)]):

@@ -295,7 +295,11 @@ def write_arrays(
     copies = checks.copies(whole["digest"])
     if selection is None:
         whole = _as_one_patient(whole, copies)
-    table = _with_folds(whole)
+    table = whole[[*SELECTION, "flags"]].reset_index(drop=True)
+    if (table["fold"] == 0).any():
+        labels = table["codes"].str.get_dummies(" ").to_numpy(dtype=bool)
+        table["fold"] = splits.assign_folds(table["patient"], labels, splits.FOLDS, _FOLD_SEED)
+    table = table.astype({"fold": "int64", "age": "float64"})
     table.to_parquet(partial / "records.parquet", index=False)
     digest.update(canonical(table).encode())
     in_millivolts = facts.amplitude == "mV" and not options.band
@@ -365,15 +369,6 @@ def _rows(
 def _plain_rows(table: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
     """Yield rows of Python's own values; pandas would hand out strings one by one."""
     return zip(*(table[name].to_numpy(object).tolist() for name in table.columns), strict=True)
-
-
-def _with_folds(table: pd.DataFrame) -> pd.DataFrame:
-    table = table[[*SELECTION, "flags"]].reset_index(drop=True)
-    if (table["fold"] == 0).any():
-        labels = table["codes"].str.get_dummies(" ").to_numpy(dtype=bool)
-        folds = splits.assign_folds(table["patient"], labels, splits.FOLDS, _FOLD_SEED)
-        table["fold"] = folds
-    return table.astype({"fold": "int64", "age": "float64"})
 
 
 def npy_header(file: BinaryIO, count: int, samples: int) -> None:

@@ -193,19 +193,16 @@ def _bucket(transfer: Transfer, home: str) -> list[Entry]:
             )
         token = page.findtext("{*}NextContinuationToken")
         if not token:
-            return _with_sums(transfer, list(entries.values()))
+            break
         if len(entries) == had or len(entries) > MOST_FILES:
             raise HomeError(f"{home} is a list without end")
         query["continuation-token"] = token
-
-
-def _with_sums(transfer: Transfer, entries: list[Entry]) -> list[Entry]:
-    """Take from a ``SHA256SUMS.txt`` among the files what the tags of large objects do not say."""
-    urls = [entry.url for entry in entries if entry.path == _SUMS]
-    if not urls or all(entry.checksum for entry in entries):
-        return entries
-    sums = read_sums(read(transfer, urls[0]).decode(errors="replace"))
-    return [replace(e, checksum=e.checksum or sums.get(e.path, "")) for e in entries]
+    # What the tags of large objects do not say, a list of checksums among the files may.
+    sums, files = {}, entries.values()
+    urls = [entry.url for entry in files if entry.path == _SUMS]
+    if urls and not all(entry.checksum for entry in files):
+        sums = read_sums(read(transfer, urls[0]).decode(errors="replace"))
+    return [replace(e, checksum=e.checksum or sums.get(e.path, "")) for e in files]
 
 
 def _sums(transfer: Transfer, home: str) -> list[Entry]:

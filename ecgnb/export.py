@@ -288,8 +288,8 @@ class Network:
                 "or more"
             )
         path, tensor = (source, None) if isinstance(source, Path) else (Path(), source)
-        values, found = convert_record(record, path, False, tensor, self.options)
-        return values, found["flags"]
+        content, found = convert_record(record, path, False, tensor, self.options)
+        return np.frombuffer(content, "<i2").reshape(len(LEADS), -1), found["flags"]
 
 
 def predict_records(

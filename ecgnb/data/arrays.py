@@ -27,9 +27,21 @@ from ecgnb.data.layouts import Listing
 from ecgnb.errors import UserError
 from ecgnb.files import in_processes
 
+SELECTION = ("record", "patient", "fold", "age", "sex", "codes")
+"""Columns of a table that names the records of a study, and of a prepared table."""
+
+PREPARED_VERSION = 1
+"""Raised by hand when the same raw files would give other arrays."""
+
 _MARK = "#"
 _WINDOW = re.compile(r"\.hea#\d+$")  # a name of a file may hold the mark too, but not behind this
 _MOST_WINDOWS = 100_000  # of a record; what says it has more is dropped when it is read
+_BATCH = 256  # records that a process takes at a time
+_WORTH_A_PROCESS = 2000  # records: a process begins in about the time it takes to convert so many
+_MICROVOLT_LIMIT = 32767
+_GLANCE = 32  # samples
+_KEPT = 2**24  # bytes
+_FOLD_SEED = 0
 
 
 def _cut(listing: Listing, source: Path, seconds: float) -> Listing:
@@ -55,16 +67,6 @@ def _name_windows(selection: pd.DataFrame, listing: Listing) -> pd.DataFrame:
     several = pd.DataFrame({"record": whole, "window": windows})
     named = selection.merge(several, on="record", how="left")
     return named.assign(record=named["window"].fillna(named["record"])).drop(columns="window")
-
-
-SIMULATED_RECORDS = 3000
-
-_BATCH = 256  # records that a process takes at a time
-_WORTH_A_PROCESS = 2000  # records: a process begins in about the time it takes to convert so many
-_MICROVOLT_LIMIT = 32767
-_GLANCE = 32  # samples
-_GLANCED = 97  # of so many bytes one, to find records that are the same
-_KEPT = 2**24  # bytes
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Options:
     antialias: bool = True
     band: bool = False
     every_window: bool = False
-    simulated_records: int = SIMULATED_RECORDS
+    simulated_records: int = 3000
 
     @property
     def label(self) -> str:
@@ -109,39 +111,29 @@ class Options:
         return round(self.rate * self.seconds)
 
 
-def _convert(
-    paths: list[str], first: int, file: str, begin: int, *given: Any
-) -> list[dict[str, Any] | str]:
-    """Write records into a file whose signals begin at `begin`, each into its own place.
-
-    Its bytes do not depend on how many processes write it. Returns flags, range and what the header
-    says of each, or the reason why it cannot be used.
-    """
+def _convert(paths: list[str], *given: Any) -> list[tuple[bytes, dict[str, Any]] | str]:
+    """Read records; of each its signals and facts, or the reason why it cannot be used."""
     # Once glibc has freed a block so large, it keeps smaller ones instead of handing every record's
     # arrays back to the system: that would be a third of the time.
     np.empty(_KEPT, dtype=np.uint8)
-    outcomes: list[dict[str, Any] | str] = []
-    with open(file, "r+b") as target:
-        for row, path in enumerate(paths, start=first):
-            try:
-                values, found = convert_record(path, *given)
-            except (records.RecordError, ValueError) as error:
-                outcomes.append(str(error))
-            except Exception as error:  # whatever one record's damage does ends that record alone
-                outcomes.append(f"cannot be read ({type(error).__name__}: {error})")
-            else:
-                target.seek(begin + row * values.nbytes)
-                target.write(values.data)
-                outcomes.append(found)
+    outcomes: list[tuple[bytes, dict[str, Any]] | str] = []
+    for path in paths:
+        try:
+            outcomes.append(convert_record(path, *given))
+        except (records.RecordError, ValueError) as error:
+            outcomes.append(str(error))
+        except Exception as error:  # whatever one record's damage does ends that record alone
+            outcomes.append(f"cannot be read ({type(error).__name__}: {error})")
     return outcomes
 
 
 def convert_record(
     path: str, source: Path, in_headers: bool, tensor: layouts.Tensor | None, options: Options
-) -> tuple[npt.NDArray[np.int16], dict[str, Any]]:
-    """Return a record's window, int16 microvolts (12, samples), with its flags and its range.
+) -> tuple[bytes, dict[str, Any]]:
+    """Return a record's window, the bytes of int16 microvolts (12, samples), and what is known.
 
-    RecordError or ValueError says why it cannot be used.
+    That is its flags, range and hash, beside what the header says. RecordError or ValueError says
+    why it cannot be used.
     """
     facts: dict[str, Any] = {}
     filtered = False
@@ -154,9 +146,8 @@ def convert_record(
     else:
         values, rate = layouts.read_microvolts(tensor, int(path)), tensor.rate
     values = _trimmed(values, rate)
-    wanted = options.samples
+    wanted, used = options.samples, max(1, round(options.seconds * rate))
     # Asked before the filter, which makes a ripple of 0.01 % of a lead that is stuck.
-    used = max(1, round(options.seconds * rate))
     flat = np.ptp(values[:_GLANCE], axis=0) == 0
     if flat.any():
         flat = np.ptp(values[:used], axis=0) == 0
@@ -172,10 +163,8 @@ def convert_record(
     shortest = wanted if options.short == "drop" else wanted // 2
     window = resample.fit_window(resampled, wanted, shortest=shortest)
     if window is None:
-        raise records.RecordError(
-            f"record of {len(resampled) / options.rate:.1f} s is shorter than "
-            f"{shortest / options.rate:g} s"
-        )
+        long, least = len(resampled) / options.rate, shortest / options.rate
+        raise records.RecordError(f"record of {long:.1f} s is shorter than {least:g} s")
     values, padded = window
     if options.band:
         values = _band(values, options.rate, filtered)
@@ -185,8 +174,9 @@ def convert_record(
     flags += ["padded"] if padded else []
     flags += ["clipped"] if max(high.max(), -low.min()) == _MICROVOLT_LIMIT else []
     spans = sorted((high - low).tolist())
+    content = whole.tobytes()
     facts |= {"flags": " ".join(flags), "range": spans[len(spans) // 2]}
-    return whole, facts
+    return content, {**facts, "digest": hashlib.sha256(content).digest()}
 
 
 def _trimmed(values: npt.NDArray[np.float64], rate: float) -> npt.NDArray[np.float64]:
@@ -225,29 +215,17 @@ def _read(path: Path) -> tuple[records.Header, npt.NDArray[np.float64]]:
 
 
 def _band(values: npt.NDArray[np.float64], rate: float, filtered: bool) -> npt.NDArray[np.float64]:
-    """Bring a record to where the records of ``ptb-xl-filtered`` are.
-
-    How sharp their filter was is not published; this one is Butterworth's of third order, forwards
-    and backwards.
-    """
+    """Bring a record to where the records of ``ptb-xl-filtered`` are."""
     if not filtered:
         from scipy import signal  # takes half a second, and few studies need it
 
+        # How sharp their filter was is not published; this one is Butterworth's of third order.
         edges = (0.5, min(40.0, 0.45 * rate))
         sections = signal.butter(3, edges, "bandpass", fs=rate, output="sos")
         values = signal.sosfiltfilt(sections, values, axis=0)
     deviation = values.std(axis=0)
     scale = np.divide(1000.0, deviation, out=np.zeros_like(deviation), where=deviation > 1e-3)
     return (values - values.mean(axis=0)) * scale  # type: ignore[no-any-return]
-
-
-SELECTION = ("record", "patient", "fold", "age", "sex", "codes")
-"""Columns of a table that names the records of a study, and of a prepared table."""
-
-PREPARED_VERSION = 1
-"""Raised by hand when the same raw files would give other arrays."""
-
-_FOLD_SEED = 0
 
 
 def canonical(table: pd.DataFrame) -> str:
@@ -287,49 +265,45 @@ def write_arrays(
     rows, dropped = _rows(listing, selection)
     kept: list[dict[str, Any]] = []
     digest = hashlib.sha256()
-    size = len(records.LEADS) * options.samples * np.dtype("<i2").itemsize
-    with open(partial / "signals.npy", "w+b") as file:
+    paths = [row["path"] for row in rows]
+    given = source, listing.in_headers, listing.tensor, options
+    jobs = [(paths[first : first + _BATCH], *given) for first in range(0, len(rows), _BATCH)]
+    done = in_processes(_convert, jobs, len(rows) // _WORTH_A_PROCESS)
+    bar = tqdm(rows, f"prepare {facts.name}", disable=not progress, leave=False, unit="record")
+    with open(partial / "signals.npy", "wb") as file:
         npy_header(file, 0, options.samples)
-        file.flush()
-        begin = file.tell()
-        paths = [row["path"] for row in rows]
-        given = file.name, begin, source, listing.in_headers, listing.tensor, options
-        jobs = [
-            (paths[first : first + _BATCH], first, *given) for first in range(0, len(rows), _BATCH)
-        ]
-        done = in_processes(_convert, jobs, len(rows) // _WORTH_A_PROCESS)
-        bar = tqdm(
-            rows, desc=f"prepare {facts.name}", disable=not progress, leave=False, unit="record"
-        )
-        for index, (row, outcome) in enumerate(zip(bar, chain.from_iterable(done), strict=True)):
+        for row, outcome in zip(bar, chain.from_iterable(done), strict=True):
             if isinstance(outcome, str):
                 dropped.append({"record": row["record"], "reason": outcome})
                 continue
-            content = _pull_up(file, begin + index * size, begin + len(kept) * size, size)
+            content, found = outcome
+            file.write(content)
             digest.update(content)
             # What a study names of its records stands over what the files say.
-            first, second = (row, outcome) if selection is None else (outcome, row)
-            merged = {**first, **second, "glance": content[::_GLANCED]}
+            first, second = (row, found) if selection is None else (found, row)
+            merged = {**first, **second}
             unlabelled = "" if merged["codes"] else "unlabelled"
-            kept.append({**merged, "flags": f"{outcome['flags']} {unlabelled}".strip()})
-        file.truncate(begin + len(kept) * size)
+            kept.append({**merged, "flags": f"{found['flags']} {unlabelled}".strip()})
         file.seek(0)
         npy_header(file, len(kept), options.samples)
         file.flush()
         os.fsync(file.fileno())
     if not kept:
-        first = dropped[0] if dropped else {"record": "all", "reason": "none is selected"}
+        first, *_ = *dropped, {"record": "all", "reason": "none is selected"}
         raise UserError(
             f"no record of {facts.name} in {source} can be used; the first reason: "
             f"{first['record']}, {first['reason']}"
         )
     whole = pd.DataFrame(kept)
     known = facts.patients_known or bool((whole["patient"] != whole["record"]).any())
-    signals = np.load(partial / "signals.npy", mmap_mode="r")
-    copies = checks.copies(signals, whole["glance"])
+    copies = checks.copies(whole["digest"])
     if selection is None:
         whole = _as_one_patient(whole, copies)
-    table = _with_folds(whole)
+    table = whole[[*SELECTION, "flags"]].reset_index(drop=True)
+    if (table["fold"] == 0).any():
+        labels = table["codes"].str.get_dummies(" ").to_numpy(dtype=bool)
+        table["fold"] = splits.assign_folds(table["patient"], labels, splits.FOLDS, _FOLD_SEED)
+    table = table.astype({"fold": "int64", "age": "float64"})
     table.to_parquet(partial / "records.parquet", index=False)
     digest.update(canonical(table).encode())
     in_millivolts = facts.amplitude == "mV" and not options.band
@@ -399,25 +373,6 @@ def _rows(
 def _plain_rows(table: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
     """Yield rows of Python's own values; pandas would hand out strings one by one."""
     return zip(*(table[name].to_numpy(object).tolist() for name in table.columns), strict=True)
-
-
-def _with_folds(table: pd.DataFrame) -> pd.DataFrame:
-    table = table[[*SELECTION, "flags"]].reset_index(drop=True)
-    if (table["fold"] == 0).any():
-        labels = table["codes"].str.get_dummies(" ").to_numpy(dtype=bool)
-        folds = splits.assign_folds(table["patient"], labels, splits.FOLDS, _FOLD_SEED)
-        table["fold"] = folds
-    return table.astype({"fold": "int64", "age": "float64"})
-
-
-def _pull_up(file: BinaryIO, found: int, wanted: int, size: int) -> bytes:
-    """Read a record's signals, and move them up where records before it were dropped."""
-    file.seek(found)
-    content = file.read(size)
-    if wanted != found:
-        file.seek(wanted)
-        file.write(content)
-    return content
 
 
 def npy_header(file: BinaryIO, count: int, samples: int) -> None:

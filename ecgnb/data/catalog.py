@@ -1,7 +1,6 @@
 """The datasets the package knows, and where they lie on this computer.
 
-A dataset is data, not code: ``catalog.toml`` holds one table a dataset, read here into frozen
-`DatasetCard` objects. A user's own dataset is one more TOML file (`load_card`).
+``catalog.toml`` holds one table a dataset; a user's own dataset is one more such file.
 """
 
 from __future__ import annotations
@@ -26,10 +25,8 @@ from ecgnb.errors import UserError
 from ecgnb.files import read_toml
 
 OWN_LAYOUTS = ("table", "array")
-LAYOUTS = (
-    *("ptb-xl", "challenge", "brugada-huca", "ptb", "incart", "ludb", "code-test"),
-    *OWN_LAYOUTS,
-)
+_PUBLISHED = ("ptb-xl", "challenge", "brugada-huca", "ptb", "incart", "ludb", "code-test")
+LAYOUTS = (*_PUBLISHED, *OWN_LAYOUTS)
 _VOCABULARIES = ("scp", "snomed", "cpsc", "code-test", "ptb", "brugada", "text", "own")
 _TABLES = tomllib.loads(files(__package__).joinpath("catalog.toml").read_text(encoding="utf-8"))
 
@@ -69,6 +66,18 @@ def _whole(numbers: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(int(one) if one.is_integer() else one for one in numbers)
 
 
+_NAME = _must(
+    re.compile(r"[a-z0-9]+(-[a-z0-9]+)*").fullmatch, "small letters and digits joined by hyphens"
+)
+_FOLDERS = _must(
+    lambda folders: folders and all(map(is_plain, folders)),
+    "plain names of folders under the data root, or left out",
+)
+_RATES = _must(lambda rates: all(0 < rate < 1e9 for rate in rates), "numbers above 0, in Hz")
+_SECONDS = _must(lambda pair: len(pair) == 2, "two numbers: the shortest and the longest record")
+_RANGE = _must(
+    lambda pair: len(pair) in (0, 2), "two record names, the first and the last, or left out"
+)
 # What a user writes for each kind of value stands beside the kind.
 Text = Annotated[str, _must(str.isprintable, "text without control characters"), "text in quotes"]
 Texts = Annotated[tuple[Text, ...], "a list of texts"]
@@ -83,74 +92,39 @@ class DatasetCard:
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
-    #: Its key.
-    name: Annotated[
-        Text,
-        _must(
-            re.compile(r"[a-z0-9]+(-[a-z0-9]+)*").fullmatch,
-            "small letters and digits joined by hyphens",
-        ),
-    ]
-    #: Its name in print.
-    title: Text
+    name: Annotated[Text, _NAME]  #: Its key.
+    title: Text  #: Its name in print.
     #: How records and their metadata are laid out on disk.
     layout: Annotated[Text, _of(LAYOUTS)]
     #: What the native codes are, see `ecgnb.data.labels`; ``text`` is read by no label set.
     vocabulary: Annotated[Text, _of(_VOCABULARIES)]
     #: Where it usually lies under the data root, tried in this order; a folder of the version
     #: (``ptb-xl/1.0.3``) before the folder that holds it. By default the dataset's name.
-    folders: Annotated[
-        Texts,
-        _must(
-            lambda folders: folders and all(map(is_plain, folders)),
-            "plain names of folders under the data root, or left out",
-        ),
-    ]
-    #: The release described here and its landing page.
-    version: Text = ""
-    url: Text = ""
-    #: The licence of the data and the key of its reference in ``book/references.bib``.
-    licence: Text = ""
-    citation: Text = ""
-    #: One sentence; country, hospital, years, who.
-    description: Text = ""
-    #: As published, before any record is dropped.
-    records: Count = 0
-    patients: Count = 0
-    #: In Hz; the rates a release offers.
-    sampling_rates: Annotated[
-        Numbers,
-        _must(lambda rates: all(0 < rate < 1e9 for rate in rates), "numbers above 0, in Hz"),
-    ] = ()
+    folders: Annotated[Texts, _FOLDERS]
+    version: Text = ""  #: The release described here.
+    url: Text = ""  #: Its landing page.
+    licence: Text = ""  #: The licence of the data.
+    citation: Text = ""  #: The key of its reference in ``book/references.bib``.
+    description: Text = ""  #: One sentence; country, hospital, years, who.
+    records: Count = 0  #: As published, before any record is dropped.
+    patients: Count = 0  #: As published.
+    sampling_rates: Annotated[Numbers, _RATES] = ()  #: In Hz; the rates a release offers.
     #: Length of the shortest and of the longest record.
-    seconds: Annotated[
-        Numbers,
-        _must(lambda pair: len(pair) == 2, "two numbers: the shortest and the longest record"),
-    ] = (0, 0)
+    seconds: Annotated[Numbers, _SECONDS] = (0, 0)
     #: Whether records of one patient can be told, by an id or as there is one record a patient.
     patients_known: Flag = False
     #: ``mV`` if amplitude was kept, ``z-score`` if each lead was standardised.
     amplitude: Annotated[Text, _of(("mV", "z-score"))] = "mV"
-    #: What is awkward about it.
-    notes: Text = ""
+    notes: Text = ""  #: What is awkward about it.
     #: First and last record name, where one download holds two datasets; () for all.
-    record_range: Annotated[
-        Texts,
-        _must(
-            lambda pair: len(pair) in (0, 2),
-            "two record names, the first and the last, or left out",
-        ),
-    ] = ()
-    #: Where it can be fetched, tried in this order; see `ecgnb.data.homes`.
-    homes: Texts = ()
+    record_range: Annotated[Texts, _RANGE] = ()
+    homes: Texts = ()  #: Where it can be fetched, tried in this order; see `ecgnb.data.homes`.
     #: Folders of a download that ecgnb does not read; fetched only if all is asked for.
     unread: Texts = ()
-    #: The dataset some of whose patients it has, or may have, if there is one.
-    patients_of: Text = ""
+    patients_of: Text = ""  #: The dataset some of whose patients it has, or may have, if any.
     #: Other datasets of the catalog whose records are added; it is here only if they are.
     also: Annotated[tuple[Annotated[Text, _of(_TABLES)], ...], "a list of texts"] = ()
-    #: Whether the ECGs come from `ecgnb.simulate.ecg`.
-    simulated: Flag = False
+    simulated: Flag = False  #: Whether the ECGs come from `ecgnb.simulate.ecg`.
 
     @property
     def short_title(self) -> str:
@@ -198,37 +172,25 @@ CATALOG: Mapping[str, DatasetCard] = MappingProxyType(
 def own_cards() -> dict[str, DatasetCard]:
     """Read the cards of one's own: the TOML files that lie where ``ECGNB_DATA`` points.
 
-    Files that hold no card, hidden ones and what is no regular file are passed over.
-
-    Raises
-    ------
-    UserError
-        If one of them is wrong; see `load_card`.
+    Files that hold no card, hidden ones and what is no regular file are passed over. Raises
+    UserError if one of them is wrong; see `load_card`.
     """
     if not os.environ.get("ECGNB_DATA"):
         return {}
-    paths = sorted(path for path in data_root().glob("[!.]*.toml") if path.is_file())
-    return _own_cards(tuple((path, path.stat().st_mtime_ns) for path in paths))
-
-
-@functools.lru_cache(maxsize=1)
-def _own_cards(paths: tuple[tuple[Path, int], ...]) -> dict[str, DatasetCard]:
     cards: dict[str, DatasetCard] = {}
-    for path, _ in paths:
-        whole = read_toml(path, "dataset card")
-        tables = [whole, *(table for table in whole.values() if isinstance(table, dict))]
-        if not any({"layout", "vocabulary"} & table.keys() for table in tables):
-            continue
-        one = load_card(path)
-        if cards.setdefault(one.name, one) is not one:
+    for path in sorted(data_root().glob("[!.]*.toml")):
+        one = _own_card(path, path.stat().st_mtime_ns) if path.is_file() else None
+        if one and cards.setdefault(one.name, one) is not one:
             raise UserError(f"The name '{one.name}' in {path} is taken: another card there has it.")
     return cards
 
 
-def _file_of(name: str) -> Path | None:
-    """Return the file in which a card of this name would be, if there is one."""
-    path = data_root() / f"{name}.toml" if os.environ.get("ECGNB_DATA") else None
-    return path if path and is_plain(name) and path.is_file() else None
+@functools.lru_cache
+def _own_card(path: Path, time: int) -> DatasetCard | None:
+    """Read the card in a file of that time; None if it holds none."""
+    whole = read_toml(path, "dataset card")
+    tables = [whole, *(table for table in whole.values() if isinstance(table, dict))]
+    return load_card(path) if any({"layout", "vocabulary"} & {*one} for one in tables) else None
 
 
 def card(name: str) -> DatasetCard:
@@ -246,8 +208,10 @@ def card(name: str) -> DatasetCard:
     own = own_cards()
     if name in own:
         return own[name]
-    if own_file := _file_of(name):
-        load_card(own_file)  # which says what it lacks to be a card
+    if os.environ.get("ECGNB_DATA") and is_plain(name):
+        own_file = data_root() / f"{name}.toml"
+        if own_file.is_file():
+            load_card(own_file)  # which says what it lacks to be a card
     known = [*CATALOG, *own]
     near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
@@ -315,10 +279,7 @@ def _from_environment(variable: str) -> Path | None:
 def data_root() -> Path:
     """Return the folder of raw datasets, from the environment variable ``ECGNB_DATA``.
 
-    Raises
-    ------
-    UserError
-        If the variable is not set or does not name a folder that may be read.
+    Raises UserError if the variable is not set or does not name a folder that may be read.
     """
     root = _from_environment("ECGNB_DATA")
     if root is None:
@@ -344,10 +305,7 @@ def data_root() -> Path:
 def cache_root() -> Path:
     """Return the folder of prepared data and runs: ``ECGNB_CACHE``, or the user's cache folder.
 
-    Raises
-    ------
-    UserError
-        If neither is known.
+    Raises UserError if neither is known.
     """
     try:
         root = _from_environment("ECGNB_CACHE") or platformdirs.user_cache_path("ecgnb")

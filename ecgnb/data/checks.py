@@ -14,18 +14,12 @@ _FACTOR, _APART, _SHARE = 3.0, 3.5, 0.05  # of two populations: medians, deviati
 _PLAIN = 0.6  # AUROC that the interval of a flag must exclude
 
 
-def copies(signals: npt.NDArray[np.int16], glances: Iterable[bytes]) -> list[list[int]]:
-    """Group the rows of the same samples, among those that look alike at a glance."""
+def copies(digests: Iterable[bytes]) -> list[list[int]]:
+    """Group the rows of the same samples, by their hashes."""
     alike = defaultdict(list)
-    for row, glance in enumerate(glances):
-        alike[glance].append(row)
-    groups = []
-    for rows in alike.values():
-        while len(rows) > 1:
-            same = {row for row in rows if np.array_equal(signals[row], signals[rows[0]])}
-            groups += [sorted(same)] if len(same) > 1 else []
-            rows = [row for row in rows if row not in same]
-    return groups
+    for row, digest in enumerate(digests):
+        alike[digest].append(row)
+    return [rows for rows in alike.values() if len(rows) > 1]
 
 
 def of_copies(table: pd.DataFrame, groups: list[list[int]]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Files over http: resumed where they stopped, asked for again with growing waits, then verified.
 
-A file is downloaded under a name made of all that is known of it, so that what is left of another
-version is never continued. It gets its own name in one `os.replace`, once it is verified.
+A file has a name made of all that is known of it, so that no other version is ever continued, until
+it is whole.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 MOST_LISTED = 100_000_000  # bytes of a list of files: five times the longest known
 _TIMEOUT_S = (10, 60)  # to connect, and between two pieces
 _PIECE = 1 << 15  # what a break in the connection can lose
+_CHUNK = 1 << 18
 _PASSING = (429, 500, 502, 503, 504)
 
 
@@ -50,16 +51,11 @@ class BreakError(HomeError):
 class Entry:
     """One file of a download."""
 
-    # Where it belongs in the folder of the dataset; checked by `safe_path`.
-    path: str
-    # In bytes; None if it is not announced.
-    size: int | None = None
-    # ``sha256:``, ``md5:`` or ``crc32:`` and the hexadecimal digest; "" if none is published.
-    checksum: str = ""
-    # Its address; "" for a member of an archive.
-    url: str = ""
-    # The ETag or the date by which a server tells that the file is still the same; "" if none.
-    validator: str = ""
+    path: str  # where it belongs in the folder of the dataset; checked by `safe_path`
+    size: int | None = None  # in bytes; None if it is not announced
+    checksum: str = ""  # sha256:, md5: or crc32: and the hexadecimal digest; "" if not published
+    url: str = ""  # "" for a member of an archive
+    validator: str = ""  # the ETag or date by which a server tells it is still the same; "" if none
 
     @property
     def key(self) -> str:
@@ -71,8 +67,7 @@ class Entry:
 def total(entries: Iterable[Entry]) -> int | None:
     """Return the size of all of them in bytes; None if one does not announce its size."""
     sizes = [entry.size for entry in entries]
-    known = [size for size in sizes if size is not None]
-    return sum(known) if len(known) == len(sizes) else None
+    return None if None in sizes else sum(filter(None, sizes))
 
 
 def safe_path(name: str) -> str:
@@ -89,21 +84,6 @@ def read_sums(text: str) -> dict[str, str]:
     return {name: f"sha256:{digest.lower()}" for digest, name in lines}
 
 
-class _Crc32:
-    value = 0
-
-    def update(self, chunk: bytes) -> None:
-        self.value = zlib.crc32(chunk, self.value)
-
-    def hexdigest(self) -> str:
-        return f"{self.value:08x}"
-
-
-def _hash(algorithm: str) -> Any:
-    # Not for security: a computer on which MD5 is forbidden must still see a broken download.
-    return _Crc32() if algorithm == "crc32" else hashlib.new(algorithm, usedforsecurity=False)
-
-
 def is_whole(entry: Entry, path: Path) -> bool:
     """Return whether a regular file is there with the size and the checksum that were announced."""
     if not path.is_file() or entry.size not in (None, path.stat().st_size):
@@ -112,53 +92,54 @@ def is_whole(entry: Entry, path: Path) -> bool:
         return True
     algorithm, _, wanted = entry.checksum.partition(":")
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, partial(_hash, algorithm)).hexdigest() == wanted
+        if algorithm == "crc32":
+            value = 0
+            while chunk := file.read(_CHUNK):
+                value = zlib.crc32(chunk, value)
+            return f"{value:08x}" == wanted
+        # Not for security: a computer on which MD5 is forbidden must still see a broken download.
+        kind = partial(hashlib.new, algorithm, usedforsecurity=False)
+        return hashlib.file_digest(file, kind).hexdigest() == wanted
 
 
-@dataclass(frozen=True)
 class Transfer:
     """What the downloads of one call share."""
 
-    # A folder for unfinished files.
-    parts: Path
-    # Set when one download has failed for good, or when the user has had enough.
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    @cached_property
-    def patience(self) -> Retry:
-        """How often, and after which waits, a server is asked again."""
-        stop = self.stop
-
-        class Patience(Retry):
-            def sleep(self, response: Any = None) -> None:
-                wait = None
-                with suppress(InvalidHeader):
-                    wait = self.get_retry_after(response) if response else None
-                if wait and wait > LONGEST_WAIT_S:
-                    asked = f"answers {response.status} and asks to wait {wait:.0f} s"
-                    raise HomeError(f"the server {asked}")
-                if stop.wait(self.get_backoff_time() if wait is None else wait):
-                    raise HomeError("stopped")
-
-        return Patience(
-            TRIES - 1,
-            backoff_factor=FIRST_WAIT_S,
-            backoff_max=LONGEST_WAIT_S,
-            status_forcelist=_PASSING,
-            raise_on_status=False,
-        )
-
-    @cached_property
-    def session(self) -> requests.Session:
-        """At most `CONNECTIONS` connections to a server, which are used again."""
-        session = requests.Session()
+    def __init__(self, parts: Path) -> None:
+        self.parts = parts  # a folder for unfinished files
+        # Set when one download has failed for good, or when the user has had enough.
+        self.stop = threading.Event()
+        self.patience = _patience(self.stop)
+        self.session = requests.Session()
         adapter = HTTPAdapter(pool_maxsize=CONNECTIONS, pool_block=True, max_retries=self.patience)
-        session.mount("https://", adapter)
-        session.mount("http://", adapter)
+        self.session.mount("https://", adapter)
+        self.session.mount("http://", adapter)
         # Compressed on the way, a file would have another size than announced, and no ranges.
-        session.headers["Accept-Encoding"] = "identity"
-        session.headers["User-Agent"] = f"ecgnb/{__version__}"
-        return session
+        self.session.headers["Accept-Encoding"] = "identity"
+        self.session.headers["User-Agent"] = f"ecgnb/{__version__}"
+
+
+def _patience(stop: threading.Event) -> Retry:
+    """Say how often, and after which waits, a server is asked again."""
+
+    class Patience(Retry):
+        def sleep(self, response: Any = None) -> None:
+            wait = None
+            with suppress(InvalidHeader):
+                wait = self.get_retry_after(response) if response else None
+            if wait and wait > LONGEST_WAIT_S:
+                asked = f"answers {response.status} and asks to wait {wait:.0f} s"
+                raise HomeError(f"the server {asked}")
+            if stop.wait(self.get_backoff_time() if wait is None else wait):
+                raise HomeError("stopped")
+
+    return Patience(
+        TRIES - 1,
+        backoff_factor=FIRST_WAIT_S,
+        backoff_max=LONGEST_WAIT_S,
+        status_forcelist=_PASSING,
+        raise_on_status=False,
+    )
 
 
 @contextmanager
@@ -167,12 +148,8 @@ def ask(
 ) -> Iterator[requests.Response]:
     """Open the answer of a server, whose body is still to be read.
 
-    Raises
-    ------
-    HomeError
-        If there is none, or it is not the thing asked for; a `BreakError` if it ends too early.
-    UserError
-        If the certificates that the user names are not there.
+    Raises HomeError if there is none, or it is not the thing asked for; BreakError if it ends too
+    early; UserError if the certificates that the user names are not there.
     """
     begun = False
     try:
@@ -211,14 +188,8 @@ def download(
 ) -> None:
     """Download a file, or the rest of it, and put it at `path` when it is whole and verified.
 
-    `advance` is told the number of bytes that were written, or, below zero, given up.
-
-    Raises
-    ------
-    HomeError
-        If it cannot be had, has changed meanwhile, or is not what was announced.
-    OSError
-        If it cannot be written.
+    `advance` is told the number of bytes that were written, or, below zero, given up. Raises
+    HomeError if it cannot be had, has changed meanwhile, or is not what was announced.
     """
     part = transfer.parts / entry.key
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -248,8 +219,6 @@ def download(
 def _rest(transfer: Transfer, entry: Entry, part: Path, advance: Callable[[int], object]) -> None:
     """Ask once for what is missing of a file, and append what comes."""
     have = _size(part)
-    if entry.size is not None and have > entry.size:
-        have = _give_up(part, advance)
     if have and have == entry.size:
         return
     headers = {"Range": f"bytes={have}-"} if have else {}
@@ -281,14 +250,8 @@ def download_all(
 ) -> None:
     """Download files into a folder, `CONNECTIONS` at once.
 
-    `bar` is told of bytes, or of files where their sizes are not known.
-
-    Raises
-    ------
-    HomeError
-        If one of them cannot be had; the others that were under way are kept.
-    OSError
-        If one cannot be written.
+    `bar` is told of bytes, or of files where their sizes are not known. Raises HomeError if one of
+    them cannot be had; the others that were under way are kept.
     """
     lock = threading.Lock()  # a bar is not made for threads
 

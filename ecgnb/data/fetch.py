@@ -1,8 +1,4 @@
-"""Downloads of public datasets into the folder of ``ECGNB_DATA``: resumed, verified, whole.
-
-`fetch` asks the homes of a dataset in turn. Whatever stops it, what has arrived is kept, and
-nothing half-written is ever taken for a dataset.
-"""
+"""Downloads of public datasets into the folder of ``ECGNB_DATA``: resumed, verified, whole."""
 
 from __future__ import annotations
 
@@ -11,8 +7,8 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -21,24 +17,20 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
-from ecgnb.data.catalog import (
-    CATALOG,
-    DatasetCard,
-    card,
-    data_root,
-    find,
-    is_plain,
-    own_cards,
-    parts,
-)
+from ecgnb.data import catalog
+from ecgnb.data.catalog import CATALOG, DatasetCard, card, find, is_plain, own_cards
 from ecgnb.data.download import Entry, HomeError, Transfer, download, download_all, is_whole, total
 from ecgnb.data.homes import is_archive, list_members, look, unpack
 from ecgnb.errors import UserError
 from ecgnb.files import locked, reason
 
 _MARK = ".ecgnb-whole.json"
+_ANOTHER_COPY = (
+    " lies there in another layout than its home has, and is left as it is; move it away to fetch "
+    "this one"
+)
+Bring = Callable[[Sequence[Entry], tqdm], None]
 _SIGNALS = (".hea", ".mat", ".dat")
-_MB = 1e6
 _MARGIN_BYTES = 50_000_000  # a disk should not be filled to the last byte
 
 
@@ -47,13 +39,10 @@ class Place:
     """Where a dataset goes."""
 
     card: DatasetCard
-    # Where it lies, or will lie, and whether there is something already.
-    folder: Path
-    there: bool
-    # Where unfinished things are: the only folder in which anything is removed.
-    work: Path
-    # Folders of the download that are not wanted.
-    left_out: tuple[str, ...]
+    folder: Path  # where it lies, or will lie,
+    there: bool  # and whether there is something already
+    work: Path  # where unfinished things are: the only folder in which anything is removed
+    left_out: tuple[str, ...]  # folders of the download that are not wanted
 
     @property
     def tree(self) -> Path:
@@ -63,28 +52,24 @@ class Place:
     @cached_property
     def mark(self) -> dict[str, Any]:
         """What was written down when all was there."""
-        try:
-            mark = json.loads((self.folder / _MARK).read_text(encoding="utf-8"))
-            made = (self.folder / _MARK).stat().st_mtime_ns
-            return {"left_out": [], "kept": [], "files": "", **mark, "made": made}
-        except (OSError, ValueError, TypeError):
-            return {"left_out": [], "kept": [], "files": "", "made": 0}
+        mark = {"left_out": [], "kept": [], "files": "", "made": 0}
+        with suppress(OSError, ValueError, TypeError):
+            written = json.loads((self.folder / _MARK).read_text(encoding="utf-8"))
+            mark = {**mark, **written, "made": (self.folder / _MARK).stat().st_mtime_ns}
+        return mark
 
     def wants(self, entry: Entry) -> bool:
         """Return whether a file of a download belongs here; hidden ones never do."""
         path = PurePosixPath(entry.path)
         if entry.path.startswith(self.left_out) or any(part[0] == "." for part in path.parts):
             return False
-        if not self.card.record_range or path.suffix not in _SIGNALS or self._shared():
+        if not self.card.record_range or path.suffix not in _SIGNALS:
             return True
-        first, last = self.card.record_range
-        return first <= path.stem <= last
-
-    def _shared(self) -> bool:
-        """Return whether the folder is also that of the other dataset of the same download."""
+        # The folder may also be that of the other dataset of the same download.
         twins = (c for c in CATALOG.values() if c.homes == self.card.homes and c != self.card)
-        ends = [folder for twin in twins for folder in twin.folders]
-        return any(self.folder.as_posix().endswith(f"/{end}") for end in ends)
+        ends = tuple(f"/{folder}" for twin in twins for folder in twin.folders)
+        first, last = self.card.record_range
+        return first <= path.stem <= last or self.folder.as_posix().endswith(ends)
 
     def holds_another_copy(self, entries: Iterable[Entry]) -> bool:
         """Return whether what is there has none of the records where the download has them."""
@@ -135,20 +120,18 @@ class Place:
 def place_of(facts: DatasetCard, root: Path, *, everything: bool) -> Place:
     """Find or choose the folder of a dataset under the data root.
 
-    Raises
-    ------
-    UserError
-        If a folder of the card does not lie below it, or, for a card that is not the catalog's, is
-        another dataset's: a card may come from somebody else.
+    Raises UserError if a folder of the card does not lie below it, or, for a card that is not the
+    catalog's, is another dataset's: a card may come from somebody else.
     """
+    ours = facts in CATALOG.values()
+    others = () if ours else (*CATALOG.values(), *own_cards().values())
     for folder in facts.folders:
+        taken = [c.name for c in others if c.name != facts.name and _overlap(folder, c.folders)]
         if not is_plain(folder):
             wrong = "is not a plain name under the data root"
-        elif facts in CATALOG.values():
-            continue
-        elif others := [one for one in _others(facts) if _overlap(folder, one.folders)]:
-            wrong = f"is that of {others[0].name}"
-        elif not (root / folder).resolve().is_relative_to(root.resolve()):
+        elif taken:
+            wrong = f"is that of {taken[0]}"
+        elif not ours and not (root / folder).resolve().is_relative_to(root.resolve()):
             wrong = "leads out of the data root by a link"
         else:
             continue
@@ -162,15 +145,9 @@ def place_of(facts: DatasetCard, root: Path, *, everything: bool) -> Place:
     return Place(facts, found or root / facts.folders[0], found is not None, work, left_out)
 
 
-def _others(facts: DatasetCard) -> Iterator[DatasetCard]:
-    known = (*CATALOG.values(), *own_cards().values())
-    return (one for one in known if one.name != facts.name)
-
-
 def _overlap(folder: str, others: Iterable[str]) -> bool:
     """Return whether a folder is one of others, or around or in one, on any system."""
-    mine = f"{folder.casefold()}/"
-    theirs = [f"{other.casefold()}/" for other in others]
+    mine, *theirs = (f"{one.casefold()}/" for one in (folder, *others))
     return any(mine.startswith(one) or one.startswith(mine) for one in theirs)
 
 
@@ -183,13 +160,8 @@ def _first_to_make(folder: Path) -> Path:
 
 def _files(folder: Path) -> dict[str, int]:
     """List the regular files below a folder, but for dot-names, with their sizes."""
-    found = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent, name)
-            if not name.startswith(".") and path.is_file():
-                found[path.relative_to(folder).as_posix()] = path.stat().st_size
-    return found
+    files = [path for path in folder.rglob("[!.]*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def _census(folder: Path) -> str:
@@ -234,8 +206,13 @@ def fetch(
     if place.is_whole():
         say(_is_whole(place))
         return place.folder
+    lock = place.work.with_name(f".{place.work.name}.lock")  # no folder is called so
     try:
-        with _alone(place, say):
+        place.work.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as held:
+            if not held.enter_context(locked(lock, wait=False)):
+                say(f"{place.card.title} is being fetched by another process: waiting for it")
+                held.enter_context(locked(lock))
             place = _place(dataset, everything)  # another fetch may have brought it meanwhile
             if not place.is_whole():
                 _fetch(place, progress and "TQDM_DISABLE" not in os.environ, say)
@@ -251,12 +228,11 @@ def _place(dataset: str | DatasetCard, everything: bool) -> Place:
     facts = card(dataset) if isinstance(dataset, str) else dataset
     if why := no_home(facts):
         raise UserError(why)
-    return place_of(facts, data_root(), everything=everything)
+    return place_of(facts, catalog.data_root(), everything=everything)
 
 
 def _is_whole(place: Place) -> str:
-    kept = _kept(place.mark["kept"])
-    return f"{place.card.title} is here, whole: {place.folder}{kept}"
+    return f"{place.card.title} is here, whole: {place.folder}{_kept(place.mark['kept'])}"
 
 
 def _kept(names: list[str]) -> str:
@@ -274,7 +250,7 @@ def no_home(facts: DatasetCard) -> str:
     if facts.simulated:
         return f"{facts.title} is simulated by ecgnb: nothing has to be fetched"
     if facts.also:
-        names = " and ".join(part.name for part in parts(facts))
+        names = " and ".join(part.name for part in catalog.parts(facts))
         return f"{facts.title} is no download of its own but joined of {names}: get those"
     return (
         f"{facts.title} has no public home known to ecgnb: put its files into the folder "
@@ -285,36 +261,29 @@ def no_home(facts: DatasetCard) -> str:
 def describe(dataset: str | DatasetCard, *, everything: bool = False) -> str:
     """Say what `fetch` would do: what, how much, from where, under which licence, where to.
 
-    Raises
-    ------
-    UserError
-        As `fetch` does.
+    Raises UserError as `fetch` does.
     """
     place = _place(dataset, everything)
     if place.is_whole():
         return _is_whole(place)
 
     def way(home: str, transfer: Transfer) -> str:
-        return "\n".join([*_terms(place.card), f"  from: {home}", *_amount(place, home, transfer)])
+        lines = [*_terms(place.card), f"  from: {home}"]
+        entries, what = look(transfer, home), "one archive"
+        if not is_archive(home):
+            entries = tuple(entry for entry in entries if place.wants(entry))
+            if place.holds_another_copy(entries):
+                return "\n".join([*lines, f"  nothing: {place.card.title}{_ANOTHER_COPY}"])
+            entries, _ = _sort(place, entries, progress=False)
+            what = f"{len(entries):,} files"
+        size = total(entries)
+        lines += [f"  what: {what}, {'size not announced' if size is None else _megabytes(size)}"]
+        if place.left_out:
+            lines += [f"  kept: all but {', '.join(place.left_out)}, which ecgnb does not read"]
+        there = ", to complete what is there" if place.there else ""
+        return "\n".join([*lines, f"  to: {place.folder}{there}"])
 
     return _first_that_serves(place, place.work, way, lambda _: None)
-
-
-def _amount(place: Place, home: str, transfer: Transfer) -> Iterator[str]:
-    entries = look(transfer, home)
-    what = "one archive"
-    if not is_archive(home):
-        entries = tuple(entry for entry in entries if place.wants(entry))
-        if place.holds_another_copy(entries):
-            yield f"  nothing: {_another_copy(place)}"
-            return
-        entries, _ = _sort(place, entries, progress=False)
-        what = f"{len(entries):,} files"
-    size = total(entries)
-    yield f"  what: {what}, {'size not announced' if size is None else _megabytes(size)}"
-    if place.left_out:
-        yield f"  kept: all but {', '.join(place.left_out)}, which ecgnb does not read"
-    yield f"  to: {place.folder}{', to complete what is there' if place.there else ''}"
 
 
 def _terms(facts: DatasetCard) -> list[str]:
@@ -345,20 +314,6 @@ def _first_that_serves(
     )
 
 
-@contextmanager
-def _alone(place: Place, say: Callable[[str], None]) -> Iterator[None]:
-    """Let one process at a time fetch a dataset; a process that dies lets go of it."""
-    place.work.mkdir(parents=True, exist_ok=True)
-    lock = place.work.with_name(f".{place.work.name}.lock")  # no folder is called so
-    with locked(lock, wait=False) as alone:
-        if alone:
-            yield
-            return
-    say(f"{place.card.title} is being fetched by another process: waiting for it")
-    with locked(lock):
-        yield
-
-
 def _fetch(place: Place, progress: bool, say: Callable[[str], None]) -> None:
     """Fetch from the first home that serves all of it."""
     for line in _terms(place.card):
@@ -368,30 +323,33 @@ def _fetch(place: Place, progress: bool, say: Callable[[str], None]) -> None:
         entries = look(transfer, home)
         if is_archive(home):
             return _from_archive(place, transfer, home, entries[0], progress)
-        return _from_files(place, transfer, home, entries, progress)
+
+        def bring(missing: Sequence[Entry], bar: tqdm) -> None:
+            bytes_known = total(missing) is not None
+            download_all(transfer, missing, place.tree, bar, bytes_known=bytes_known)
+
+        return _complete(place, home, entries, bring, progress)
 
     say(f"  {_first_that_serves(place, place.work / 'parts', way, say)}: {place.folder}")
 
 
-def _wanted(place: Place, entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    if wanted := tuple(entry for entry in entries if place.wants(entry)):
-        return wanted
-    raise HomeError("it holds no file of the dataset")
-
-
-def _from_files(
-    place: Place, transfer: Transfer, home: str, entries: Iterable[Entry], progress: bool
+def _complete(
+    place: Place, home: str, entries: Iterable[Entry], bring: Bring, progress: bool
 ) -> str:
-    wanted = _wanted(place, entries)
+    """Let `bring` gather the wanted files that are not there yet, and put them in place."""
+    if not (wanted := [entry for entry in entries if place.wants(entry)]):
+        raise HomeError("it holds no file of the dataset")
     if place.holds_another_copy(wanted):
-        return _another_copy(place)
+        return place.card.title + _ANOTHER_COPY
     missing, kept = _sort(place, wanted, progress)
     size = total(missing)
     _check_room(place, size or 0)
-    with _bar(place, "fetching", size, len(missing), progress) as bar:
-        download_all(transfer, missing, place.tree, bar, bytes_known=size is not None)
+    what = "unpacking" if is_archive(home) else "fetching"
+    with _bar(place, what, size, len(missing), progress) as bar:
+        bring(missing, bar)
     place.publish(wanted, kept, home)
-    return f"whole, {len(missing):,} of {len(wanted):,} files fetched{_kept(kept)}"
+    fetched = "" if is_archive(home) else f"{len(missing):,} of "
+    return f"whole, {fetched}{len(wanted):,} files{' fetched' if fetched else ''}{_kept(kept)}"
 
 
 def _from_archive(place: Place, transfer: Transfer, home: str, entry: Entry, progress: bool) -> str:
@@ -404,31 +362,20 @@ def _from_archive(place: Place, transfer: Transfer, home: str, entry: Entry, pro
             download(transfer, entry, archive, bar.update)
     try:
         members = list_members(archive)
-        wanted = _wanted(place, members.values())
-        if place.holds_another_copy(wanted):
-            archive.unlink()
-            return _another_copy(place)
-        missing, kept = _sort(place, wanted, progress)
-        size = total(missing) or 0
-        _check_room(place, size)
-        with _bar(place, "unpacking", size, len(missing), progress) as bar:
+
+        def bring(missing: Sequence[Entry], bar: tqdm) -> None:
             chosen = set(missing)
             left = {name: entry for name, entry in members.items() if entry in chosen}
             unpack(archive, left, place.tree, bar.update)
+
+        said = _complete(place, home, members.values(), bring, progress)
+        archive.unlink(missing_ok=True)
+        return said
     except HomeError as error:
         archive.unlink()
         if earlier:  # it may have been damaged here
             return _from_archive(place, transfer, home, entry, progress)
         raise HomeError(f"{home} is refused: {error}") from error
-    place.publish(wanted, kept, home)
-    return f"whole, {len(wanted):,} files{_kept(kept)}"
-
-
-def _another_copy(place: Place) -> str:
-    return (
-        f"{place.card.title} lies there in another layout than its home has, and is left as it "
-        "is; move it away to fetch this one"
-    )
 
 
 def _sort(
@@ -449,10 +396,9 @@ def _sort(
 
 def _bar(place: Place, what: str, size: int | None, files: int, progress: bool) -> tqdm:
     """Show megabytes and the time left; files where no size is announced."""
-    title = f"{place.card.name}: {what}"
-    if size is None:
-        return tqdm(total=files, desc=title, unit="file", disable=not progress)
-    return tqdm(total=size, desc=title, unit="B", unit_scale=True, disable=not progress)
+    unit = {"total": files, "unit": "file"} if size is None else {"total": size, "unit": "B"}
+    scale = size is not None
+    return tqdm(desc=f"{place.card.name}: {what}", unit_scale=scale, disable=not progress, **unit)
 
 
 def _check_room(place: Place, size: int) -> None:
@@ -467,4 +413,4 @@ def _check_room(place: Place, size: int) -> None:
 
 
 def _megabytes(size: float) -> str:
-    return f"{size / _MB:,.1f} MB"
+    return f"{size / 1e6:,.1f} MB"

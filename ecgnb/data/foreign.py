@@ -6,22 +6,24 @@ more memory than there is, or keep their reader busy for ever. There they cost o
 
 from __future__ import annotations
 
-import atexit
 import functools
-import json
 import math
 import os
-import subprocess
-import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import BrokenExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from joblib.externals.loky import ProcessPoolExecutor
+
+from ecgnb.files import end_with
 
 _PATIENCE_S = 120.0
+_IDLE_S = 60.0
 _MOST_MEMORY = 2**32
 _GLANCES = 1000
 _NUMBERS = {"double", "single", "logical"} | {
@@ -34,6 +36,10 @@ class _UnreadableError(ValueError):
     """Not a file of this kind, or a damaged one."""
 
 
+class _UnfitError(ValueError):
+    """What is in the file is something else than was asked for."""
+
+
 def room(size: int) -> int:
     """Return how many bytes a file of this size may unpack to."""
     return 2**24 + 64 * size
@@ -42,25 +48,12 @@ def room(size: int) -> int:
 def matrix(path: Path, signals: int, samples: int, *, certain: bool) -> npt.NDArray | None:
     """Read the matrix of a MATLAB file: ``val``, or the only one of the right shape.
 
-    Parameters
-    ----------
-    path : Path
-    signals, samples : int
-        What it must hold; more samples are left out.
-    certain : bool
-        Whether it can be nothing else. None is returned of plain samples under such a name.
-
-    Returns
-    -------
-    ndarray, shape (samples, signals)
-
-    Raises
-    ------
-    ValueError
-        If it cannot be read, or holds something else.
+    Returns it with shape (samples, signals), without what it has of samples beyond, or None where
+    the file may, not being `certain`, hold plain samples under such a name. Raises ValueError if it
+    cannot be read, or holds something else.
     """
     try:
-        return _ask("matlab", str(path), signals, samples)
+        return _ask(_matlab, str(path), signals, samples)
     except _UnreadableError:
         if certain:
             raise
@@ -69,100 +62,54 @@ def matrix(path: Path, signals: int, samples: int, *, certain: bool) -> npt.NDAr
 
 @functools.lru_cache
 def check_hdf5(path: str, name: str, state: str) -> None:
-    """See whether an array in an HDF5 file can be read by this process too.
+    """See whether an array in an HDF5 file, a record a row, can be read by this process too.
 
-    Parameters
-    ----------
-    path, name : str
-        The file, and the array in it, whose first axis are the records.
-    state : str
-        Changes when the file does.
-
-    Raises
-    ------
-    ValueError
-        If it ends the process that reads it, or a record claims to be larger than the file can be.
+    `state` changes when the file does. Raises ValueError if it ends the process that reads it, or
+    a record claims to be larger than the file can be.
     """
-    _ask("hdf5", path, name)
+    _ask(_hdf5, path, name)
 
 
-_running: dict[int, subprocess.Popen[bytes]] = {}  # by the process that asks
 _one_at_a_time = threading.Lock()
 
 
-def _ask(*question: object) -> npt.NDArray:
+def _ask(read: Callable[..., npt.NDArray], *question: object) -> npt.NDArray:
     with _one_at_a_time:
-        child = _running.get(os.getpid()) or _start()
-        assert child.stdin
-        assert child.stdout
-        timer = threading.Timer(_PATIENCE_S, child.kill)
-        timer.start()
-        answer, content = {}, b""
+        reader = _reader(os.getpid())
         try:
-            child.stdin.write(json.dumps(question).encode() + b"\n")
-            child.stdin.flush()
-            answer = json.loads(child.stdout.readline() or "{}")
-            content = child.stdout.read(answer.get("bytes", 0))
-        except OSError:
-            answer = {}
-        finally:
-            timer.cancel()
-            if len(content) != answer.get("bytes"):  # also where Ctrl-C came in between
-                _stop()
-    if not answer:
-        raise _UnreadableError("it is damaged: the program that reads it died")
-    if "unreadable" in answer:
-        raise _UnreadableError(f"it cannot be read ({answer['unreadable']})")
-    if "unfit" in answer:
-        raise ValueError(answer["unfit"])
-    return np.frombuffer(content, answer["dtype"]).reshape(answer["shape"])
+            return reader.submit(_answer, read, *question).result(_PATIENCE_S)
+        except (_UnreadableError, _UnfitError):
+            raise
+        except BaseException as error:  # also where Ctrl-C came in between
+            _reader.cache_clear()
+            reader.shutdown(wait=False, kill_workers=True)
+            if not isinstance(error, BrokenExecutor | TimeoutError):
+                raise
+            raise _UnreadableError("it is damaged: the program that reads it died") from error
 
 
-def _start() -> subprocess.Popen[bytes]:
-    paths = os.pathsep.join(path for path in sys.path if path)
-    child = subprocess.Popen(
-        [sys.executable, "-c", f"from {__name__} import _serve; _serve()"],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,  # it ends when this program does
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    _running[os.getpid()] = child
-    return child
+@functools.cache
+def _reader(asker: int) -> Any:
+    return ProcessPoolExecutor(1, timeout=_IDLE_S, initializer=_confine, initargs=(asker,))
 
 
-@atexit.register
-def _stop() -> None:
-    if child := _running.pop(os.getpid(), None):
-        child.kill()
-        with suppress(OSError):
-            child.communicate()
-
-
-def _serve() -> None:
-    """Answer questions, one a line, until there are no more."""
+def _confine(asker: int) -> None:
+    end_with(asker)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what a library says when it dies
     with suppress(ImportError, ValueError, OSError):
         import resource  # not on Windows
 
         resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
-    for line in sys.stdin.buffer:
-        kind, *rest = json.loads(line)
-        content = b""
-        try:
-            values = (_matlab if kind == "matlab" else _hdf5)(*rest)
-            content = values.tobytes()
-            answer = {"shape": values.shape, "dtype": values.dtype.str}
-        except _UnfitError as error:
-            answer = {"unfit": str(error)}
-        except Exception as error:  # scipy and h5py raise whatever their parsers stumble over
-            answer = {"unreadable": str(error)[:200] or type(error).__name__}
-        sys.stdout.buffer.write(json.dumps(answer | {"bytes": len(content)}).encode() + b"\n")
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
 
 
-class _UnfitError(Exception):
-    """What is in the file is something else than was asked for."""
+def _answer(read: Callable[..., npt.NDArray], *question: object) -> npt.NDArray:
+    try:
+        return read(*question)
+    except _UnfitError:
+        raise
+    except Exception as error:  # scipy and h5py raise whatever their parsers stumble over
+        what = str(error)[:200] or type(error).__name__
+        raise _UnreadableError(f"it cannot be read ({what})") from None
 
 
 def _matlab(path: str, signals: int, samples: int) -> npt.NDArray:

@@ -1,15 +1,10 @@
 """What the homes of a dataset offer: an archive, or a list of files with sizes and checksums.
 
-A home is an address; how it is asked follows from what it points at:
-
-``https://.../name.zip``
-    an archive;
-``https://bucket.../?list-type=2&prefix=folder/``
-    the list of a folder in an S3 bucket (ListObjectsV2);
-``https://.../SHA256SUMS.txt#folder/``
-    PhysioNet's list of a project, of which only a folder may be wanted;
-``https://zenodo.org/api/records/1#name.zip``
-    an archive that a record of Zenodo lists with its checksum.
+A home is an address; how it is asked follows from what it points at: an archive
+(``.../name.zip``), the list of a folder in an S3 bucket (``.../?list-type=2&prefix=folder/``),
+PhysioNet's list of a project, of which only a folder may be wanted
+(``.../SHA256SUMS.txt#folder/``), or an archive that a record of Zenodo lists with its checksum
+(``.../api/records/1#name.zip``).
 """
 
 from __future__ import annotations
@@ -22,53 +17,40 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qsl, quote, urldefrag, urlencode, urlsplit, urlunsplit
 from xml.etree import ElementTree
 
 from ecgnb.data import download
-from ecgnb.data.download import (
-    Entry,
-    HomeError,
-    Transfer,
-    ask,
-    is_whole,
-    read,
-    read_sums,
-    safe_path,
-    validator,
-)
+from ecgnb.data.download import Entry, HomeError, Transfer, is_whole, read, read_sums, safe_path
 
 MOST_COMPRESSED = 20  # ECGs take about half of their size; what takes less than this is a bomb
 MOST_FILES = 2_000_000  # of a dataset: more than any has
 _CHUNK = 1 << 18
 _SUMS = "SHA256SUMS.txt"
+_DAMAGES = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
 
 
 def list_members(archive: Path) -> dict[str, Entry]:
-    """List the files of an archive of a dataset, without the folder that encloses them all.
+    """List the files of an archive by their names in it, without the folder that encloses them all.
 
-    Returns
-    -------
-    dict of str to Entry
-        By the name in the archive. The checksum is that of the ``SHA256SUMS.txt`` in the archive
-        where it names the file, else the archive's own.
-
-    Raises
-    ------
-    HomeError
-        If it is no whole archive, lacks a file that it announces, or holds what would be written
-        outside the folder, is no plain file, or unpacks to far more than a dataset does.
+    The checksum is that of the ``SHA256SUMS.txt`` in the archive where it names the file, else the
+    archive's own. Raises HomeError if it is no whole archive, lacks a file that it announces, or
+    holds what would be written outside the folder, is no plain file, or unpacks to far more than a
+    dataset does.
     """
     with _open(archive) as opened:
         infos = opened.infolist()
         if not _announced(archive, len(infos)):
             raise HomeError("its directory has lost files")
         for info in infos:
-            _check(info)
+            # `zipfile` turns backslashes into slashes on Windows and cuts names at a null byte.
+            safe_path(info.orig_filename.removesuffix("/"))
+            if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise HomeError(f"{info.filename!r} in it is a link or a device, not a plain file")
         files = [info for info in infos if not info.is_dir()]
         unpacked = sum(info.file_size for info in files)
         if unpacked > MOST_COMPRESSED * archive.stat().st_size:
@@ -77,7 +59,8 @@ def list_members(archive: Path) -> dict[str, Entry]:
         inside = all("/" in info.filename for info in files)
         top = f"{tops.pop()}/" if inside and len(tops) == 1 else ""
         names = [info.filename.removeprefix(top) for info in files]
-        if len(set(names)) < len(names) or _file_and_folder(names):
+        folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
+        if len(set(names)) < len(names) or folders.intersection(names):
             raise HomeError("it holds two files of one name")
         sums: dict[str, str] = {}
         if _SUMS in names:
@@ -113,14 +96,7 @@ def unpack(
 
     Of a call that was stopped, one file may be there in part; the next call sees it by its checksum
     and writes it again. `members` are those of `list_members`, or some of them; `advance` is told
-    the number of bytes that are done.
-
-    Raises
-    ------
-    HomeError
-        If a file is not what its checksum says.
-    OSError
-        If one cannot be written.
+    the number of bytes that are done. Raises HomeError if a file is not what its checksum says.
     """
     with _open(archive) as opened:
         for name, entry in members.items():
@@ -131,29 +107,10 @@ def unpack(
             path.parent.mkdir(parents=True, exist_ok=True)
             with opened.open(name) as packed, open(path, "wb") as out:
                 while chunk := packed.read(_CHUNK):  # which ends at the size announced
-                    out.write(chunk)
-                    advance(len(chunk))
+                    advance(out.write(chunk))
             if not is_whole(entry, path):
                 path.unlink()
                 raise HomeError(f"{entry.path} in it does not have its published checksum")
-
-
-def _check(info: zipfile.ZipInfo) -> None:
-    # `zipfile` turns backslashes into slashes on Windows and cuts names at a null byte.
-    safe_path(info.orig_filename.removesuffix("/"))
-    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise HomeError(f"{info.filename!r} in it is a link or a device, not a plain file")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise HomeError(f"{info.filename!r} in it is compressed in an unusual way")
-    if info.flag_bits & 1:
-        raise HomeError(f"{info.filename!r} in it is encrypted")
-
-
-def _file_and_folder(names: Iterable[str]) -> bool:
-    """Return whether one name is that of a file and of the folder of another file."""
-    files = set(names)
-    folders = {name[:at] for name in files for at, sign in enumerate(name) if sign == "/"}
-    return bool(files & folders)
 
 
 @contextmanager
@@ -161,9 +118,7 @@ def _open(archive: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(archive) as opened:
             yield opened
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
-        raise HomeError(f"it is no whole zip archive ({error})") from error
-    except (struct.error, OSError) as error:
+    except (*_DAMAGES, OSError) as error:
         # Where a damaged directory points cannot be read from; nothing else is invalid here.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
@@ -190,10 +145,7 @@ def kind(home: str) -> str:
 def look(transfer: Transfer, home: str) -> tuple[Entry, ...]:
     """Ask a home what files it offers; of an archive, the archive itself.
 
-    Raises
-    ------
-    HomeError
-        If it does not answer, or not with what it is for.
+    Raises HomeError if it does not answer, or not with what it is for.
     """
     ways = {"s3": _bucket, "sums": _sums, "zenodo": _zenodo, "archive": _archive}
     try:
@@ -208,12 +160,12 @@ def look(transfer: Transfer, home: str) -> tuple[Entry, ...]:
 
 
 def _archive(transfer: Transfer, home: str) -> list[Entry]:
-    with ask(transfer, home, "HEAD") as answer:
+    with download.ask(transfer, home, "HEAD") as answer:
         size = answer.headers.get("Content-Length", "")
         if not size.isdecimal():
             raise HomeError(f"{home} does not say how large it is")
         name = posixpath.basename(urlsplit(home).path)
-        return [Entry(safe_path(name), int(size), "", home, validator(answer))]
+        return [Entry(safe_path(name), int(size), "", home, download.validator(answer))]
 
 
 def _bucket(transfer: Transfer, home: str) -> list[Entry]:
@@ -241,19 +193,16 @@ def _bucket(transfer: Transfer, home: str) -> list[Entry]:
             )
         token = page.findtext("{*}NextContinuationToken")
         if not token:
-            return _with_sums(transfer, list(entries.values()))
+            break
         if len(entries) == had or len(entries) > MOST_FILES:
             raise HomeError(f"{home} is a list without end")
         query["continuation-token"] = token
-
-
-def _with_sums(transfer: Transfer, entries: list[Entry]) -> list[Entry]:
-    """Take from a ``SHA256SUMS.txt`` among the files what the tags of large objects do not say."""
-    urls = [entry.url for entry in entries if entry.path == _SUMS]
-    if not urls or all(entry.checksum for entry in entries):
-        return entries
-    sums = read_sums(read(transfer, urls[0]).decode(errors="replace"))
-    return [replace(e, checksum=e.checksum or sums.get(e.path, "")) for e in entries]
+    # What the tags of large objects do not say, a list of checksums among the files may.
+    sums, files = {}, entries.values()
+    urls = [entry.url for entry in files if entry.path == _SUMS]
+    if urls and not all(entry.checksum for entry in files):
+        sums = read_sums(read(transfer, urls[0]).decode(errors="replace"))
+    return [replace(e, checksum=e.checksum or sums.get(e.path, "")) for e in files]
 
 
 def _sums(transfer: Transfer, home: str) -> list[Entry]:

@@ -3,25 +3,20 @@
 Every dataset labels its records in its own vocabulary. A record's native codes are held as one
 string of tokens separated by spaces, ``CODE`` or ``CODE:value``:
 
-=============  ==================================================================================
-vocabulary     tokens
-=============  ==================================================================================
-``scp``        ``NORM:100 LVOLT:0 SR:0``, SCP-ECG statements with their likelihood in percent
-               (0: stated, likelihood not given), and ``AXIS-LAD`` / ``AXIS-RAD`` where PTB-XL's
-               ``heart_axis`` column says so
-``snomed``     ``164889003 59118001``, SNOMED CT codes
-``cpsc``       ``AF RBBB``, the nine names of CPSC2018, or their SNOMED CT codes
-``code-test``  ``1dAVb SB``, or ``NORM`` where all six columns are 0
-``ptb``        ``myocardial-infarction``, the reason for admission
-``text``       none: findings in free text, which no label set reads
-``own``        ``my-finding another``, whatever codes a dataset of one's own has
-``brugada``    ``brugada:2 basal_pattern:1 sudden_death:0``, the columns of ``metadata.csv``
-=============  ==================================================================================
+``scp``
+    ``NORM:100 LVOLT:0 SR:0``, SCP-ECG statements with their likelihood in percent (0: not given,
+    the rule for rhythm and form, so that only the diagnostic superclasses ask for more than 0), and
+    ``AXIS-LAD`` / ``AXIS-RAD`` where PTB-XL's ``heart_axis`` column says so
+``snomed``, ``cpsc``
+    ``164889003 59118001``, SNOMED CT codes; ``AF RBBB``, the nine names of CPSC2018, or such codes
+``code-test``, ``ptb``
+    ``1dAVb SB``, or ``NORM`` where all six columns are 0; the reason for admission
+``brugada``
+    ``brugada:2 basal_pattern:1 sudden_death:0``, the columns of ``metadata.csv``
+``own``, ``text``
+    whatever codes a dataset of one's own has; none, but findings in free text
 
-A *label set* is the list of classes a task predicts. The tables are data, in ``labels.toml``; this
-module applies them. Likelihood 0 in PTB-XL means that no likelihood was given, which is the rule
-for rhythm and form statements, so only the diagnostic superclasses ask for more than 0.
-
+A *label set* is the list of classes a task predicts. The tables are data, in ``labels.toml``.
 ``challenge-2021`` is the common vocabulary of all datasets. It has one extension to the Challenge:
 164884008 (ventricular ectopics) counts as PVC, without which PTB-XL and CPSC2018 would have none.
 75532003 (ventricular escape beat) is not a premature beat and does not count.
@@ -52,52 +47,36 @@ class LabelSet:
 
     name: str
     description: str  # one sentence for tables
-    vocabularies: tuple[str, ...]  # it can be read from
-    classes: tuple[str, ...]  # in order; empty if they are found in the data, one a code
-    members: Mapping[str, tuple[str, ...]]  # the codes that make each class
+    vocabularies: list[str]  # it can be read from
     codes: str  # the vocabulary in which `members` is written
-    positive: bool  # whether a code counts only with a value above 0
+    members: Mapping[str, list[str]]  # the codes that make each class
+    positive: bool = False  # whether a code counts only with a value above 0
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """In order; empty if they are found in the data, one a code."""
+        return tuple(self.members)
 
 
-def _label_set(name: str, table: dict[str, Any]) -> LabelSet:
-    members = {label: tuple(codes) for label, codes in table.get("classes", {}).items()}
-    return LabelSet(
-        name,
-        table["description"],
-        tuple(table["vocabularies"]),
-        tuple(members),
-        MappingProxyType(members),
-        table["codes"],
-        table.get("positive", False),
-    )
+def _label_set(name: str, classes: dict[str, list[str]] | None = None, **facts: Any) -> LabelSet:
+    return LabelSet(name, members=classes or {}, **facts)
 
 
 LABEL_SETS: Mapping[str, LabelSet] = MappingProxyType(
-    {name: _label_set(name, table) for name, table in _TABLES["label-sets"].items()}
+    {name: _label_set(name, **table) for name, table in _TABLES["label-sets"].items()}
 )
 """The label sets by name; the page on datasets lists them."""
 
 # The codes each vocabulary knows: whatever else occurs is reported by `unknown_codes`.
-_KNOWN: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        "scp": frozenset(_TABLES["scp"]) | frozenset(_TABLES["scp-axis"]),
-        "snomed": frozenset(_TABLES["snomed"]),
-        "brugada": frozenset(_TABLES["brugada"]),
-        **{name: frozenset(_TABLES["to-snomed"][name]) for name in ("cpsc", "code-test", "ptb")},
-    }
-)
+_KNOWN: dict[str, set[str]] = {name: {*_TABLES[name]} for name in ("scp", "snomed", "brugada")}
+_KNOWN["scp"] |= {*_TABLES["scp-axis"]}
+_KNOWN |= {name: {*_TABLES["to-snomed"][name]} for name in ("cpsc", "code-test", "ptb")}
 _WITHOUT_TABLE = ("own", "text")  # every code is as good as another, or there is none
 VOCABULARIES: tuple[str, ...] = (*_KNOWN, *_WITHOUT_TABLE)
 
 
 def label_set(name: str) -> LabelSet:
-    """Return the label set of this name.
-
-    Raises
-    ------
-    UserError
-        If there is none; the message names those that exist.
-    """
+    """Return the label set of this name; UserError names those that exist if there is none."""
     if name in LABEL_SETS:
         return LABEL_SETS[name]
     near = difflib.get_close_matches(name, LABEL_SETS, n=1)
@@ -108,10 +87,7 @@ def label_set(name: str) -> LabelSet:
 def default_label_set(vocabulary: str) -> str:
     """Return the label set for a vocabulary: the one that finds its classes in the data, if any.
 
-    Raises
-    ------
-    UserError
-        If no label set reads it.
+    Raises UserError if no label set reads it.
     """
     able = [entry for entry in LABEL_SETS.values() if vocabulary in entry.vocabularies]
     if not able:
@@ -168,12 +144,9 @@ def encode(
 def split_codes(text: str) -> list[str]:
     """Split the codes of one record, which blanks, commas, semicolons or bars may separate.
 
-    Raises
-    ------
-    ValueError
-        If one of them is neither ``CODE`` nor ``CODE:number``.
+    Raises ValueError if one of them is neither ``CODE`` nor ``CODE:number``.
     """
-    codes = text.replace(",", " ").replace(";", " ").replace("|", " ").split()
+    codes = re.sub("[,;|]", " ", text).split()
     if wrong := [code for code in codes if ":" in code and not _VALUED.fullmatch(code)]:
         raise ValueError(f"the code '{wrong[0]}' has no number after its colon")
     return codes
@@ -185,10 +158,7 @@ _VALUED = re.compile(r"[^:]+:[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.I)
 def meanings(codes: pd.Series, vocabulary: str, label_set: str) -> pd.DataFrame:
     """Count which native codes make up each class; for the parameters see `encode`.
 
-    Returns
-    -------
-    DataFrame
-        One row a class and code: ``label``, ``code``, ``records``, the commonest code first.
+    Returns one row a class and code: ``label``, ``code``, ``records``, the commonest code first.
     """
     chosen = _readable(label_set, vocabulary)
     tokens = _tokens(codes)
@@ -198,15 +168,10 @@ def meanings(codes: pd.Series, vocabulary: str, label_set: str) -> pd.DataFrame:
 
 
 def unknown_codes(codes: pd.Series, vocabulary: str) -> dict[str, int]:
-    """Count the codes that the tables do not know.
+    """Count the records of each code that the tables do not know, the commonest first.
 
     They do not fail: label sets of fixed classes pass over them, and those found in the data keep
     them under their own code.
-
-    Returns
-    -------
-    dict of str to int
-        Records in which each unknown code occurs, the commonest first.
     """
     if vocabulary not in VOCABULARIES:
         raise UserError(

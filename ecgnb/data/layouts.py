@@ -1,7 +1,6 @@
-"""How the files of each layout are listed: which records there are, and what a table says of them.
+"""How the files of each layout are listed, a function each: which records there are, and of whom.
 
-One function a layout, from the folder of a dataset and its card to a `Listing`. A layout is for the
-files of one publisher; ``table`` and ``array`` are for anybody's own.
+A layout is for the files of one publisher; ``table`` and ``array`` are for anybody's own.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import pandas as pd
 from ecgnb.data import foreign, own
 from ecgnb.data.catalog import CATALOG, OWN_LAYOUTS, DatasetCard, data_root, find
 from ecgnb.data.own import check_file, read_own
-from ecgnb.data.records import LEADS
+from ecgnb.data.records import LEADS, age_of, sex_of
 from ecgnb.errors import UserError
 from ecgnb.files import reason
 
@@ -118,17 +117,15 @@ def _ptb_xl(folder: Path, card: DatasetCard) -> Listing:
     present = table[column].isin(there)
     used = table[present]
     axis = used["heart_axis"].map(_AXES).fillna("")
-    scp = used["scp_codes"].map(_scp_codes)
-    age = used["age"].astype(float)
     listed = pd.DataFrame(
         {
             "record": used["ecg_id"].map("{:05d}".format),
             "path": used[column] + ".hea",
             "patient": used["patient_id"].map("p{:05.0f}".format),
             "fold": used["strat_fold"].astype(int),
-            "age": age.where(age <= _OLDEST, _OLDEST).where(age.notna()),
+            "age": used["age"].astype(float).clip(upper=_OLDEST),
             "sex": used["sex"].map({0: "male", 1: "female"}).fillna(""),
-            "codes": (scp + " " + axis).str.strip(),
+            "codes": (used["scp_codes"].map(_scp_codes) + " " + axis).str.strip(),
         }
     )
     return _listing(listed, tuple(table[column][~present]))
@@ -149,9 +146,7 @@ def _scp_codes(text: str) -> str:
 def _challenge(folder: Path, card: DatasetCard) -> Listing:
     there = _headers(folder)
     names = [path.rpartition("/")[2] for path in there]
-    # One record a patient, unless a header says otherwise.
     table = pd.DataFrame({"record": names, "path": [f"{path}.hea" for path in there]}, dtype=str)
-    table = table.assign(patient=table["record"], fold=0, age=float("nan"), sex="", codes="")
     absent = tuple(name for name in _named_in_records_files(folder) if name not in there)
     return replace(_listing(table, absent, there), in_headers=True)
 
@@ -187,7 +182,6 @@ def _brugada_huca(folder: Path, card: DatasetCard) -> Listing:
         for row in table[list(findings)].fillna(0).itertuples(index=False)
     ]
     listed = pd.DataFrame({"record": table["patient_id"], "path": paths + ".hea", "codes": codes})
-    listed = listed.assign(patient=listed["record"], fold=0, age=float("nan"), sex="")
     present = paths.isin(_headers(folder).keys())
     return _listing(listed[present], tuple(paths[~present]))
 
@@ -218,12 +212,12 @@ def _code_test(folder: Path, card: DatasetCard) -> Listing:
     table = facts[["age", "sex"]].assign(codes=codes)
     rate = float(card.sampling_rates[0])
     tensor = open_tensor(folder / "ecg_tracings.hdf5", "tracings", rate, _CODE_TEST_LEADS)
-    return _own_table(table, None, tensor)
+    return _own_table(table, tensor)
 
 
 def _table(folder: Path, card: DatasetCard) -> Listing:
     """WFDB records anywhere below the folder, described by ``records.csv``."""
-    return _own_table(read_own(folder / "records.csv"), _headers(folder), None)
+    return _own_table(read_own(folder / "records.csv"), headers=_headers(folder))
 
 
 def _array(folder: Path, card: DatasetCard) -> Listing:
@@ -231,21 +225,49 @@ def _array(folder: Path, card: DatasetCard) -> Listing:
     if not card.sampling_rates:
         raise ValueError("the card of an array must give its sampling_rates")
     tensor = open_tensor(folder / "signals.npy", "", float(card.sampling_rates[0]), LEADS)
-    return _own_table(read_own(folder / "records.csv"), None, tensor)
+    return _own_table(read_own(folder / "records.csv"), tensor)
 
 
 def _own_table(
-    table: pd.DataFrame, headers: Mapping[str, str] | None, tensor: Tensor | None
+    table: pd.DataFrame, tensor: Tensor | None = None, headers: Mapping[str, str] | None = None
 ) -> Listing:
-    """List what a table describes: an array in its order, or WFDB records by their names."""
-    if tensor is not None and tensor.records != len(table):
-        raise ValueError(
-            f"{tensor.records} records in the array, but {len(table)} rows in the table"
-        )
-    usable, absent, dropped, notes = own.described(table, headers)
-    listing = _listing(usable, absent, headers or {})
-    dropped_too = (*listing.dropped, *dropped.items())
-    return replace(listing, tensor=tensor, dropped=dropped_too, notes=notes)
+    """List what a table describes: an array in its order, or WFDB records by their names.
+
+    Raises ValueError if a name, a class or a fold is missing or ambiguous.
+    """
+    if tensor is not None:
+        if tensor.records != (rows := len(table)):
+            raise ValueError(f"{tensor.records} records in the array, but {rows} rows in the table")
+        numbers = pd.Series(range(rows), table.index).astype(str)
+        record, found = table.get("record", numbers.str.zfill(6)), numbers.map(lambda n: [n])
+    elif "record" in table:
+        record, found = own.by_name(table["record"], headers or {})
+    else:
+        raise ValueError(f"the table has no column 'record' among {', '.join(map(str, table))}")
+    if len(wrong := record[(record == "") | record.duplicated()]):
+        name, row = str(wrong.iloc[0]), int(wrong.index[0])
+        first = int(record[record == name].index[0])
+        fault = f"'{name}' stands in rows {first + 2} and {row + 2}"
+        raise ValueError(fault if name else f"row {row + 2} names no record")
+    codes, dropped, notes = own.codes(table)
+    dropped |= {row: f"it may be {' or '.join(of[:2])}" for row, of in found.items() if of[1:]}
+    patient = table.get("patient", record).str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    listed = pd.DataFrame(
+        {
+            "record": record,
+            "path": found.str[0],
+            "patient": patient.where(patient != "", record),
+            "fold": own.folds(table),
+            "age": own.cells(age_of, table, "age", notes).astype(float),
+            "sex": own.cells(sex_of, table, "sex", notes),
+            "codes": codes,
+        }
+    )
+    here = found.map(len) > 0
+    usable = listed[here & ~listed.index.isin(dropped)]
+    listing = _listing(usable, tuple(record[~here]), headers or {})
+    reasons = [(record[row], reason) for row, reason in dropped.items() if here[row]]
+    return replace(listing, tensor=tensor, dropped=(*listing.dropped, *reasons), notes=tuple(notes))
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, set[str]]]:
@@ -284,22 +306,23 @@ def _headers(folder: Path) -> dict[str, str]:
                 first, *lines = file.read(2**20).split("\n")
             if "/" in first.partition(" ")[0]:
                 segments = {line.split()[0] for line in lines if line.strip() and line[0] != "#"}
-                found |= {
-                    f"{prefix}{s}": f"a segment of {prefix}{stem}" for s in segments & {*stems}
-                }
+                for segment in segments & {*stems}:
+                    found[prefix + segment] = f"a segment of {prefix}{stem}"
                 found[prefix + stem] = "record of several segments"
     for path in found:
         if path.encode(errors="replace").decode() != path:
-            name = os.fsencode(path).decode("latin-1")
-            raise UserError(
-                f"the file name {name}.hea in {folder} is not in UTF-8: rename the file"
-            )
+            name = f"{os.fsencode(path).decode('latin-1')}.hea"
+            raise UserError(f"the file name {name} in {folder} is not in UTF-8: rename the file")
     return found
 
 
 def _listing(
     table: pd.DataFrame, absent: tuple[str, ...], headers: Mapping[str, str] = MappingProxyType({})
 ) -> Listing:
+    """List a table; what it does not tell is unknown, and each record is of another patient."""
+    unknown: dict[str, Any] = {"patient": table["record"], "fold": 0, "age": float("nan")}
+    unknown |= {"sex": "", "codes": ""}
+    table = table.assign(**{name: table.get(name, unknown[name]) for name in unknown})
     reasons = {f"{path}.hea": reason for path, reason in headers.items() if reason}
     out = table["path"].isin(reasons.keys())
     dropped = zip(table["record"][out], table["path"][out].map(reasons), strict=True)
@@ -307,28 +330,21 @@ def _listing(
     return Listing(ordered, absent, dropped=tuple(sorted(dropped)))
 
 
-LAYOUTS: Mapping[str, Callable[[Path, DatasetCard], Listing]] = MappingProxyType(
-    {
-        "ptb-xl": _ptb_xl,
-        "challenge": _challenge,
-        "brugada-huca": _brugada_huca,
-        "ptb": _ptb,
-        "incart": _challenge,  # who shares a patient, its headers say
-        "ludb": _challenge,
-        "code-test": _code_test,
-        "table": _table,
-        "array": _array,
-    }
-)
+LAYOUTS: Mapping[str, Callable[[Path, DatasetCard], Listing]] = {
+    **dict.fromkeys(("challenge", "incart", "ludb"), _challenge),
+    "ptb-xl": _ptb_xl,
+    "brugada-huca": _brugada_huca,
+    "ptb": _ptb,
+    "code-test": _code_test,
+    "table": _table,
+    "array": _array,
+}
 
 
 def list_records(card: DatasetCard, folder: Path) -> Listing:
     """List the records of a raw dataset, present and absent.
 
-    Raises
-    ------
-    UserError
-        If a table is missing or cannot be read, or no record is there.
+    Raises UserError if a table is missing or cannot be read, or no record is there.
     """
     try:
         listing = LAYOUTS[card.layout](folder, card)
@@ -339,9 +355,8 @@ def list_records(card: DatasetCard, folder: Path) -> Listing:
     except (OSError, KeyError, TypeError, ValueError) as error:  # and those of pandas
         way = "correct that file" if card.layout in OWN_LAYOUTS else "get that file again"
         fault = error if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        raise UserError(
-            f"a table of {card.name} in {folder} cannot be read ({fault}); {way}"
-        ) from error
+        said = f"a table of {card.name} in {folder} cannot be read ({fault}); {way}"
+        raise UserError(said) from error
     if card.record_range:
         first, last = card.record_range
         inside = listing.table["record"].between(first, last)
@@ -379,9 +394,8 @@ def _joined(listing: Listing, folder: Path, other: DatasetCard) -> Listing:
     way = posixpath.relpath(there.as_posix(), folder.as_posix())
     table = added.table.assign(path=[f"{way}/{path}" for path in added.table["path"]])
     # What one of them has and the other lacks is not absent.
-    present = set(table["record"]) | set(listing.table["record"])
-    absent = tuple(
-        path for path in listing.absent if posixpath.basename(path).partition("_")[0] not in present
-    )
-    whole = pd.concat([listing.table, table], ignore_index=True).sort_values("record")
-    return replace(listing, table=whole.reset_index(drop=True), absent=absent)
+    whole = pd.concat([listing.table, table]).sort_values("record", ignore_index=True)
+    present = {*whole["record"]}
+    names = (posixpath.basename(path).partition("_")[0] for path in listing.absent)
+    absent = (p for p, name in zip(listing.absent, names, strict=True) if name not in present)
+    return replace(listing, table=whole, absent=tuple(absent))

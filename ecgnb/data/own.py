@@ -1,8 +1,4 @@
-"""The table that describes a dataset of one's own: its columns, classes, and which file is which.
-
-Nothing in it is passed over in silence: what is ambiguous is refused with its row and column, what
-is left out is named.
-"""
+"""The table that describes a dataset of one's own; nothing in it is passed over in silence."""
 
 from __future__ import annotations
 
@@ -23,7 +19,6 @@ import pandas as pd
 
 from ecgnb.data import splits
 from ecgnb.data.labels import split_codes
-from ecgnb.data.records import age_of, sex_of
 
 _COLUMNS = ("record", "patient", "fold", "age", "sex", "codes")
 # Other names of our columns, letters and digits alone.
@@ -85,51 +80,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.lower())
 
 
-def described(
-    table: pd.DataFrame, headers: Iterable[str] | None
-) -> tuple[pd.DataFrame, tuple[str, ...], dict[str, str], tuple[str, ...]]:
-    """Say what a table tells of each record; whatever it does not tell is unknown.
-
-    `headers` are the paths of headers without suffix, which ``record`` names by path or name alone;
-    None where the rows follow an array. Returns the records that are there, with the columns of
-    `ecgnb.data.layouts.COLUMNS`; those that are not; why some cannot be used; and what was left out
-    or not understood. Raises ValueError if a name, a class or a fold is missing or ambiguous.
-    """
-    if headers is None:
-        numbers = [str(row) for row in range(len(table))]
-        found = pd.Series([[number] for number in numbers], table.index)
-        names = pd.Series([number.zfill(6) for number in numbers], table.index)
-        record = table.get("record", names)
-    elif "record" in table:
-        record, found = _by_name(table["record"], headers)
-    else:
-        raise ValueError(f"the table has no column 'record' among {', '.join(map(str, table))}")
-    if len(wrong := record[(record == "") | record.duplicated()]):
-        name, row = str(wrong.iloc[0]), int(wrong.index[0])
-        first = int(record[record == name].index[0])
-        fault = f"'{name}' stands in rows {first + 2} and {row + 2}"
-        raise ValueError(fault if name else f"row {row + 2} names no record")
-    codes, dropped, notes = _codes(table)
-    dropped |= {row: f"it may be {' or '.join(of[:2])}" for row, of in found.items() if of[1:]}
-    patient = table.get("patient", record).str.replace(r"^(\d+)\.0$", r"\1", regex=True)
-    listed = pd.DataFrame(
-        {
-            "record": record,
-            "path": found.str[0],
-            "patient": patient.where(patient != "", record),
-            "fold": _folds(table),
-            "age": _cells(age_of, table, "age", notes).astype(float),
-            "sex": _cells(sex_of, table, "sex", notes),
-            "codes": codes,
-        }
-    )
-    here = found.map(len) > 0
-    usable = listed[here & ~listed.index.isin(dropped)]
-    reasons = {record[row]: reason for row, reason in dropped.items() if here[row]}
-    return usable, tuple(record[~here]), reasons, tuple(notes)
-
-
-def _cells(read: Callable[[str], Any], table: pd.DataFrame, name: str, notes: list[str]) -> Any:
+def cells(read: Callable[[str], Any], table: pd.DataFrame, name: str, notes: list[str]) -> Any:
     """Read a column cell by cell; what is not understood is unknown, and noted."""
     cells = table.get(name, pd.Series("", table.index))
     values = cells.map(read)
@@ -139,7 +90,7 @@ def _cells(read: Callable[[str], Any], table: pd.DataFrame, name: str, notes: li
     return values
 
 
-def _folds(table: pd.DataFrame) -> pd.Series | int:
+def folds(table: pd.DataFrame) -> pd.Series | int:
     """Return the folds that a table gives; 0 if it gives none."""
     if "fold" not in table:
         return 0
@@ -158,7 +109,7 @@ def _folds(table: pd.DataFrame) -> pd.Series | int:
     )
 
 
-def _by_name(names: pd.Series, headers: Iterable[str]) -> tuple[pd.Series, pd.Series]:
+def by_name(names: pd.Series, headers: Iterable[str]) -> tuple[pd.Series, pd.Series]:
     """Return names without what is no part of them (``./``, ``.hea``), and the headers of each."""
     paths, short = {*headers}, defaultdict(list)
     for path in sorted(paths):
@@ -183,21 +134,18 @@ def stated(cells: pd.Series) -> npt.NDArray[np.bool_]:
     return yes.to_numpy()
 
 
-def _codes(table: pd.DataFrame) -> tuple[pd.Series, dict[Any, str], list[str]]:
+def codes(table: pd.DataFrame) -> tuple[pd.Series, dict[Any, str], list[str]]:
     """Read the codes of each row, why some cannot be read, and which columns were left out."""
     left, wrong = {}, dict[Any, str]()
     names = [str(name) for name in table if name not in _COLUMNS]
     if "codes" in table:
         left = dict.fromkeys(names, "codes are given")
-
-        def read(row: Any, text: str) -> str:
+        codes = [""] * len(table)
+        for at, (row, text) in enumerate(table["codes"].items()):
             try:
-                return " ".join(split_codes(text))
+                codes[at] = " ".join(split_codes(text))
             except ValueError as error:
                 wrong[row] = str(error)
-                return ""
-
-        codes = [read(*cell) for cell in zip(table.index, table["codes"], strict=True)]
     else:
         for name in names:
             known = table[name].str.lower().isin((*_YES, *_NO))

@@ -1,8 +1,4 @@
-"""A raw dataset to one memory-mapped int16 array, one table and one manifest.
-
-The prepared folder is written under a temporary name and renamed when it is whole, so that
-whatever stops the work, nothing half-written is ever taken for whole.
-"""
+"""A raw dataset to one memory-mapped int16 array, one table and one manifest: whole, or nothing."""
 
 from __future__ import annotations
 
@@ -23,26 +19,22 @@ import numpy.typing as npt
 import pandas as pd
 
 from ecgnb import simulate
-from ecgnb.data import checks, layouts, resample
-from ecgnb.data.arrays import (
-    PREPARED_VERSION,
-    SELECTION,
-    Options,
-    canonical,
-    file_digest,
-    npy_header,
-    write_arrays,
-)
+from ecgnb.data import arrays, checks, layouts, resample
+from ecgnb.data.arrays import SELECTION, Options, canonical, file_digest, write_arrays
 from ecgnb.data.catalog import DatasetCard, cache_root, card, data_root, find
 from ecgnb.data.labels import default_label_set, encode
 from ecgnb.data.layouts import Listing
 from ecgnb.errors import UserError
-from ecgnb.files import locked
+from ecgnb.files import locked, writable
 from ecgnb.simulate import hospital
+
+DATASET = "dataset"
+"""The column of a joined table that names the part."""
 
 _FILES = ("signals.npy", "records.parquet", "manifest.json")
 _CHUNK = 256  # records that are copied at a time
 _MOST = 8  # codes that a summary counts
+_ADVICE = "point ECGNB_CACHE at a folder that you can write to and that has room"
 
 
 @dataclass(frozen=True)
@@ -111,15 +103,17 @@ def prepare(
             f"so joins them: {' '.join(facts.also)}"
         )
     _check(options, selection)
-    folder = cache_root() / "prepared" / f"{facts.name}-{_digest(options, selection)}"
+    asked = json.dumps([arrays.PREPARED_VERSION, asdict(options)], sort_keys=True)
+    asked += "" if selection is None else canonical(selection)
+    digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
+    folder = cache_root() / "prepared" / f"{facts.name}-{digest}"
     found = _ready(facts, folder)
-    if facts.simulated:
-        source: Path | None = _simulated(facts.name, options)
-    else:
-        source = _raw_folder(facts, needed=found is None)
-    if source is None and found is not None:
-        return found
-    assert source is not None  # needed where nothing is ready
+    try:
+        source = _simulated(facts.name, options) if facts.simulated else _raw_folder(facts)
+    except UserError:
+        if found is None or facts.simulated:
+            raise
+        return found  # what it was made of is no longer here
     listing = layouts.list_records(facts, source)
     fingerprint = _files_fingerprint(facts, source, listing)
 
@@ -139,17 +133,37 @@ def _make(
     current: Callable[[Prepared], bool],
     write: Callable[[Path], dict[str, Any]],
 ) -> Prepared:
-    """Write a prepared folder, unless another program was faster; `write` returns its manifest."""
+    """Write a prepared folder, unless another program was faster; `write` returns its manifest.
+
+    It is written under another name, and put in place when it is whole.
+    """
     with _alone(folder):
         whole = _ready(facts, folder)
-        if whole is None or not current(whole):
-            with _writing(folder) as partial:
-                manifest = write(partial)
-                text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
-                (partial / "manifest.json").write_text(text + "\n", encoding="utf-8")
-            whole = _ready(facts, folder)
-            assert whole is not None  # it was so a moment ago
-    return whole
+        if whole is not None and current(whole):
+            return whole
+        with writable(folder.parent, _ADVICE):
+            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            partial.chmod(0o755)  # a cache may be shared
+        old = partial.with_name(f"{partial.name}-old")
+        try:
+            manifest = json.dumps(write(partial), indent=1, sort_keys=True, ensure_ascii=False)
+            (partial / "manifest.json").write_text(manifest + "\n", encoding="utf-8")
+            _same_time(partial)
+            with suppress(FileNotFoundError):
+                os.replace(folder, old)
+            os.replace(partial, folder)
+        except OSError as error:
+            raise UserError(
+                f"preparing stopped while writing to {folder.parent} ({error.strerror}); nothing "
+                "half-written was kept: free some space, or point ECGNB_CACHE elsewhere, and run "
+                "again"
+            ) from error
+        finally:
+            for left in (partial, old):
+                shutil.rmtree(left, ignore_errors=True)
+        whole = _ready(facts, folder)
+        assert whole is not None  # it was so a moment ago
+        return whole
 
 
 def summary(prepared: Prepared) -> str:
@@ -187,10 +201,8 @@ def _counted(what: str, counts: pd.Series) -> list[str]:
 
 def _check(options: Options, selection: pd.DataFrame | None) -> None:
     if options.short not in resample.SHORT_RULES:
-        raise UserError(
-            f"unknown rule for short records: {options.short!r}; choose one of "
-            f"{', '.join(resample.SHORT_RULES)}"
-        )
+        rules = ", ".join(resample.SHORT_RULES)
+        raise UserError(f"unknown rule for short records: {options.short!r}; choose one of {rules}")
     whole = 0 < options.rate < float("inf") and 0 < options.seconds < float("inf")
     if not whole or options.samples < 2:
         raise UserError(
@@ -216,9 +228,7 @@ def _ready(facts: DatasetCard, folder: Path) -> Prepared | None:
         table = pd.read_parquet(folder / "records.parquet")
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         if len({(folder / name).stat().st_mtime_ns for name in _FILES}) > 1:
-            digest = hashlib.sha256()
-            for first in range(0, len(signals), _CHUNK):
-                digest.update(signals[first : first + _CHUNK].data)
+            digest = hashlib.sha256(signals.data)
             digest.update(canonical(table).encode())
             now = digest.hexdigest(), file_digest(folder / "records.parquet")
             if now != (manifest["fingerprint"], manifest["records"]):
@@ -236,45 +246,28 @@ def _same_time(folder: Path) -> None:
         os.utime(folder / name, ns=(time, time))
 
 
-def _raw_folder(facts: DatasetCard, *, needed: bool) -> Path | None:
-    try:
-        root = data_root()
-    except UserError:
-        if needed:
-            raise
-        return None
-    source = find(facts, root)
-    if source is None and needed:
-        way = f"Run `ecgnb fetch {facts.name}`" if facts.homes else "Put it there"
-        raise UserError(
-            f"{facts.title} is not in {root}; looked for {', '.join(facts.folders)}. {way}, or "
-            "point ECGNB_DATA at the folder that holds it"
-        )
-    return source
+def _raw_folder(facts: DatasetCard) -> Path:
+    root = data_root()
+    if source := find(facts, root):
+        return source
+    way = f"Run `ecgnb fetch {facts.name}`" if facts.homes else "Put it there"
+    raise UserError(
+        f"{facts.title} is not in {root}; looked for {', '.join(facts.folders)}. {way}, or "
+        "point ECGNB_DATA at the folder that holds it"
+    )
 
 
 def _simulated(name: str, options: Options) -> Path:
     count = options.simulated_records
     # The code is the dataset: another simulator writes into another folder.
     files = sorted(Path(str(simulate.__file__)).parent.glob("*.py"))
-    code = b"".join(file.read_bytes() for file in files)
-    digest = hashlib.sha256(code).hexdigest()[:12]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
     folder = cache_root() / "simulated" / f"{name}-{count}-{digest}"
     if not folder.is_dir():
-        with _alone(folder):
+        with _alone(folder), writable(folder.parent, _ADVICE):
             if not folder.is_dir():
-                try:
-                    hospital.write_hospital(folder, name, count, seed=0)
-                except OSError as error:
-                    raise _cannot_write(folder.parent, error) from error
+                hospital.write_hospital(folder, name, count, seed=0)
     return folder
-
-
-def _digest(options: Options, selection: pd.DataFrame | None) -> str:
-    text = json.dumps([PREPARED_VERSION, asdict(options)], sort_keys=True)
-    if selection is not None:
-        text += canonical(selection)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _files_fingerprint(facts: DatasetCard, source: Path, listing: Listing) -> str:
@@ -288,10 +281,9 @@ def _files_fingerprint(facts: DatasetCard, source: Path, listing: Listing) -> st
         for part in sorted({posixpath.dirname(path) for path in listing.table["path"]}):
             with os.scandir(source / part) as entries:
                 states = [
-                    (entry.name, state.st_size, state.st_mtime_ns)
+                    (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
                     for entry in entries
                     if entry.is_file() and not entry.name.endswith((".csv", ".txt"))
-                    for state in (entry.stat(),)
                 ]
             digest.update(f"{part} {sorted(states)}\n".encode())
     if not listing.in_headers:
@@ -300,55 +292,16 @@ def _files_fingerprint(facts: DatasetCard, source: Path, listing: Listing) -> st
     return digest.hexdigest()
 
 
-def _cannot_write(folder: Path, error: Exception) -> UserError:
-    reason = error.strerror if isinstance(error, OSError) else error
-    return UserError(
-        f"cannot write to {folder} ({reason}); point ECGNB_CACHE at a folder that you can write "
-        "to and that has room"
-    )
-
-
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Let one program at a time make a folder, and remove what a killed one left of it."""
     with ExitStack() as held:
-        try:
+        with writable(folder.parent, _ADVICE):
             folder.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(folder.with_name(f".{folder.name}.lock")))
             for left in folder.parent.glob(f".{folder.name}-*"):
                 shutil.rmtree(left, ignore_errors=True)
-        except OSError as error:
-            raise _cannot_write(folder.parent, error) from error
         yield
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[Path]:
-    """Write a folder under another name, and put it in place when it is whole."""
-    try:
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        partial.chmod(0o755)  # a cache may be shared
-    except OSError as error:
-        raise _cannot_write(folder.parent, error) from error
-    old = partial.with_name(f"{partial.name}-old")
-    try:
-        yield partial
-        _same_time(partial)
-        with suppress(FileNotFoundError):
-            os.replace(folder, old)
-        os.replace(partial, folder)
-    except OSError as error:
-        raise UserError(
-            f"preparing stopped while writing to {folder.parent} ({error.strerror}); nothing "
-            "half-written was kept: free some space, or point ECGNB_CACHE elsewhere, and run again"
-        ) from error
-    finally:
-        for left in (partial, old):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-DATASET = "dataset"
-"""The column of a joined table that names the part."""
 
 
 def join_fingerprints(fingerprints: Mapping[str, str]) -> str:
@@ -359,33 +312,17 @@ def join_fingerprints(fingerprints: Mapping[str, str]) -> str:
 
 def join_tables(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Put tables of records one behind the other, from those of the parts by name."""
-    return pd.concat(
-        [
-            table.assign(
-                record=f"{name}/" + table["record"],
-                patient=f"{name}/" + table["patient"],
-                **{DATASET: name},
-            )
-            for name, table in tables.items()
-        ],
-        ignore_index=True,
-    )
+    parts = []
+    for name, table in tables.items():
+        ids = {key: f"{name}/" + table[key] for key in ("record", "patient")}
+        parts.append(table.assign(**ids, **{DATASET: name}))
+    return pd.concat(parts, ignore_index=True)
 
 
 def join(name: str, parts: Sequence[Prepared]) -> Prepared:
-    """Join prepared datasets into one, or open it where that was done before.
+    """Join datasets that were prepared alike, or open them where that was done before.
 
-    Parameters
-    ----------
-    name : str
-        Of the whole.
-    parts : sequence of Prepared
-        All prepared alike.
-
-    Raises
-    ------
-    UserError
-        If it cannot be written.
+    `name` is that of the whole. Raises UserError if it cannot be written.
     """
     fingerprint = join_fingerprints({part.card.name: part.fingerprint for part in parts})
     folder = cache_root() / "prepared" / f"joined-{fingerprint[:12]}"
@@ -393,10 +330,11 @@ def join(name: str, parts: Sequence[Prepared]) -> Prepared:
 
     def write(partial: Path) -> dict[str, Any]:
         with open(partial / "signals.npy", "wb") as file:
-            npy_header(file, sum(len(part.signals) for part in parts), parts[0].signals.shape[2])
+            count = sum(len(part.signals) for part in parts)
+            arrays.npy_header(file, count, parts[0].signals.shape[2])
             for part in parts:
                 for first in range(0, len(part.signals), _CHUNK):
-                    # Not through a memory map: there a full disk kills the program.
+                    # Not into a memory map: there a full disk kills the program.
                     file.write(part.signals[first : first + _CHUNK].data)
             file.flush()
             os.fsync(file.fileno())

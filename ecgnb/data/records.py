@@ -1,10 +1,8 @@
 """Raw WFDB records to arrays, fast.
 
-A header is parsed here, in one pass, and the samples are read in one piece: that serves WFDB
-format 16 and the ``.mat`` files of the PhysioNet Challenges. Other formats are read by wfdb, other
-``.mat`` files by `ecgnb.data.foreign`.
-
-The header format is that of https://physionet.org/physiotools/wag/header-5.htm.
+A header (https://physionet.org/physiotools/wag/header-5.htm) is parsed here, and the samples of
+WFDB format 16 and of the ``.mat`` files of the PhysioNet Challenges are read in one piece. Other
+formats are read by wfdb, other ``.mat`` files by `ecgnb.data.foreign`.
 """
 
 from __future__ import annotations
@@ -103,11 +101,9 @@ def _contents(path: str | Path, most: int) -> bytes:
     handle = os.open(path, _FLAGS)
     try:
         found = os.fstat(handle)
-        if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not stat.S_ISREG(found.st_mode):
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
             raise OSError(errno.EINVAL, "not a regular file")
-        return os.read(handle, min(found.st_size, most))
+        return os.read(handle, min(found.st_size, most))  # which refuses a folder
     finally:
         os.close(handle)
 
@@ -115,11 +111,8 @@ def _contents(path: str | Path, most: int) -> bytes:
 def read_header(path: Path) -> Header:
     """Parse one ``.hea`` file; without a rate or a length, as wfdb: 250 Hz, what the file holds.
 
-    Raises
-    ------
-    RecordError
-        If the file is absent, empty, not a header of a single-segment record, or names a file
-        outside its folder.
+    Raises RecordError if it is absent, empty, not a header of a single-segment record, or names a
+    file outside its folder.
     """
     try:
         content = _contents(path, _MOST_BYTES)
@@ -131,23 +124,16 @@ def read_header(path: Path) -> Header:
         text = content.decode()
     except UnicodeDecodeError:
         text = content.decode("latin-1")
-    lines, comments = [], []
-    for line in text.replace("\r", "\n").split("\n"):
-        line = line.strip()
-        if line.startswith("#"):
-            comments.append(line[1:].strip())
-        elif line:
-            lines.append(line)
+    stripped = [line.strip() for line in text.replace("\r", "\n").split("\n")]
+    lines = [line for line in stripped if line and line[0] != "#"]
     if not lines:
         raise RecordError("header is empty")
     first = lines[0].split()
-    samples = None
     try:
         count = int(first[1])
         # The frequency may carry a counter frequency and a base counter: 360/360(0).
         rate = float(first[2].partition("/")[0]) if len(first) > 2 else _DEFAULT_RATE
-        if len(first) > 3:
-            samples = int(first[3])
+        samples = int(first[3]) if len(first) > 3 else None
     except (IndexError, ValueError) as error:
         raise RecordError(f"header has a corrupt first line: {lines[0][:80]!r}") from error
     if "/" in first[0]:
@@ -159,21 +145,21 @@ def read_header(path: Path) -> Header:
         raise RecordError(f"header ends before its {count} signal lines")
     if len(lines) > 1 + count:
         raise RecordError(f"header says {count} signals and has {len(lines) - 1} signal lines")
-    files, leads, signals = [], [], []
-    for line in lines[1:]:
-        # filename, format, gain, ADC resolution, ADC zero, first value, checksum, block, lead
-        parts = line.split(None, 8)
+    # filename, format, gain, ADC resolution, ADC zero, first value, checksum, block, lead
+    fields = [line.split(None, 8) for line in lines[1:]]
+    for parts, line in zip(fields, lines[1:], strict=True):
         if len(parts) < 9:
             raise RecordError(f"header has a corrupt signal line: {line[:80]!r}")
-        files.append(parts[0])
-        leads.append(parts[8])
-        signals.append(_signal(parts[1], parts[2], parts[4]))
+    signals = tuple(_signal(parts[1], parts[2], parts[4]) for parts in fields)
+    files = tuple(parts[0] for parts in fields)
     for name in set(files):
         if name in (".", "..") or not _PATHS.isdisjoint(name):
             raise RecordError(f"header names a file outside its folder: {name!r}")
     if samples is None:
         samples = _length(path, files, signals)
-    return Header(path, rate, samples, tuple(files), tuple(leads), tuple(signals), tuple(comments))
+    leads = tuple(parts[8] for parts in fields)
+    comments = tuple(line[1:].strip() for line in stripped if line[:1] == "#")
+    return Header(path, rate, samples, files, leads, signals, comments)
 
 
 # The same few format and gain fields stand in all records of a dataset.
@@ -205,39 +191,34 @@ def _length(path: Path, files: Sequence[str], signals: Sequence[Signal]) -> int:
     except OSError as error:
         raise RecordError(f"no length in the header, and no file {files[0]}") from error
     plain = _is_level_4(start, len(files)) or not files[0].lower().endswith(".mat")
-    samples = 0
-    if plain and first.number in _BYTES_OF_SIX:
-        samples = max(0, size - first.offset) * 6 // (_BYTES_OF_SIX[first.number] * frame)
+    samples = _held(size, first, frame) if plain and first.number in _BYTES_OF_SIX else 0
     if not samples:
         raise RecordError(f"no length in the header, and {files[0]} does not tell it")
     return samples
 
 
+def _held(size: int, signal: Signal, frames: int) -> int:
+    """Return how many samples of each signal a file of this size and format holds."""
+    return max(0, size - signal.offset) * 6 // (_BYTES_OF_SIX[signal.number] * frames)
+
+
 def read_digital(header: Header) -> Digital:
-    """Read the samples of a record in digital units.
+    """Read the samples of a record in digital units: int16, or wider, shape (samples, signals).
 
-    Returns
-    -------
-    ndarray of int16, shape (samples, signals)
-        Equal, bit for bit, to ``wfdb.rdrecord(..., physical=False).d_signal``. Wider integers
-        where a format holds more than 16 bits. Files without any of the twelve leads are not read:
-        their signals are 0.
-
-    Raises
-    ------
-    RecordError
-        If a signal file is absent, too short or unreadable.
+    They equal those of ``wfdb.rdrecord(..., physical=False).d_signal``, bit for bit. Files without
+    any of the twelve leads are not read: their signals are 0. Raises RecordError if a signal file
+    is absent, too short or unreadable.
     """
     if len(set(header.files)) == 1:
         return _read_file(header, header.files[0], range(len(header.files)))
     needed = {header.files[max(at, ~at)] for at in lead_order(header.leads) if at is not None}
-    columns = {
-        name: [at for at, file in enumerate(header.files) if file == name] for name in needed
-    }
-    parts = {name: _read_file(header, name, at) for name, at in columns.items()}
+    parts = {}
+    for name in needed:
+        columns = tuple(at for at, file in enumerate(header.files) if file == name)
+        parts[columns] = _read_file(header, name, columns)
     digital = np.zeros((header.samples, len(header.files)), np.result_type(*parts.values()))
-    for name, part in parts.items():
-        digital[:, columns[name]] = part
+    for columns, part in parts.items():
+        digital[:, columns] = part
     return digital
 
 
@@ -246,11 +227,10 @@ def _read_file(header: Header, name: str, columns: Sequence[int]) -> Digital:
     signals = [header.signals[at] for at in columns]
     formats = {signal.format for signal in signals}
     try:
+        found = None
         if formats == {"16"} or formats == {"16+24"}:
             found = _read_16(header, name, len(signals), 0 if "16" in formats else _LEVEL_4)
-            if found is not None:
-                return found
-        return _read_other(header, name, columns)
+        return _read_other(header, name, columns) if found is None else found
     except FileNotFoundError as error:
         raise RecordError(f"signal file {name} is missing") from error
     except OSError as error:
@@ -293,8 +273,7 @@ def _read_other(header: Header, name: str, columns: Sequence[int]) -> Digital:
         raise ValueError(f"it is {kind} file, and the header says format {signals[0].format}")
     frames = sum(signal.frame for signal in signals)
     if number in _BYTES_OF_SIX:
-        there = max(0, size - signals[0].offset) * 6 // (_BYTES_OF_SIX[number] * frames)
-        if there < header.samples:
+        if (there := _held(size, signals[0], frames)) < header.samples:
             raise ValueError(f"truncated, {there} of {header.samples} samples")
     elif header.samples * frames * 4 > foreign.room(size):
         raise ValueError(f"{size} bytes are too few for {header.samples} samples")
@@ -333,23 +312,10 @@ def _whole(values: npt.NDArray, number: str = "") -> Digital:
 
 @functools.lru_cache(maxsize=1024)
 def lead_order(names: tuple[str, ...]) -> tuple[int | None, ...]:
-    """Find the twelve standard leads among signals of any spelling and order.
+    """Find the twelve standard leads among names such as ``avr``, ``DII``, ``C4`` or ``-aVR``.
 
-    Parameters
-    ----------
-    names : tuple of str
-        Lead names, such as ``AVR``, ``avr``, ``Lead I``, ``DII``, ``C4`` or ``-aVR``.
-
-    Returns
-    -------
-    tuple of int or None, length 12
-        Where each of `LEADS` stands in `names`; ``~i`` if its negative stands at ``i``, None if
-        it has to be computed from leads I and II.
-
-    Raises
-    ------
-    RecordError
-        If a lead is absent or stands twice.
+    Returns where each of `LEADS` stands: ``~i`` if its negative stands at ``i``, None if it has to
+    be computed from leads I and II. Raises RecordError if a lead is absent or stands twice.
     """
     plain, turned = [], []
     for name in names:
@@ -375,26 +341,12 @@ def lead_order(names: tuple[str, ...]) -> tuple[int | None, ...]:
 
 
 def microvolts(header: Header, digital: Digital) -> npt.NDArray[np.float64]:
-    """Put a record into the standard lead order and into microvolts.
+    """Put what `read_digital` returned into microvolts, shape (samples, 12), as `LEADS` stand.
 
-    Parameters
-    ----------
-    header : Header
-        Names, gains and baselines of the signals.
-    digital : ndarray of int, shape (samples, signals)
-        What `read_digital` returned.
-
-    Returns
-    -------
-    ndarray of float64, shape (samples, 12)
-        Leads in the order of `LEADS`; missing samples are NaN. The record ends where a skewed lead
-        ends. Leads III, aVR, aVL and aVF are computed where they are missing. Z-scored signals
-        (unit ``NU``) come as thousandths of a standard deviation.
-
-    Raises
-    ------
-    RecordError
-        If a lead is missing, or a gain is zero or in an unknown unit.
+    Missing samples are NaN. The record ends where a skewed lead ends. Leads III, aVR, aVL and aVF
+    are computed where they are missing. Z-scored signals (unit ``NU``) come as thousandths of a
+    standard deviation. Raises RecordError if a lead is missing, or a gain is zero or in an unknown
+    unit.
     """
     order = lead_order(header.leads)
     known = _calibration(header.signals, order)
@@ -455,7 +407,7 @@ def missing_value(number: str) -> int:
     return _MISSING.get(number, -(2**15))
 
 
-_OLDEST = 120  # years: what is more is a year of birth, or stands for "not known"
+_OLDEST = 120  # years: 1954 is a year of birth, 999 and 300 stand for "not known"
 _AGE = re.compile(
     r"(>(?!=))?>?=?\s*(\d+(?:[.,]\d+)?)\s*\+?\s*"
     r"(?:y|yrs?|years?|jahre?|ans|años)?\.?(?:\s+old)?",
@@ -468,10 +420,7 @@ _SEX = re.compile(rf"(?:(?P<male>{_MALE})|(?P<female>{_FEMALE}))\.?", re.I)
 
 @functools.lru_cache(maxsize=1024)
 def age_of(value: object) -> float:
-    """Read an age in years, such as ``60``, ``60 years`` or ``>89`` (90); NaN from anything else.
-
-    What is above 120 is no age: 999 and 300 stand for "not known", 1954 is a year of birth.
-    """
+    """Read an age in years from ``60``, ``60 years`` or ``>89`` (90); NaN from anything else."""
     match = _AGE.fullmatch(str(value).strip())
     age = float(match[2].replace(",", ".")) + bool(match[1]) if match else math.nan
     return age if age <= _OLDEST else math.nan
@@ -502,10 +451,7 @@ _REASON = re.compile(r"reason for admission\s*[:=]\s*(.+)", re.I)  # of PTB
 def facts(header: Header) -> dict[str, Any]:
     """Read age, sex, codes and, where it is given, the patient from the comments of a header.
 
-    Raises
-    ------
-    RecordError
-        If a code has something else than a number behind a colon.
+    Raises RecordError if a code has something else than a number behind a colon.
     """
     lines = [(line, line.lower()) for line in header.comments]
 

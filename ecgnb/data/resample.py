@@ -1,9 +1,8 @@
 """Any sampling rate to another, and any length to a window, the same bits on every machine.
 
 Filters run on whole numbers: samples in fixed point, filter taps rounded to integers, and every
-sum below 2**53. Float64 adds such numbers exactly, so neither the order of a sum nor the
-processor changes a bit, and arrays prepared anywhere carry the same fingerprint. That leaves the
-order free: a filter is a product of matrices, many times faster than sample by sample.
+sum below 2**53. Float64 adds such numbers exactly, so neither the order of a sum nor the processor
+changes a bit. That leaves the order free: a filter is a product of matrices, which is fast.
 """
 
 from __future__ import annotations
@@ -34,30 +33,13 @@ def resample(
     antialias: bool = True,
     longest: int | None = None,
 ) -> Samples:
-    """Bring a record to another sampling rate.
+    """Bring a record, (samples, leads) in microvolts, from one rate in Hz to another.
 
-    Parameters
-    ----------
-    values : ndarray of float64, shape (samples, leads)
-        A record in microvolts, without NaN.
-    rate, target : float
-        Sampling rates before and after, in Hz.
-    antialias : bool
-        Polyphase filtering with a Kaiser-windowed low-pass at the lower of the two Nyquist
-        frequencies (the design of `scipy.signal.resample_poly`). False takes every k-th sample,
-        as Nguyen & Do did, and lets higher frequencies alias.
-    longest : int, optional
-        How many samples to return at most; the same ones as without it, sooner.
-
-    Returns
-    -------
-    ndarray of float64, shape (samples x target / rate rounded up, leads)
-        In microvolts. The ends are continued by their last value, not by zeros.
-
-    Raises
-    ------
-    ValueError
-        If the rates are too far apart.
+    It must have no NaN; its ends are continued by their last value, not by zeros. `antialias` is
+    polyphase filtering with a Kaiser-windowed low-pass at the lower of the two Nyquist frequencies
+    (the design of `scipy.signal.resample_poly`); without it every k-th sample is taken, as Nguyen &
+    Do did, and higher frequencies alias. Returns samples x target / rate rounded up, but `longest`
+    at most, which comes sooner. Raises ValueError if the rates are too far apart.
     """
     up, down = _ratio(rate, target)
     if up == down:
@@ -104,25 +86,13 @@ def _ratio(rate: float, target: float) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Bank:
-    """The filter for some outputs of a period, after which the same taps come again.
+    """The filter for some outputs of a period, after which the same taps come again."""
 
-    Attributes
-    ----------
-    begin, last : int
-        Which outputs of the period: `begin` to `last` - 1.
-    first : int
-        The first input they look at, counted from the period's own first; often negative.
-    matrix : ndarray, shape (outputs, inputs)
-        Taps.
-    shift : int
-        Inputs from one period to the next.
-    """
-
-    begin: int
+    begin: int  # which outputs of the period: `begin` to `last` - 1
     last: int
-    first: int
-    matrix: Samples
-    shift: int
+    first: int  # the first input they look at, counted from the period's own first; often negative
+    matrix: Samples  # taps, (outputs, inputs)
+    shift: int  # inputs from one period to the next
 
 
 @functools.lru_cache(maxsize=64)
@@ -153,22 +123,9 @@ def _taps(up: int, down: int) -> tuple[Samples, int]:
 
 
 def fit_window(values: Samples, samples: int, *, shortest: int) -> tuple[Samples, bool] | None:
-    """Crop or pad a record to a window.
+    """Crop a record, (any, leads), to its first samples, or pad it with its last value.
 
-    Parameters
-    ----------
-    values : ndarray, shape (any, leads)
-        A record.
-    samples : int
-        The window's length. Longer records keep their first samples.
-    shortest : int
-        Records with at least so many samples are padded with their last value; shorter ones are
-        not used.
-
-    Returns
-    -------
-    (ndarray, bool) or None
-        The window and whether it was padded; None if the record is too short.
+    Returns the window and whether it was padded; None if the record has fewer than `shortest`.
     """
     if len(values) >= samples:
         return values[:samples], False

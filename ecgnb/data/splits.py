@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -68,9 +69,7 @@ def source_split(table: pd.DataFrame) -> Split:
         If a patient stands on two sides, or a fold is not one of 1 to 10.
     """
     fold = _folds(table)
-    split = Split(*(np.flatnonzero(part) for part in (fold <= 8, fold == 9, fold == 10)))
-    _check_patients(table, split)
-    return split
+    return _split(table, *(np.flatnonzero(part) for part in (fold <= 8, fold == 9, fold == 10)))
 
 
 def target_split(table: pd.DataFrame, labels: npt.NDArray[np.bool_], seed: int) -> Split:
@@ -101,9 +100,7 @@ def target_split(table: pd.DataFrame, labels: npt.NDArray[np.bool_], seed: int) 
     portion = assign_folds(table["patient"].iloc[pool], labels[pool], portions, seed)
     shuffled = np.random.default_rng(seed).permutation(len(pool))
     order = shuffled[np.argsort(portion[shuffled], kind="stable")]
-    split = Split(pool[order], np.flatnonzero(validation), np.flatnonzero(test))
-    _check_patients(table, split)
-    return split
+    return _split(table, pool[order], np.flatnonzero(validation), np.flatnonzero(test))
 
 
 def subset(split: Split, size: int) -> Indices:
@@ -131,13 +128,11 @@ def _folds(table: pd.DataFrame) -> Indices:
     return fold
 
 
-def _check_patients(table: pd.DataFrame, split: Split) -> None:
-    sides = [
-        set(table["patient"].iloc[part]) for part in (split.train, split.validation, split.test)
-    ]
-    for first, second in ((0, 1), (0, 2), (1, 2)):
-        if shared := sides[first] & sides[second]:
+def _split(table: pd.DataFrame, *rows: Indices) -> Split:
+    for first, second in combinations([set(table["patient"].iloc[part]) for part in rows], 2):
+        if shared := first & second:
             raise UserError(
                 f"patient {min(shared)} stands on two sides of the split; give all records of a "
                 "patient the same fold"
             )
+    return Split(*rows)

@@ -8,44 +8,16 @@ Einthoven's and Goldberger's laws, after noise and rounding. Seconds and millivo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgnb.simulate.heart import (
-    ATRIA,
-    CONDUCTION,
-    DOWER,
-    LEADS,
-    REGIONS,
-    Array,
-    Patient,
-    block_of,
-    conducted_waves,
-    draw_patient,
-    fibrillation_waves,
-    flutter_waves,
-    twelve_leads,
-    ventricular_waves,
-)
+from ecgnb.simulate import heart
+from ecgnb.simulate.heart import ATRIA, DOWER, LEADS, Array, Patient, draw_patient, twelve_leads
 
-__all__ = [
-    "CONFLICTS",
-    "DOWER",
-    "FINDINGS",
-    "LEADS",
-    "REGIONS",
-    "RHYTHMS",
-    "Array",
-    "Patient",
-    "Plan",
-    "draw",
-    "draw_patient",
-    "plan_record",
-    "twelve_leads",
-]
+__all__ = ["DOWER", "LEADS", "draw", "draw_patient", "plan_record", "twelve_leads"]
 
 RHYTHMS = ("NSR", "SB", "STach", "SA", "AF", "AFL")
 OTHERS = ("PAC", "PVC", "IAVB", "LBBB", "RBBB", "LAnFB", "LVH", "LQRSV", "STD", "STE", "TInv", "MI")
@@ -61,30 +33,22 @@ CONFLICTS = (  # what one record cannot show together, or nobody could read off 
 
 @dataclass(frozen=True)
 class Plan:
-    """The truth of one record.
+    """The truth of one record; intervals and axis are those of the conducted beats."""
 
-    Attributes
-    ----------
-    findings : frozenset of str
-        Names from `FINDINGS`, exactly one of them from `RHYTHMS`.
-    beats, kinds : ndarray (n_beats,)
-        R peaks inside the record in seconds, and `N`, `A` (PAC) or `V` (PVC) for each.
-    heart_rate, pr, qrs, qt, axis : float
-        Of the conducted beats: median beats a minute; seconds (`pr` is nan without P waves);
-        frontal axis in degrees, before a block or an infarct bends it.
-    waves : ndarray (n_waves, 5)
-        Every Gaussian of the record: centre, width (seconds), x, y, z (millivolts).
-    """
-
-    findings: frozenset[str]
-    beats: Array
-    kinds: NDArray[np.str_]
-    heart_rate: float
-    pr: float
+    findings: frozenset[str]  # names from `FINDINGS`, exactly one of them from `RHYTHMS`
+    beats: Array  # R peaks inside the record, seconds
+    kinds: NDArray[np.str_]  # `N`, `A` (PAC) or `V` (PVC) for each
+    heart_rate: float  # median beats a minute
+    pr: float  # seconds, as the next two; nan without P waves
     qrs: float
     qt: float
-    axis: float
-    waves: Array
+    axis: float  # frontal, degrees, before a block or an infarct bends it
+    waves: Array  # every Gaussian, (n, 5): centre, width (seconds), x, y, z (millivolts)
+
+
+def conflict(findings: Set[str]) -> bool:
+    """Tell whether one record cannot show all of these."""
+    return any(findings & one and findings & other for one, other in CONFLICTS)
 
 
 def plan_record(
@@ -92,15 +56,12 @@ def plan_record(
 ) -> Plan:
     """Plan one record of `patient` that shows `findings` and nothing else that has a name here.
 
-    Raises
-    ------
-    ValueError
-        If the findings hold no rhythm or two, miss a chronic one, or exclude each other.
+    Raises ValueError if they hold no rhythm or two, miss a chronic one, or exclude each other.
     """
     rhythms = [r for r in RHYTHMS if r in findings]
     if len(rhythms) != 1 or not patient.chronic <= findings <= set(FINDINGS):
         raise ValueError(f"not one rhythm with the chronic findings: {sorted(findings)}")
-    if any(findings & one and findings & other for one, other in CONFLICTS):
+    if conflict(findings):
         raise ValueError(f"findings that exclude each other: {sorted(findings)}")
     has_p = rhythms[0] not in ("AF", "AFL")
     cycle = rng.uniform(0.178, 0.25)  # of the flutter circuit
@@ -121,24 +82,22 @@ def plan_record(
     breath = np.sin(2 * np.pi * rng.uniform(0.17, 0.32) * onsets + rng.uniform(0, 2 * np.pi))
     sway = 1 + breath[:, None] * rng.uniform(-0.09, 0.09, 3)
     sway *= 1 + 0.02 * rng.standard_normal((len(onsets), 3))
-    normal = conducted_waves(rng, patient, findings, qt)
+    normal = heart.conducted_waves(rng, patient, findings, qt)
     tables = {"N": normal, "A": normal.copy()}
     if "PAC" in findings:  # from elsewhere in the atria
         ways = [(0.9, -1.0, 1.2), (0.4, 0.5, -1.3), (-1.0, 0.6, 1.0)]
         tables["A"][: len(ATRIA), 3:] *= rng.choice(ways)
     if "PVC" in findings:
-        tables["V"] = ventricular_waves(rng)
+        tables["V"] = heart.ventricular_waves(rng)
     waves = [
         _placed(tables[str(k)], anchors[:, kinds == k], sway[kinds == k]) for k in np.unique(kinds)
     ]
-    if not has_p:
-        atria = (
-            fibrillation_waves(rng, seconds)
-            if "AF" in findings
-            else flutter_waves(rng, onsets, cycle)
-        )
-        waves.append(atria)
-    peaks = onsets + np.where(kinds == "V", 0.075, CONDUCTION[block_of(findings)][2] * patient.qrs)
+    if "AF" in findings:
+        waves.append(heart.fibrillation_waves(rng, seconds))
+    if "AFL" in findings:
+        waves.append(heart.flutter_waves(rng, onsets, cycle))
+    usual_peak = heart.CONDUCTION[heart.block_of(findings)][2] * patient.qrs
+    peaks = onsets + np.where(kinds == "V", 0.075, usual_peak)
     inside = (peaks >= 0) & (peaks < seconds)
     return Plan(
         findings=findings,
@@ -224,15 +183,8 @@ def _placed(table: Array, anchors: Array, sway: Array) -> Array:
 
 
 def draw(plans: Sequence[Plan], rate: float, seconds: float) -> NDArray[np.float32]:
-    """Draw the dipoles of many plans at once.
+    """Draw many dipoles, (n_plans, 3, samples) in mV, of zero mean as an AC-coupled recorder's.
 
-    Returns
-    -------
-    ndarray of float32 (n_plans, 3, samples)
-        x, y, z in mV, each with zero mean, as an AC-coupled recorder shows it.
-
-    Notes
-    -----
     A wave is drawn within 3.5 widths of its centre (beyond, it is below 0.3 %), together with those
     of like width: the work grows with the beats, not with the samples. The order of summation
     within a record does not depend on the other records, so its bytes are the same in any batch.

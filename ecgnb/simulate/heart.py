@@ -259,17 +259,9 @@ def flutter_waves(rng: np.random.Generator, onsets: Array, cycle: float) -> Arra
 
 
 def twelve_leads(independent: NDArray[Any]) -> NDArray[Any]:
-    """Put III, aVR, aVL and aVF between the leads I, II and V1-V6.
+    """Put III, aVR, aVL and aVF between I, II and V1-V6, (..., 8, samples), as `LEADS` stand.
 
-    Parameters
-    ----------
-    independent : ndarray (..., 8, samples)
-        I, II, V1-V6. Of integers the augmented leads are rounded down; III = II - I is exact.
-
-    Returns
-    -------
-    ndarray (..., 12, samples)
-        In the order of `LEADS`.
+    Of integers the augmented leads are rounded down; III = II - I is exact.
     """
     one, two = independent[..., 0, :], independent[..., 1, :]
     half = np.floor_divide if np.issubdtype(independent.dtype, np.integer) else np.true_divide

@@ -7,7 +7,6 @@ and can fail.
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections import deque
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from numpy.typing import NDArray
 from ecgnb.errors import UserError
 from ecgnb.files import in_processes
 from ecgnb.simulate import ecg
-from ecgnb.simulate.ecg import DOWER, FINDINGS, LEADS, Array, Patient, Plan
+from ecgnb.simulate.ecg import FINDINGS, Plan
+from ecgnb.simulate.heart import DOWER, LEADS, Array, Patient, draw_patient, twelve_leads
 
 # fmt: off
 SNOMED = {
@@ -35,66 +35,33 @@ SNOMED = {
 
 @dataclass(frozen=True)
 class Hospital:
-    """The facts of a simulated hospital.
-
-    Attributes
-    ----------
-    prefix : str
-        First letter of its record names.
-    age, age_spread, women : float
-        Mean and standard deviation in years, and the share of women.
-    repeat_every : int
-        Every so many records, the patient of the record before comes back.
-    prevalence : dict
-        Probability of each finding at the age of 60; the rest of the rhythms is NSR.
-    rate, seconds : int
-        Samples a second, and the length of a record.
-    gain : int
-        ADC units per mV.
-    leads : tuple of str
-        The order in which the leads are written.
-    upper_case : bool
-        Whether they are spelled AVR or aVR.
-    mains_hz, mains, muscle, motion, wander : float
-        Hz; then typical amplitudes at an electrode, mV: mains hum, muscle noise, electrode motion
-        (up to 10 Hz) and baseline wander (below 1 Hz).
-    misplaced, rotation, swapped : float
-        Spread of the precordial electrodes' displacement (1 = to the next electrode) and of the
-        torso's rotation (degrees); probability that the arm electrodes are swapped.
-    codes : dict
-        Codes that differ from `SNOMED`.
-    coded, coded_else : dict, float
-        Probability that a present finding is coded: by name, and for all others.
-    sinus_beside_others, mistaken : float
-        Probability that NSR is coded beside other findings, and that a coded finding is taken for
-        one that looks like it.
-    """
+    """The facts of a simulated hospital."""
 
     name: str
-    prefix: str
-    age: float
+    prefix: str  # first letter of its record names
+    age: float  # years: mean and standard deviation
     age_spread: float
-    women: float
-    repeat_every: int
-    prevalence: dict[str, float]
-    rate: int
-    seconds: int
-    gain: int
-    leads: tuple[str, ...]
-    upper_case: bool
+    women: float  # their share
+    repeat_every: int  # every so many records, the patient of the record before comes back
+    prevalence: dict[str, float]  # of each finding at the age of 60; the other rhythms are NSR
+    rate: int  # samples a second
+    seconds: int  # length of a record
+    gain: int  # ADC units per mV
+    leads: tuple[str, ...]  # the order in which they are written
+    upper_case: bool  # whether they are spelled AVR or aVR
     mains_hz: float
-    mains: float
-    muscle: float
-    motion: float
-    wander: float
-    misplaced: float
-    rotation: float
-    swapped: float
-    codes: dict[str, str]
-    coded: dict[str, float]
-    coded_else: float
-    sinus_beside_others: float
-    mistaken: float
+    mains: float  # typical amplitudes at an electrode, mV: mains hum,
+    muscle: float  # muscle noise,
+    motion: float  # electrode motion (up to 10 Hz)
+    wander: float  # and baseline wander (below 1 Hz)
+    misplaced: float  # spread of the precordial electrodes' displacement, 1 = to the next electrode
+    rotation: float  # spread of the torso's rotation, degrees
+    swapped: float  # probability that the arm electrodes are swapped
+    codes: dict[str, str]  # codes that differ from `SNOMED`
+    coded: dict[str, float]  # probability that a present finding is coded: by name,
+    coded_else: float  # and for all others
+    sinus_beside_others: float  # probability that NSR is coded beside other findings
+    mistaken: float  # probability that a coded finding is taken for one that looks like it
 
 
 # fmt: off
@@ -198,19 +165,8 @@ def _placement(rng: np.random.Generator, hospital: Hospital) -> NDArray[np.float
 def draw_records(hospital: Hospital, plans: dict[int, Plan], seed: int) -> NDArray[np.int16]:
     """Record planned ECGs: placement of the electrodes, noise, rounding.
 
-    Parameters
-    ----------
-    hospital : Hospital
-        Where they are recorded.
-    plans : dict
-        Plans by record number.
-    seed : int
-        With the record's number it decides placement and noise.
-
-    Returns
-    -------
-    ndarray of int16 (n_plans, 12, samples)
-        ADC units, leads in the order of `ecgnb.simulate.ecg.LEADS`.
+    Seed and record number, by which the plans are given, decide placement and noise. Returns ADC
+    units, (n_plans, 12, samples), leads in the order of `ecgnb.simulate.ecg.LEADS`.
     """
     dipoles = ecg.draw(list(plans.values()), hospital.rate, hospital.seconds)
     out = np.empty((len(plans), 12, dipoles.shape[2]), np.int16)
@@ -222,7 +178,7 @@ def draw_records(hospital: Hospital, plans: dict[int, Plan], seed: int) -> NDArr
         signal[2:] += noise[3:] - noise[:3].mean(axis=0)
         # The amplifier saturates at 10 mV, so that III and aVR fit into 16 bits as well.
         digital = np.rint(np.clip(signal, -10, 10) * hospital.gain).astype(np.int32)
-        out[i] = ecg.twelve_leads(digital)
+        out[i] = twelve_leads(digital)
     return out
 
 
@@ -252,11 +208,6 @@ def _at_age(hospital: Hospital, finding: str, age: float) -> float:
     return float(odds / (1 + odds))
 
 
-def _conflict(findings: set[str], finding: str) -> bool:
-    both = findings | {finding}
-    return any(both & one and both & other for one, other in ecg.CONFLICTS)
-
-
 def draw_hospital_patient(hospital: Hospital, seed: int, number: int) -> Patient:
     """Draw the patient with this number: age, sex, heart, body and chronic findings."""
     rng = stream(hospital, seed, "patient", number)
@@ -267,9 +218,9 @@ def draw_hospital_patient(hospital: Hospital, seed: int, number: int) -> Patient
         chance = _at_age(hospital, finding, age)
         if finding == "LAnFB" and "RBBB" in chronic:  # the two share a blood supply
             chance = min(5 * chance, 0.5)
-        if rng.random() < chance and not _conflict(chronic, finding):
+        if rng.random() < chance and not ecg.conflict(chronic | {finding}):
             chronic.add(finding)
-    return ecg.draw_patient(rng, age, female, frozenset(chronic))
+    return draw_patient(rng, age, female, frozenset(chronic))
 
 
 def plan_hospital_record(hospital: Hospital, seed: int, record: int) -> tuple[Patient, Plan]:
@@ -278,12 +229,12 @@ def plan_hospital_record(hospital: Hospital, seed: int, record: int) -> tuple[Pa
     rng = stream(hospital, seed, "plan", record)
     rhythms = list(ecg.RHYTHMS)
     share = np.array([_at_age(hospital, r, patient.age) for r in rhythms])
-    share *= [not _conflict(set(patient.chronic), r) for r in rhythms]
+    share *= [not ecg.conflict(patient.chronic | {r}) for r in rhythms]
     share[0] = 0.5
     findings = {str(rng.choice(rhythms, p=share / share.sum()))} | patient.chronic
     for finding in PASSING:
         chance = _at_age(hospital, finding, patient.age)
-        if rng.random() < chance and not _conflict(findings, finding):
+        if rng.random() < chance and not ecg.conflict(findings | {finding}):
             findings.add(finding)
     return patient, ecg.plan_record(rng, patient, frozenset(findings), hospital.seconds)
 
@@ -303,43 +254,34 @@ def coded_findings(
     return list(dict.fromkeys(found)) or ["NSR"]
 
 
-def _header(
-    hospital: Hospital,
-    name: str,
-    signal: NDArray[np.int16],
-    patient: Patient,
-    number: int,
-    dx: list[str],
-) -> str:
-    lines = [f"{name} 12 {hospital.rate} {signal.shape[1]}"]
+def _header(h: Hospital, name: str, signal: NDArray[np.int16], facts: dict[str, str]) -> str:
+    """Write the header of a record whose signal, (12, samples), stands as in `LEADS`."""
+    lines = [f"{name} 12 {h.rate} {signal.shape[1]}"]
     sums = signal.sum(axis=1, dtype=np.int64).astype(np.int16)
-    for lead in hospital.leads:
+    for lead in h.leads:
         k = LEADS.index(lead)
-        label = lead.upper() if hospital.upper_case else lead
-        fields = f"16 {hospital.gain}/mV 16 0 {signal[k, 0]} {sums[k]} 0 {label}"
-        lines.append(f"{name}.dat {fields}")
-    codes = SNOMED | hospital.codes
-    lines += [
-        f"#Age: {patient.age:.0f}",
-        f"#Sex: {'Female' if patient.female else 'Male'}",
-        f"#Dx: {','.join(codes[f] for f in dx)}",
-        f"#Patient: p{number:05d}",
-    ]
-    return "\n".join(lines) + "\n"
+        label = lead.upper() if h.upper_case else lead
+        lines.append(f"{name}.dat 16 {h.gain}/mV 16 0 {signal[k, 0]} {sums[k]} 0 {label}")
+    return "\n".join([*lines, *(f"#{key}: {value}" for key, value in facts.items()), ""])
 
 
 def _write_records(part: Path, hospital: Hospital, seed: int, first: int, last: int) -> None:
     order = [LEADS.index(lead) for lead in hospital.leads]
+    codes = SNOMED | hospital.codes
     for start in range(first, last, _TOGETHER):
         numbers = range(start, min(start + _TOGETHER, last))
         planned = {i: plan_hospital_record(hospital, seed, i) for i in numbers}
         signals = draw_records(hospital, {i: p for i, (_, p) in planned.items()}, seed)
         for (i, (patient, plan)), signal in zip(planned.items(), signals, strict=True):
             name = f"{hospital.prefix}{i:05d}"
-            dx = coded_findings(hospital, plan.findings, stream(hospital, seed, "codes", i))
-            number = patient_of(hospital, i)
-            header = _header(hospital, name, signal, patient, number, dx)
-            (part / f"{name}.hea").write_bytes(header.encode())
+            coded = coded_findings(hospital, plan.findings, stream(hospital, seed, "codes", i))
+            facts = {
+                "Age": f"{patient.age:.0f}",
+                "Sex": "Female" if patient.female else "Male",
+                "Dx": ",".join(codes[finding] for finding in coded),
+                "Patient": f"p{patient_of(hospital, i):05d}",
+            }
+            (part / f"{name}.hea").write_text(_header(hospital, name, signal, facts), newline="\n")
             (part / f"{name}.dat").write_bytes(signal[order].T.astype("<i2").tobytes())
 
 
@@ -371,14 +313,12 @@ def write_hospital(folder: Path, hospital: Hospital | str, n: int, seed: int) ->
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty: remove it or choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as aside:
+        part = Path(aside, folder.name)
+        part.mkdir()
+        part.chmod(0o755)  # a cache may be shared
         jobs = [(part, hospital, seed, start, min(start + _JOB, n)) for start in range(0, n, _JOB)]
         deque(in_processes(_write_records, jobs, n // _WORTH_A_PROCESS), maxlen=0)
         names = (f"{hospital.prefix}{i:05d}\n" for i in range(n))
         (part / "RECORDS").write_bytes("".join(names).encode())
-        part.chmod(0o755)
         os.replace(part, folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise

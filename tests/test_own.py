@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import nbformat
 import numpy as np
 import pandas as pd
+import papermill
 import pytest
+from conftest import write_record
 from sklearn.metrics import roc_auc_score
 
 from ecgnb.data import catalog, layouts
@@ -27,15 +28,7 @@ from ecgnb.simulate.hospital import write_hospital
 from ecgnb.study.declare import load_study
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    """An empty ECGNB_DATA."""
-    folder = tmp_path / "ecg"
-    folder.mkdir()
-    monkeypatch.setenv("ECGNB_DATA", str(folder))
-    return folder
+AF = "AF" + "\n0\n1" * 6  # a table of twelve rows
 
 
 def write_card(root, layout, extra=""):
@@ -51,9 +44,9 @@ def waves(count, samples=2000):
 
 def array(root, text, signals=None):
     """An array of twelve records, as if nobody looked, and the table that describes it."""
-    folder = root / "mine"
-    folder.mkdir(exist_ok=True)
-    np.save(folder / "signals.npy", waves(12, 1000) if signals is None else signals)
+    (root / "mine").mkdir(exist_ok=True)
+    signals = waves(12, 1000) if signals is None else signals
+    np.save(root / "mine" / "signals.npy", signals)
     write_card(root, "array", "sampling_rates = [100]\n")
     return write_table(root, text)
 
@@ -88,11 +81,9 @@ def test_an_array_and_a_table(root, leads_first, kind):
     signals[4] = 0
     stored = signals if kind == "int16" else (signals / 1000).astype(kind)
     np.save(root / "mine" / "signals.npy", stored.transpose(0, 2, 1) if leads_first else stored)
-    table = pd.DataFrame(
-        {"patient": np.arange(30) // 2, "age": 50, "sex": "F", "long QT": np.arange(30) % 2}
-    )
-    table["site"] = "north"  # neither 0 nor 1: not a class
-    table.to_csv(root / "mine" / "records.csv", index=False)
+    # A site is neither 0 nor 1: not a class.
+    rows = [f"{row // 2},50,F,{row % 2},north" for row in range(30)]
+    write_table(root, "\n".join(["patient,age,sex,long QT,site", *rows]))
     write_card(root, "array", "sampling_rates = [200]\n")
     prepared = prepare("mine", Options(rate=200, antialias=False))
     assert prepared.manifest["dropped"] == [{"record": "000004", "reason": "no lead ever moves"}]
@@ -104,37 +95,47 @@ def test_an_array_and_a_table(root, leads_first, kind):
     assert (folds == 1).all()
 
 
-SPOILT = {
-    "2 rows": ("AF\n0\n1\n", None, "12 records in the array, but 2 rows in the table"),
-    "shape": (None, np.ones((3, 12, 12), np.int16), r"holds int16 values of shape \(3, 12, 12\)"),
-    "no class": ("age\n0\n1\n", np.ones((2, 12, 5)), "neither a column 'codes' nor a column of"),
-    "objects": (None, np.array([None]), "signals.npy holds no array"),
-    "no table": (None, None, "records.csv is missing"),
-    "pipe": (None, None, "signals.npy is missing"),
-    "rate": (None, None, "must give its sampling_rates"),
-    **dict.fromkeys(("empty", "npz", "text"), (None, None, "signals.npy holds no array")),
-    "nothing": (None, None, "My hospital is not in"),
-}
+def _as_fifo(path):
+    path.unlink()
+    os.mkfifo(path)
 
 
-@pytest.mark.parametrize("spoil", SPOILT)
-def test_what_is_wrong_is_said(root, spoil):
-    text, signals, message = SPOILT[spoil]
-    folder = array(root, text or table_of("AF", "0", "1"), signals)
-    path = folder / ("records.csv" if spoil == "no table" else "signals.npy")
-    if spoil in ("no table", "pipe", "empty", "npz", "text"):
-        path.unlink()
-    if spoil == "npz":
-        with open(path, "wb") as file:
-            np.savez(file, waves(12, 1000))
-    elif spoil == "pipe":
-        os.mkfifo(path)
-    elif spoil in ("empty", "text"):
-        path.write_text("no array" if spoil == "text" else "")
-    elif spoil == "rate":
-        write_card(root, "array")
-    elif spoil == "nothing":
-        folder.rename(root / "other")
+def _npz():
+    np.savez(packed := io.BytesIO(), waves(12, 1000))
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda mine: write_table(mine.parent, "AF\n0\n1\n"),
+            "12 records in the array, but 2 rows",
+        ),
+        (
+            lambda mine: np.save(mine / "signals.npy", np.ones((3, 12, 12), np.int16)),
+            r"holds int16 values of shape \(3, 12, 12\)",
+        ),
+        (
+            lambda mine: array(mine.parent, "age\n0\n1\n", np.ones((2, 12, 5))),
+            "neither a column 'codes' nor a column of",
+        ),
+        (
+            lambda mine: np.save(mine / "signals.npy", np.array([None])),
+            "signals.npy holds no array",
+        ),
+        *(
+            (lambda mine, text=text: (mine / "signals.npy").write_bytes(text), "npy holds no array")
+            for text in (b"", b"no array", _npz())
+        ),
+        (lambda mine: _as_fifo(mine / "signals.npy"), "signals.npy is missing"),
+        (lambda mine: (mine / "records.csv").unlink(), "records.csv is missing"),
+        (lambda mine: write_card(mine.parent, "array"), "must give its sampling_rates"),
+        (lambda mine: mine.rename(mine.parent / "other"), "My hospital is not in"),
+    ],
+)
+def test_what_is_wrong_is_said(root, spoil, message):
+    spoil(array(root, AF))
     with pytest.raises(UserError, match=message):
         prepare("mine")
 
@@ -254,9 +255,9 @@ SCALED = {  # what an array is stored in, and how many millivolts are taken for 
 @pytest.mark.parametrize("unit", SCALED)
 def test_an_amplitude_that_is_no_ecgs_is_said(root, unit):
     signals = np.random.default_rng(0).normal(0, 0.2, (12, 1000, 12))
-    array(root, table_of("AF", "0", "1"), signals)
+    array(root, AF, signals)
     assert "amplitude" not in summary(prepare("mine"))
-    array(root, table_of("AF", "0", "1"), SCALED[unit](signals))
+    array(root, AF, SCALED[unit](signals))
     said = summary(prepare("mine"))
     assert "0.5 to 5 are usual: check the unit" in said
     assert ("clipped 12" in said) == (unit == "float microvolts")
@@ -268,7 +269,7 @@ def test_values_that_stand_for_no_sample_are_missing(root, value):
     signals = waves(12, 1000).astype(kind)
     signals[0, 500, 3] = value
     signals[1, :200, 3] = value  # filled up
-    array(root, table_of("AF", "0", "1"), signals / 1000 if kind == np.float64 else signals)
+    array(root, AF, signals / 1000 if kind == np.float64 else signals)
     prepared = prepare("mine")
     missing = {"record": "000000", "reason": "lead aVR has 1 missing samples"}
     assert prepared.manifest["dropped"] == [missing]
@@ -277,11 +278,11 @@ def test_values_that_stand_for_no_sample_are_missing(root, value):
 
 
 @pytest.mark.parametrize("separator", ",;\t")
-def test_records_are_found_by_any_way_to_write_them(root, write_record, separator):
+def test_records_are_found_by_any_way_to_write_them(root, separator):
     names = ["R0", "R1.hea", "./R2", "a/R3", "a\\R4", "a/R5.dat", " R6 "]
     write_record(root / "elsewhere" / "b", "R7")
     write_record(root / "elsewhere" / "c", "R7")
-    for number in range(len(names)):
+    for number in range(7):
         write_record(root / "elsewhere" / "a", f"R{number}")
     os.symlink(root / "elsewhere", root / "mine")
     os.symlink(root / "elsewhere", root / "mine" / "a" / "round")  # a link that leads in a circle
@@ -318,13 +319,13 @@ def test_names_that_lead_nowhere_are_told_with_an_example(root, there, rows, sen
 
 
 @pytest.mark.parametrize("part", ["", "g1"])
-def test_the_challenges_copy_of_ptb_is_told_from_ptb(root, write_record, part):
+def test_the_challenges_copy_of_ptb_is_told_from_ptb(root, part):
     write_record(root / "ptb" / part, "S0001")
     with pytest.raises(UserError, match=r"S0001\.hea is not in a folder of its patient.*challenge"):
         prepare("ptb")
 
 
-def test_what_is_not_in_utf_8_is_named(root, write_record):
+def test_what_is_not_in_utf_8_is_named(root):
     table = write_record(root / "mine", "R1").with_name("records.csv")
     write_card(root, "table")
     table.write_bytes("record,Müdigkeit\nR1,1\n".encode("latin-1"))
@@ -338,19 +339,14 @@ def test_what_is_not_in_utf_8_is_named(root, write_record):
         prepare("mine")
 
 
-def test_ptb(root, write_record):
+def test_ptb(root):
     reasons = ("Myocardial infarction", "Healthy control", "Heart failure (NYHA 2)")
     leads = [*(lead.lower() for lead in LEADS), "vx", "vy", "vz"]
     for patient, reason in enumerate(reasons, start=1):
+        said = ("age: 81", "sex: female", f"Reason for admission: {reason}")
+        form = {"rate": 1000, "samples": 12_000, "leads": leads, "comments": said}
         for record in ("s1_re", "s2_re"):
-            write_record(
-                root / "ptb" / f"patient00{patient}",
-                f"{record}{patient}",
-                rate=1000,
-                samples=12_000,
-                leads=leads,
-                comments=("age: 81", "sex: female", f"Reason for admission: {reason}"),
-            )
+            write_record(root / "ptb" / f"patient00{patient}", f"{record}{patient}", **form)
     prepared = prepare("ptb")
     assert list(prepared.table["patient"].unique()) == ["patient001", "patient002", "patient003"]
     by_patient = prepared.table.groupby("patient")["codes"].first()
@@ -359,17 +355,11 @@ def test_ptb(root, write_record):
     assert (prepared.table["sex"] == "female").all()
 
 
-def test_incart_tells_its_patients(root, write_record):
-    said = "<age>: 65 <sex>: F <diagnoses> Coronary artery disease"
+def test_incart_tells_its_patients(root):
     for number, patient in enumerate((1, 1, 2), start=1):
-        write_record(
-            root / "incartdb",
-            f"I0{number}",
-            rate=257,
-            samples=257 * 60,
-            codes="",
-            comments=(said, f"patient {patient}", "PVCs, noise"),
-        )
+        said = ("<age>: 65 <sex>: F <diagnoses> Coronary artery disease", f"patient {patient}")
+        form = {"rate": 257, "samples": 257 * 12, "codes": "", "comments": (*said, "PVCs, noise")}
+        write_record(root / "incartdb", f"I0{number}", **form)
     table = prepare("incart").table
     assert list(table["patient"]) == ["1", "1", "2"]
     assert (table["age"] == 65).all()
@@ -385,15 +375,10 @@ def test_code_test(root):
     order = layouts._CODE_TEST_LEADS
     with h5py.File(folder / "ecg_tracings.hdf5", "w") as file:
         file["tracings"] = values
-    names = ["1dAVb", "RBBB", "LBBB", "SB", "AF", "ST"]
-    stated = np.eye(4, 6, dtype=int)
-    stated[3] = 0
-    pd.DataFrame(stated, columns=names).to_csv(
-        folder / "annotations" / "gold_standard.csv", index=False
+    (folder / "annotations" / "gold_standard.csv").write_text(
+        "1dAVb,RBBB,LBBB,SB,AF,ST\n1,0,0,0,0,0\n0,1,0,0,0,0\n0,0,1,0,0,0\n0,0,0,0,0,0\n"
     )
-    pd.DataFrame({"age": [20, 30, 40, 50], "sex": ["M", "F", "M", "F"]}).to_csv(
-        folder / "attributes.csv", index=False
-    )
+    (folder / "attributes.csv").write_text("age,sex\n20,M\n30,F\n40,M\n50,F\n")
     prepared = prepare("code-test", Options(rate=400, antialias=False))
     assert list(prepared.table["codes"]) == ["1dAVb", "RBBB", "LBBB", "NORM"]
     assert list(prepared.table["sex"]) == ["male", "female", "male", "female"]
@@ -408,7 +393,7 @@ def test_code_test(root):
 
 
 def test_a_study_with_another_target(root):
-    write_hospital(root / "mine", "sim-south", 300, seed=3)
+    write_hospital(root / "mine", "sim-south", 150, seed=3)
     write_card(root, "challenge")
     study = load_study("demo:mine")
     assert study.name == "demo:mine"
@@ -467,70 +452,60 @@ def test_real_records_as_ones_own_come_out_as_they_were(tmp_path, monkeypatch, l
     assert mine.table[columns].equals(whole.table[columns])
 
 
-SMALL = """
-title = "To my hospital"
-description = "Small."
-protocol = "clean"
-seeds = [0, 1]
-tuning_seed = 99
-arms = ["scratch", "finetune", "linear-probe", "random-probe"]
-learning_rates = [0.003]
-batch_size = 16
-evaluations = 2
-
-[data]
-rate = 50
-seconds = 4
-simulated_records = 400
-
-[[pairs]]
-models = ["resnet1d18", "gru"]
-heads = ["pooled"]
-sizes = [50, 0]
-min_test_positives = 2
-source = { dataset = "sim-north", label_set = "snomed-all", min_positives = 20, updates = 4 }
-target = { dataset = "mine", label_set = "own-all", min_positives = 20, updates = 4 }
-"""
-
-
-def study_of_the_page():
-    """As on the page, but shorter, from another source and to the hospital of these tests."""
-    text = f"{blocks_of_the_page()[1]}\n[data]\nrate = 50\nseconds = 4\nsimulated_records = 400\n"
-    for said, instead in {
-        "georgia": "sim-north",
-        "my-hospital": "mine",
-        "[0, 1, 2, 3, 4]": "[0, 1]",
-        "evaluations = 15": "evaluations = 2",
-        "updates = 800": "updates = 4",
-        "updates = 300": "updates = 4",
-    }.items():
-        assert said in text
-        text = text.replace(said, instead)
+def changed(text, changes):
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
     return text
 
 
+# The study of other tests and that of the page, shorter, and to the hospital of these tests.
+TINY = {
+    '"finetune", ': '"finetune", "linear-probe", ',
+    "[0.001, 0.01]": "[0.003]",
+    '["gru"]': '["resnet1d18", "gru"]',
+    "[30]": "[50, 0]\nmin_test_positives = 2",
+    '"sim-south", label_set = "snomed-all"': '"mine", label_set = "own-all"',
+}
+PAGE = {
+    "georgia": "sim-north",
+    "my-hospital": "mine",
+    "[0, 1, 2, 3, 4]": "[0, 1]",
+    "evaluations = 15": "evaluations = 2",
+    "updates = 800": "updates = 4",
+    "updates = 300": "updates = 4",
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("study", "chapters"), [("small.toml", "0*"), ("page.toml", "0[124]*"), ("demo:mine", "00*")]
-)
-def test_every_chapter_runs_on_data_of_ones_own(root, tmp_path, study, chapters):
+def test_every_chapter_runs_on_data_of_ones_own(root, tmp_path, monkeypatch):
     """As the page says: a card of four lines, and the name of a study or its file."""
     write_hospital(root / "mine", "sim-south", 400, seed=3)
     headers = sorted((root / "mine").glob("*.hea"))
     codes = pd.Series([path.read_text().partition("#Dx: ")[2].split("\n")[0] for path in headers])
     # Neither ages nor sexes, and names that nobody else uses.
     table = codes.str.get_dummies(",").rename(columns="finding {}".format)
-    table.assign(record=[path.stem for path in headers]).to_csv(
-        root / "mine" / "records.csv", index=False
-    )
+    table = table.assign(record=[path.stem for path in headers])
+    table.to_csv(root / "mine" / "records.csv", index=False)
     write_card(root, "table")
-    (tmp_path / "small.toml").write_text(SMALL)
-    (tmp_path / "page.toml").write_text(study_of_the_page())
-    for notebook in sorted((ROOT / "notebooks").glob(f"{chapters}.ipynb")):
-        command = [sys.executable, "-m", "papermill", notebook, tmp_path / "out.ipynb"]
-        command += ["-p", "study", study, "--no-progress-bar"]
-        environment = {**os.environ, "TQDM_DISABLE": "1"}  # a progress bar is no complaint
-        subprocess.run(command, cwd=tmp_path, env=environment, check=True)
-        cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
-        outputs = [output for cell in cells for output in cell.get("outputs", [])]
-        assert not [output.text for output in outputs if output.get("name") == "stderr"]
+    small = changed((ROOT / "tests" / "tiny.toml").read_text(), TINY)
+    (tmp_path / "small.toml").write_text(small)
+    declared = f"{blocks_of_the_page()[1]}\n[data]\nrate = 50\nseconds = 4\n"
+    declared = changed(declared, PAGE) + "simulated_records = 400\n"
+    (tmp_path / "page.toml").write_text(declared)
+    # All in one kernel, which starts once, and forgets each chapter before the next.
+    whole = nbformat.v4.new_notebook()
+    for study, chapters in {"small.toml": "0*", "page.toml": "0[124]*", "demo:mine": "00*"}.items():
+        for path in sorted((ROOT / "notebooks").glob(f"{chapters}.ipynb")):
+            whole.cells.append(nbformat.v4.new_code_cell("%reset_selective -f ."))
+            for cell in nbformat.read(path, 4).cells:
+                if "parameters" in cell.metadata.get("tags", []):
+                    cell.source += f"\nstudy = {study!r}"
+                cell.id += f"-{len(whole.cells)}"
+                whole.cells.append(cell)
+    nbformat.write(whole, tmp_path / "whole.ipynb")
+    monkeypatch.setenv("TQDM_DISABLE", "1")  # a progress bar is no complaint
+    options = {"kernel_name": "python3", "progress_bar": False, "cwd": tmp_path}
+    done = papermill.execute_notebook(tmp_path / "whole.ipynb", tmp_path / "out.ipynb", **options)
+    outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]

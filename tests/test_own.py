@@ -32,9 +32,9 @@ AF = "AF" + "\n0\n1" * 6  # a table of twelve rows
 
 
 def write_card(root, layout, extra=""):
-    (root / "mine.toml").write_text(
-        f'[mine]\ntitle = "My hospital"\nlayout = "{layout}"\nvocabulary = "own"\n{extra}'
-    )
+    text = f'[mine]\ntitle = "My hospital"\nlayout = "{layout}"\nvocabulary = "own"\n{extra}'
+    (root / "mine.toml").write_text(text)
+    return root / "mine.toml"
 
 
 def waves(count, samples=2000):

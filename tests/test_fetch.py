@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import stat
 import struct
 import subprocess
@@ -16,6 +15,7 @@ import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, replace
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +24,7 @@ from unittest.mock import Mock
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from conftest import HOSPITAL_RECORDS
 from typer.testing import CliRunner
 
 from ecgnb import cli
@@ -32,7 +33,6 @@ from ecgnb.data.catalog import CATALOG, card
 from ecgnb.data.download import Entry, HomeError, is_whole, read_sums, safe_path
 from ecgnb.data.prepare import prepare
 from ecgnb.errors import UserError
-from ecgnb.simulate.hospital import write_hospital
 
 PAGE = 7  # files on one page of a list
 
@@ -172,7 +172,6 @@ def server():
 
 @pytest.fixture
 def full(server):
-    """A server that has `RECORDS`."""
     put(server, RECORDS)
     return server
 
@@ -622,31 +621,31 @@ def wait_for(condition, seconds=20):
         time.sleep(0.02)
 
 
-def test_killed_and_resumed(server, root):
+def test_killed_and_resumed(server, root, capsys):
     big = a_zip({"a.hea": noise(2_000_000)})
     server.files["/x.zip"] = big
     server.piece, server.pause = 20_000, 0.05
     card_file(root / "made.toml", the(server, "zip"))
     command = [sys.executable, "-m", "ecgnb", "fetch", "made"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        parts = root / ".ecgnb-fetch" / "made%2F1" / "parts"
-        wait_for(lambda: parts.is_dir() and sum(p.stat().st_size for p in parts.iterdir()), 60)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
+    parts = root / ".ecgnb-fetch" / "made%2F1" / "parts"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            wait_for(lambda: parts.is_dir() and sum(p.stat().st_size for p in parts.iterdir()), 60)
+        finally:
+            process.kill()
     assert not (root / "made").exists()
     (part,) = parts.iterdir()
     have = part.stat().st_size
     assert 0 < have < len(big)
     wait_for(lambda: server.connected == 0)
     server.served, server.pause = 0, 0.0
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert "whole, 1 files" in done.stdout
-    assert done.stderr == ""  # no bar, as TQDM_DISABLE is set
+    folder = fetch.fetch("made")
+    out, err = capsys.readouterr()
+    assert "whole, 1 files" in out
+    assert err == ""  # no bar, as TQDM_DISABLE is set
     assert server.got("/x.zip") == ["", f"bytes={have}-"]
     assert server.served == len(big) - have
-    assert contents(root / "made" / "1") == {"a.hea": noise(2_000_000)}
+    assert contents(folder) == {"a.hea": noise(2_000_000)}
 
 
 class Stopped(BaseException):
@@ -654,51 +653,37 @@ class Stopped(BaseException):
 
 
 @pytest.mark.parametrize("way", ["list", "zip", "completed"])
-def test_stopped_at_any_step_nothing_half_is_whole(server, root, monkeypatch, way):
+def test_stopped_at_any_step_nothing_half_is_whole(server, root, way):
     few = dict(list(RECORDS.items())[::4])
     put(server, few)
     server.files["/x.zip"] = a_zip(few)
     facts = the(server, "zip" if way == "zip" else "list")
-    really, left = os.replace, 0
-
-    def replace_or_stop(old, new):
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Stopped
-        really(old, new)
-
     for steps in range(99):
         shutil.rmtree(root / "made", ignore_errors=True)
         if way == "completed":
             lay(root / "made", {"g0/R0000.hea": few["g0/R0000.hea"]})
-        left = steps
-        monkeypatch.setattr(os, "replace", replace_or_stop)
-        try:
+        with pytest.MonkeyPatch.context() as patch, suppress(Stopped):
+            moves = iter([*[os.replace] * steps, Mock(side_effect=Stopped)])
+            patch.setattr(os, "replace", lambda old, new, moves=moves: next(moves)(old, new))
             folder, _ = get(facts)
             break
-        except Stopped:
-            assert way == "completed" or not (root / "made").exists()
-            assert not list(root.rglob("made/**/.ecgnb-whole.json"))
-        monkeypatch.setattr(os, "replace", really)
-        folder, _ = get(facts)
-        assert contents(folder) == few
+        assert way == "completed" or not (root / "made").exists()
+        assert not list(root.rglob("made/**/.ecgnb-whole.json"))
+        brings(facts, few)
     assert contents(folder) == few
     assert steps > (1 if way == "zip" else len(few) / 2)
 
 
 @pytest.mark.parametrize("home", ["list", "zip"])
-def test_a_fetched_dataset_can_be_prepared(server, root, tmp_path, monkeypatch, home):
-    monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "cache"))
-    write_hospital(tmp_path / "written", "sim-north", 20, seed=0)
-    files = contents(tmp_path / "written")
+def test_a_fetched_dataset_can_be_prepared(server, root, hospital, home):
+    files = contents(hospital)
     put(server, files)
     server.files["/x.zip"] = a_zip(files)
     facts = the(server, home)
     folder, _ = get(facts)
     assert folder == root / "made" / "1"
     prepared = prepare(facts)
-    assert prepared.manifest["counts"]["kept"] == 20
+    assert prepared.manifest["counts"]["kept"] == HOSPITAL_RECORDS
     assert prepared.manifest["counts"]["absent"] == 0
 
 

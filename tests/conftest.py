@@ -111,3 +111,9 @@ def edit(path: Path, old: str, new: str, count: int = -1) -> Path:
     assert old in text
     path.write_text(text.replace(old, new, count), encoding="utf-8")
     return path
+
+
+def as_fifo(path: Path) -> None:
+    """Put a pipe in the place of a file."""
+    path.unlink()
+    os.mkfifo(path)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
-from conftest import edit, write_record
+from conftest import as_fifo, edit, write_record
 from sklearn.metrics import roc_auc_score
 
 from ecgnb.data import catalog, layouts
@@ -88,11 +88,6 @@ def test_an_array_and_a_table(root, leads_first, kind):
     assert (folds == 1).all()
 
 
-def _as_fifo(path):
-    path.unlink()
-    os.mkfifo(path)
-
-
 def _npz():
     np.savez(packed := io.BytesIO(), waves(12, 1000))
     return packed.getvalue()
@@ -154,7 +149,7 @@ def test_a_wrong_table_is_said(root, text, sentence):
             (lambda mine, text=text: (mine / "signals.npy").write_bytes(text), "npy holds no array")
             for text in (b"", b"no array", _npz())
         ),
-        (lambda mine: _as_fifo(mine / "signals.npy"), "signals.npy is missing"),
+        (lambda mine: as_fifo(mine / "signals.npy"), "signals.npy is missing"),
         (lambda mine: (mine / "records.csv").unlink(), "records.csv is missing"),
         (lambda mine: write_card(mine.parent, "array"), "must give its sampling_rates"),
         (lambda mine: mine.rename(mine.parent / "other"), "My hospital is not in"),

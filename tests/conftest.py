@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ecgnb.data.catalog import DatasetCard, card
+from ecgnb.data.catalog import card
 from ecgnb.data.records import LEADS
 from ecgnb.simulate.hospital import write_hospital
 
 HOSPITAL_RECORDS = 60
+
+# In the layout of the PhysioNet Challenge, with SNOMED codes.
+MADE = replace(card("georgia"), name="made", title="Made", version="1", folders=("made",))
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # every core has tests of its own
     os.environ["LOKY_MAX_CPU_COUNT"] = "1"
@@ -36,6 +39,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty ECGNB_DATA."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    monkeypatch.setenv("ECGNB_DATA", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for what is trained once for all tests, also where they run in many processes.
@@ -54,31 +66,7 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def raw_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty ECGNB_DATA of the test's own, where `made_card` finds the folder ``made``."""
-    root = tmp_path / "raw"
-    (root / "made").mkdir(parents=True)
-    monkeypatch.setenv("ECGNB_DATA", str(root))
-    return root
-
-
-@pytest.fixture
-def made_card() -> DatasetCard:
-    """A card of a dataset in the layout of the PhysioNet Challenge, with SNOMED codes."""
-    return replace(card("georgia"), name="made", title="Made", version="1", folders=("made",))
-
-
-WriteRecord = Callable[..., Path]
-
-
-@pytest.fixture(scope="session")
-def write_record() -> WriteRecord:
-    """The function `_write_record`."""
-    return _write_record
-
-
-def _write_record(
+def write_record(
     folder: Path,
     name: str = "R0001",
     signals: np.ndarray | None = None,
@@ -115,3 +103,17 @@ def _write_record(
     header = folder / f"{name}.hea"
     header.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return header
+
+
+def edit(path: Path, old: str, new: str, count: int = -1) -> Path:
+    """Replace text in a file that has it, and return the path."""
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, count), encoding="utf-8")
+    return path
+
+
+def as_fifo(path: Path) -> None:
+    """Put a pipe in the place of a file."""
+    path.unlink()
+    os.mkfifo(path)

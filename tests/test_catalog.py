@@ -17,13 +17,7 @@ REFERENCES = Path(__file__).parents[1] / "book" / "references.bib"
 OWN_CARD = """
 [my-hospital]
 title = "My hospital"
-version = "2024"
-url = ""
-licence = "not public"
-citation = ""
-description = "ECGs of one ward."
 records = 3
-patients = 2
 sampling_rates = [500]
 seconds = [10, 10.5]
 layout = "challenge"
@@ -35,18 +29,14 @@ notes = ""
 """
 
 
-@pytest.fixture
-def own_card(tmp_path):
-    def write(text: str) -> Path:
-        path = tmp_path / "card.toml"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write
+def put_card(folder: Path, text: str = OWN_CARD, name: str = "card") -> Path:
+    path = folder / f"{name}.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 @pytest.mark.parametrize("name", CATALOG)
-def test_every_card_can_be_used(name):
+def test_every_card_can_be_used_and_cites_an_entry_of_the_bibliography(name):
     one = card(name)
     assert one.name == name
     assert one.folders
@@ -61,13 +51,9 @@ def test_every_card_can_be_used(name):
     assert one.simulated == name.startswith("sim-")
     assert all(home.startswith("https://") and kind(home) for home in one.homes)
     assert not (one.simulated and one.homes)
-
-
-@pytest.mark.parametrize("name", CATALOG)
-def test_every_card_cites_an_entry_of_the_bibliography(name):
     keys = re.findall(r"^@\w+\{([^,]+),", REFERENCES.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(keys) == len(set(keys))
-    assert card(name).citation in keys
+    assert one.citation in keys
 
 
 def test_two_datasets_of_one_download_do_not_overlap():
@@ -91,9 +77,10 @@ def test_unknown_dataset_names_near_ones_and_the_list():
         card("zzz")
 
 
-def test_own_card_is_read(own_card):
-    one = load_card(own_card(OWN_CARD))
+def test_own_card_is_read_also_with_a_mark_before_it(tmp_path):
+    one = load_card(put_card(tmp_path, "\ufeff" + OWN_CARD.replace("[500]", "[100.0, 62.5]")))
     assert (one.name, one.records, one.seconds) == ("my-hospital", 3, (10, 10.5))
+    assert str(one.sampling_rates) == "(100, 62.5)"
     assert one.record_range == ()
     assert not one.simulated
 
@@ -106,22 +93,17 @@ def test_own_card_is_read(own_card):
         ("records = 3", "records = -1", "'records' must be a whole number, 0 or more"),
         ("My hospital", "My\\u001b[2J", "'title' is .*: write text without control characters"),
         ("[500]", "[true]", "'sampling_rates' must be a list of numbers"),
-        ('["mine"]', '["COM1"]', r"'folders' is \[.*\]: write plain names of folders"),
         ("records = 3", 'records = "3"', "'records' must be a whole number"),
         ("records = 3", "records = true", "'records' must be a whole number"),
         ("patients_known = true", "patients_known = 1", "'patients_known' must be true or false"),
         ('folders = ["mine"]', 'folders = "mine"', "'folders' must be a list of texts"),
-        (
-            'folders = ["mine"]',
-            "folders = []",
-            r"'folders' is \[.*\]: write plain names of folders",
+        *(
+            ('["mine"]', folders, r"'folders' is \[.*\]: write plain names of folders")
+            for folders in (
+                *("[]", '["COM1"]', '[".."]', '["mine", "/etc"]', '["mine/../.."]'),
+                *('["mine//x"]', '[".ssh"]', "['C:\\data']"),
+            )
         ),
-        ('["mine"]', '[".."]', r"'folders' is \[.*\]: write plain names of folders"),
-        ('["mine"]', '["mine", "/etc"]', r"'folders' is \[.*\]: write plain names of folders"),
-        ('["mine"]', '["mine/../.."]', r"'folders' is \[.*\]: write plain names of folders"),
-        ('["mine"]', '["mine//x"]', r"'folders' is \[.*\]: write plain names of folders"),
-        ('["mine"]', '[".ssh"]', r"'folders' is \[.*\]: write plain names of folders"),
-        ('["mine"]', "['C:\\data']", r"'folders' is \[.*\]: write plain names of folders"),
         ("[500]", "[0]", r"'sampling_rates' is \[0\]: write numbers above 0"),
         ('notes = ""', 'also = ["ptbxl"]', "'also' is 'ptbxl': write one of ptb-xl, "),
         ("seconds = [10, 10.5]", "seconds = [10]", r"'seconds' is \[10\]: write two numbers"),
@@ -135,39 +117,32 @@ def test_own_card_is_read(own_card):
         ("records = 3", f"records = {'[' * 5000}", "not valid TOML"),
     ],
 )
-def test_wrong_card_is_refused_with_the_fix(own_card, old, new, message):
+def test_wrong_card_is_refused_with_the_fix(tmp_path, old, new, message):
     assert old in OWN_CARD
     with pytest.raises(UserError, match=message):
-        load_card(own_card(OWN_CARD.replace(old, new)))
+        load_card(put_card(tmp_path, OWN_CARD.replace(old, new)))
 
 
-def test_rates_are_numbers_and_the_file_may_begin_with_a_mark(own_card):
-    path = own_card("\ufeff" + OWN_CARD.replace("[500]", "[100.0, 62.5]"))
-    assert str(load_card(path).sampling_rates) == "(100, 62.5)"
-
-
-def test_what_is_no_card_lies_beside_cards_unread(monkeypatch, tmp_path):
-    monkeypatch.setenv("ECGNB_DATA", str(tmp_path))
-    (tmp_path / "mine.toml").write_text(OWN_CARD)
+def test_what_is_no_card_lies_beside_cards_unread(root):
+    put_card(root)
     for hidden in (".#mine.toml", "._mine.toml"):
-        (tmp_path / hidden).write_bytes(b"\0\xff")
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n[tool.ruff]\nselect = []')
-    os.mkfifo(tmp_path / "pipe.toml")
-    (tmp_path / "folder.toml").mkdir()
+        (root / hidden).write_bytes(b"\0\xff")
+    put_card(root, '[project]\nname = "x"\n[tool.ruff]\nselect = []', "pyproject")
+    os.mkfifo(root / "pipe.toml")
+    (root / "folder.toml").mkdir()
     assert list(own_cards()) == ["my-hospital"]
-    (tmp_path / "other.toml").write_text("[other]\ntitle = 'Other'")
+    put_card(root, "[other]\ntitle = 'Other'", "other")
     with pytest.raises(UserError, match=r"'other' in .* 'layout' is missing: add text in quotes"):
         card("other")
     with pytest.raises(UserError, match=r"pipe\.toml: it is no regular file"):
-        load_card(tmp_path / "pipe.toml")
+        load_card(root / "pipe.toml")
     with pytest.raises(UserError, match="Cannot read"):
-        load_card(tmp_path / "none.toml")
+        load_card(root / "none.toml")
 
 
-def test_two_cards_of_one_name_are_refused(monkeypatch, tmp_path):
-    monkeypatch.setenv("ECGNB_DATA", str(tmp_path))
-    for name in ("first", "second"):
-        (tmp_path / f"{name}.toml").write_text(OWN_CARD)
+def test_two_cards_of_one_name_are_refused(root):
+    put_card(root)
+    put_card(root, name="second")
     with pytest.raises(UserError, match=r"'my-hospital' in .*second\.toml is taken"):
         card("my-hospital")
 
@@ -187,8 +162,7 @@ def test_data_root_and_cache_root(monkeypatch, tmp_path):
     assert cache_root().name == "ecgnb"
 
 
-def test_folders_of_another_user_or_of_nobody(monkeypatch, tmp_path):
-    monkeypatch.setenv("ECGNB_DATA", str(tmp_path))
+def test_folders_of_another_user_or_of_nobody(monkeypatch, root):
     monkeypatch.setattr(os, "listdir", Mock(side_effect=PermissionError(13, "Permission denied")))
     with pytest.raises(UserError, match=r"may not read: ask its owner for `chmod a\+rX"):
         data_root()
@@ -205,15 +179,14 @@ def test_folders_of_another_user_or_of_nobody(monkeypatch, tmp_path):
 
 def test_find_prefers_the_folder_of_the_version(tmp_path):
     one = card("ptb-xl")
-    assert find(one, tmp_path) is None
-    (tmp_path / "ptb-xl").mkdir()
-    assert find(one, tmp_path) == tmp_path / "ptb-xl"
-    (tmp_path / "ptb-xl" / "1.0.3").mkdir()
-    assert find(one, tmp_path) == tmp_path / "ptb-xl" / "1.0.3"
+    found = [find(one, tmp_path)]
+    for name in ("ptb-xl", "ptb-xl/1.0.3"):
+        (tmp_path / name).mkdir()
+        found.append(find(one, tmp_path))
+    assert found == [None, tmp_path / "ptb-xl", tmp_path / "ptb-xl" / "1.0.3"]
 
 
-def test_what_is_joined_with_ones_own_has_no_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("ECGNB_DATA", str(tmp_path))
-    (tmp_path / "card.toml").write_text(OWN_CARD)
-    (tmp_path / "mine").mkdir()
-    assert find(card("my-hospital+ptb-xl"), tmp_path) is None
+def test_what_is_joined_with_ones_own_has_no_folder(root):
+    put_card(root)
+    (root / "mine").mkdir()
+    assert find(card("my-hospital+ptb-xl"), root) is None

@@ -1,14 +1,13 @@
 """Label sets: what native codes mean, and the counts the literature gives."""
 
 import ast
-import os
 import re
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from ecgnb.data import labels
+from ecgnb.data.catalog import data_root
 from ecgnb.data.labels import (
     LABEL_SETS,
     VOCABULARIES,
@@ -28,63 +27,42 @@ def positives(codes: str, vocabulary: str, name: str) -> set[str]:
     return set(row.index[row])
 
 
-def test_likelihood_zero_is_no_superclass_but_a_statement():
-    codes = "NDT:0 IMI:50 SR:0"
-    assert positives(codes, "scp", "ptb-xl-super") == {"MI"}
-    assert positives(codes, "scp", "scp-all") == {"NDT", "IMI", "SR"}
-
-
-def test_form_and_rhythm_statements_are_no_superclass():
-    assert positives("AFIB:100 PVC:100", "scp", "ptb-xl-super") == set()
-
-
-def test_axis_is_no_statement_but_a_challenge_class():
-    assert positives("NORM:100 AXIS-LAD", "scp", "scp-all") == {"NORM"}
-    assert positives("NORM:100 AXIS-LAD", "scp", "challenge-2021") == {"NSR", "LAD"}
-
-
 @pytest.mark.parametrize(
-    ("codes", "label"),
+    ("codes", "vocabulary", "name", "classes"),
     [
-        (("713427006", "59118001"), "RBBB"),
-        (("733534002", "164909002"), "LBBB"),
-        (("284470004", "63593006"), "PAC"),
-        (("427172004", "17338001", "164884008"), "PVC"),
+        # A statement of likelihood 0 is no superclass, nor are form and rhythm.
+        ("NDT:0 IMI:50 SR:0", "scp", "ptb-xl-super", {"MI"}),
+        ("NDT:0 IMI:50 SR:0", "scp", "scp-all", {"NDT", "IMI", "SR"}),
+        ("AFIB:100 PVC:100", "scp", "ptb-xl-super", set()),
+        # An axis is no statement but a class of the Challenge.
+        ("NORM:100 AXIS-LAD", "scp", "scp-all", {"NORM"}),
+        ("NORM:100 AXIS-LAD", "scp", "challenge-2021", {"NSR", "LAD"}),
+        # An escape beat is no premature beat.
+        ("75532003", "snomed", "challenge-2021", set()),
+        # Codes scored as one class.
+        *((code, "snomed", "challenge-2021", {"RBBB"}) for code in ("713427006", "59118001")),
+        *((code, "snomed", "challenge-2021", {"LBBB"}) for code in ("733534002", "164909002")),
+        *((code, "snomed", "challenge-2021", {"PAC"}) for code in ("284470004", "63593006")),
+        ("427172004", "snomed", "challenge-2021", {"PVC"}),
+        ("17338001", "snomed", "challenge-2021", {"PVC"}),
+        ("164884008", "snomed", "challenge-2021", {"PVC"}),
     ],
 )
-def test_equivalent_codes_are_one_challenge_class(codes, label):
-    for code in codes:
-        assert positives(code, "snomed", "challenge-2021") == {label}
+def test_codes_make_classes(codes, vocabulary, name, classes):
+    assert positives(codes, vocabulary, name) == classes
 
 
-def test_escape_beat_is_no_premature_beat():
-    assert positives("75532003", "snomed", "challenge-2021") == set()
-
-
-@pytest.mark.parametrize(
-    ("name", "snomed", "scp"),
-    [
-        ("AF", "164889003", "AFIB:0"),
-        ("I-AVB", "270492004", "1AVB:100"),
-        ("LBBB", "164909002", "CLBBB:100"),
-        ("RBBB", "59118001", "CRBBB:100"),
-        ("PAC", "284470004", "PAC:0"),
-        ("PVC", "164884008", "PVC:0"),
-        ("Normal", "426783006", "SR:0"),
-    ],
-)
-def test_one_diagnosis_in_three_vocabularies_is_one_class(name, snomed, scp):
-    same = positives(snomed, "snomed", "challenge-2021")
-    assert len(same) == 1
-    assert positives(name, "cpsc", "challenge-2021") == same
-    assert positives(scp, "scp", "challenge-2021") == same
-
-
-def test_cpsc_names_and_cpsc_snomed_codes_agree():
-    for name, code in labels._TABLES["to-snomed"]["cpsc"].items():
-        from_name = positives(name, "cpsc", "cpsc-9")
-        assert len(from_name) == 1
-        assert positives(code, "cpsc", "cpsc-9") == positives(code, "snomed", "cpsc-9") == from_name
+def test_one_diagnosis_in_three_vocabularies_is_one_class():
+    snomed = labels._TABLES["to-snomed"]["cpsc"]
+    scp = {"AF": "AFIB:0", "I-AVB": "1AVB:100", "LBBB": "CLBBB:100", "RBBB": "CRBBB:100"}
+    scp |= {"PAC": "PAC:0", "PVC": "PVC:0", "Normal": "SR:0"}
+    for name, code in snomed.items():
+        (same,) = positives(name, "cpsc", "cpsc-9")
+        assert positives(code, "cpsc", "cpsc-9") == positives(code, "snomed", "cpsc-9") == {same}
+    for name, statement in scp.items():
+        (same,) = positives(snomed[name], "snomed", "challenge-2021")
+        assert positives(name, "cpsc", "challenge-2021") == {same}
+        assert positives(statement, "scp", "challenge-2021") == {same}
 
 
 def test_brugada_confirmed_or_atypical_is_yes():
@@ -117,18 +95,21 @@ def test_unknown_codes_are_counted_by_record_and_kept_as_numbers():
     assert unknown_codes(pd.Series(["AF", "Afib"]), "cpsc") == {"Afib": 1}
 
 
-def test_mistakes_are_refused_with_the_fix():
-    codes = pd.Series(["NORM:100"])
-    with pytest.raises(UserError, match="did you mean 'cpsc-9'"):
-        encode(codes, "scp", "cpsc9")
-    with pytest.raises(UserError, match=r"'brugada' is read from brugada codes.*use ptb-xl-super"):
-        encode(codes, "scp", "brugada")
-    with pytest.raises(UserError, match="no label set reads"):
-        encode(codes, "text", "cpsc-9")
+@pytest.mark.parametrize(
+    ("vocabulary", "name", "sentence"),
+    [
+        ("scp", "cpsc9", "did you mean 'cpsc-9'"),
+        ("scp", "brugada", r"'brugada' is read from brugada codes.*use ptb-xl-super"),
+        ("text", "cpsc-9", "no label set reads"),
+        ("scp", "scp-all", "'NORM:x' of record r2 has no number"),
+    ],
+)
+def test_mistakes_are_refused_with_the_fix(vocabulary, name, sentence):
+    codes = pd.Series(["SR", "SR NORM:x"], ["r1", "r2"])
+    with pytest.raises(UserError, match=sentence):
+        encode(codes, vocabulary, name)
     with pytest.raises(UserError, match="choose one of scp"):
         unknown_codes(codes, "icd")
-    with pytest.raises(UserError, match="'NORM:x' of record r2 has no number"):
-        encode(pd.Series(["SR", "SR NORM:x"], ["r1", "r2"]), "scp", "scp-all")
 
 
 def test_codes_of_a_record_are_split_at_what_separates_them():
@@ -157,7 +138,7 @@ def test_every_label_set_is_whole(name):
             assert encode(known, vocabulary, name).any(axis=None), f"{vocabulary} gives no class"
 
 
-def test_no_name_means_two_things():
+def test_no_name_means_two_things_and_translations_lead_to_known_codes():
     tables = labels._TABLES
     meanings = [*tables["scp"].items(), *tables["class-names"].items()]
     meanings += [tuple(pair) for pair in tables["snomed"].values()]
@@ -165,39 +146,27 @@ def test_no_name_means_two_things():
         assert full_name(short) == full
     assert full_name("164889003") == full_name("AF") == "atrial fibrillation"
     assert full_name("nothing") == "nothing"
-
-
-def test_translations_lead_to_known_codes():
-    for table in labels._TABLES["to-snomed"].values():
+    for table in tables["to-snomed"].values():
         assert not unknown_codes(pd.Series(list(table.values())), "snomed")
-    assert set(labels._TABLES["to-snomed"]["scp"]) <= labels._KNOWN["scp"]
+    assert set(tables["to-snomed"]["scp"]) <= labels._KNOWN["scp"]
 
 
-@pytest.fixture(scope="module")
-def ptb_xl() -> pd.Series:
-    """The native codes of the whole table of PTB-XL, release 1.0.1."""
-    path = Path(os.environ.get("ECGNB_DATA", "")) / "ptb-xl" / "ptbxl_database.csv"
-    if not os.environ.get("ECGNB_DATA") or not path.is_file():
-        pytest.skip("ECGNB_DATA has no ptb-xl/ptbxl_database.csv")
-    table = pd.read_csv(path)
+@pytest.mark.data
+def test_ptb_xl_counts_are_those_of_its_paper_and_of_the_challenge():
+    path = data_root() / "ptb-xl" / "ptbxl_database.csv"
+    table = pd.read_csv(path) if path.is_file() else ()
     if len(table) != 21_837:
-        pytest.skip("the counts are those of PTB-XL 1.0.1")
+        pytest.skip("ECGNB_DATA has no table of PTB-XL 1.0.1, whose counts these are")
     axis = {"LAD": " AXIS-LAD", "ALAD": " AXIS-LAD", "RAD": " AXIS-RAD", "ARAD": " AXIS-RAD"}
     statements = table["scp_codes"].map(
         lambda text: " ".join(f"{k}:{int(v)}" for k, v in ast.literal_eval(text).items())
     )
-    return statements + table["heart_axis"].map(axis).fillna("")
-
-
-def test_ptb_xl_superclass_counts(ptb_xl):
-    counts = encode(ptb_xl, "scp", "ptb-xl-super").sum().to_dict()
+    codes = statements + table["heart_axis"].map(axis).fillna("")
+    counts = encode(codes, "scp", "ptb-xl-super").sum().to_dict()
     assert counts == {"NORM": 9528, "MI": 5486, "STTC": 5123, "HYP": 2655, "CD": 4907}
-    assert unknown_codes(ptb_xl, "scp") == {}
-    assert encode(ptb_xl, "scp", "scp-all").shape[1] == 71
-
-
-def test_ptb_xl_counts_are_those_of_the_challenge(ptb_xl):
-    counts = encode(ptb_xl, "scp", "challenge-2021").sum().to_dict()
+    assert unknown_codes(codes, "scp") == {}
+    assert encode(codes, "scp", "scp-all").shape[1] == 71
+    counts = encode(codes, "scp", "challenge-2021").sum().to_dict()
     published = {  # the column PTB_XL of the Challenge's table of scored diagnoses
         "AF": 1514, "AFL": 73, "BBB": 0, "Brady": 0, "LBBB": 536, "RBBB": 542, "IAVB": 797,
         "IRBBB": 1118, "LAD": 5146, "LAnFB": 1626, "LPR": 340, "LQRSV": 182, "LQT": 118,

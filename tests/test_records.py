@@ -11,41 +11,36 @@ import h5py
 import numpy as np
 import pytest
 import wfdb
+from conftest import as_fifo, edit, write_record
 from scipy.io import savemat
 
 from ecgnb.data import foreign, layouts, records
-from ecgnb.data.records import (
-    LEADS,
-    Header,
-    RecordError,
-    lead_order,
-    microvolts,
-    read_digital,
-    read_header,
-)
+from ecgnb.data.records import LEADS, Header, RecordError, lead_order, read_digital, read_header
 
-DATASETS = {
-    "ptb-xl": 1987,
-    "ptb-xl-filtered": 1661,
-    "chapman-shaoxing": 1193,
-    "cpsc2018": 150,
-    "brugada-huca": 363,
-}
+DATASETS = {"ptb-xl": 1987, "ptb-xl-filtered": 1661, "chapman-shaoxing": 1193}
+DATASETS |= {"cpsc2018": 150, "brugada-huca": 363}
 NOISE = np.random.default_rng(1).integers(-2000, 2000, (500, 12)).astype(np.int16)
 
 
-def reference(header):
-    return wfdb.rdrecord(str(header.with_suffix("")), physical=False).d_signal
+same = np.testing.assert_array_equal
+
+
+def reference(path):
+    return wfdb.rdrecord(str(path.with_suffix("")), physical=False).d_signal
+
+
+def physical(path):
+    return 1000 * wfdb.rdrecord(str(path.with_suffix(""))).p_signal
 
 
 @pytest.fixture
-def record(tmp_path, write_record):
-    return functools.partial(write_record, tmp_path)
+def record(tmp_path):
+    return functools.partial(write_record, tmp_path, signals=NOISE)
 
 
 def values_of(path):
     header = read_header(path)
-    return microvolts(header, read_digital(header))
+    return records.microvolts(header, read_digital(header))
 
 
 def refused(path, reason):
@@ -57,12 +52,12 @@ def real_headers(dataset):
     return sorted((Path(os.environ["ECGNB_DATA"]) / dataset).rglob("*.hea"))
 
 
-@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_every_real_record_equals_wfdb_bit_for_bit(dataset):
-    compared, refused = 0, []
-    for path in real_headers(dataset):
+def test_every_real_record_is_what_its_header_says_and_every_thirtieth_equals_wfdb(dataset):
+    refused = []
+    paths = real_headers(dataset)
+    for number, path in enumerate(paths):
         try:
             header = read_header(path)
         except RecordError:
@@ -70,26 +65,23 @@ def test_every_real_record_equals_wfdb_bit_for_bit(dataset):
             continue
         digital = read_digital(header)
         assert digital.dtype == np.int16
-        np.testing.assert_array_equal(digital, reference(path), err_msg=path.stem)
-        compared += 1
+        signals = [line.split() for line in path.read_text().splitlines() if line[0] != "#"][1:]
+        first, checksums = np.array(signals)[:, 5:7].astype(int).T
+        same(digital[0], first, err_msg=path.stem)
+        sums = digital.sum(axis=0, dtype=np.int16)
+        same(sums, checksums.astype(np.int16), err_msg=path.stem)
+        if number % 30 == 0:
+            same(digital, reference(path), err_msg=path.stem)
+            theirs = physical(path)[:, lead_order(header.leads)]
+            np.testing.assert_allclose(values_of(path), theirs, atol=1e-9)
     assert refused == (["JS01052"] if dataset == "chapman-shaoxing" else [])
-    assert compared >= DATASETS[dataset]
-
-
-@pytest.mark.data
-@pytest.mark.parametrize("dataset", DATASETS)
-def test_real_microvolts_equal_wfdb_physical_units(dataset):
-    paths = real_headers(dataset)
-    for path in paths[:: max(1, len(paths) // 20)]:
-        order = lead_order(read_header(path).leads)
-        theirs = 1000 * wfdb.rdrecord(str(path.with_suffix(""))).p_signal[:, order]
-        np.testing.assert_allclose(values_of(path), theirs, atol=1e-9)
+    assert len(paths) - len(refused) >= DATASETS[dataset]
 
 
 @pytest.mark.data
 @pytest.mark.parametrize("dataset", ["ptb-xl", "chapman-shaoxing"])
 def test_reading_is_much_faster_than_wfdb(dataset):
-    paths = real_headers(dataset)[:50]
+    paths = real_headers(dataset)[:20]
     ours, theirs = [], []
     for _ in range(3):  # interleaved: both meet the same load
         start = time.perf_counter()
@@ -103,12 +95,14 @@ def test_reading_is_much_faster_than_wfdb(dataset):
     assert statistics.median(theirs) > 15 * statistics.median(ours)
 
 
-@pytest.mark.parametrize("suffix", [".dat", ".mat"])
-def test_made_records_equal_wfdb(tmp_path, record, suffix):
-    path = record(signals=NOISE, suffix=suffix)
+@pytest.mark.parametrize("kind", [".dat", ".mat", "no MATLAB file, which is read by its offset"])
+def test_made_records_equal_wfdb(tmp_path, record, kind):
+    path = record(suffix=".dat" if kind == ".dat" else ".mat")
+    if kind.startswith("no"):
+        (tmp_path / "R0001.mat").write_bytes(b"a prolog of twenty-four." + NOISE.tobytes())
     digital = read_digital(read_header(path))
-    np.testing.assert_array_equal(digital, NOISE)
-    np.testing.assert_array_equal(digital, reference(path))
+    same(digital, NOISE)
+    same(digital, reference(path))
 
 
 @pytest.mark.parametrize(
@@ -118,56 +112,43 @@ def test_made_records_equal_wfdb(tmp_path, record, suffix):
 def test_other_formats_equal_wfdb_and_keep_their_gaps(tmp_path, format_, largest):
     digital = np.random.default_rng(0).integers(-largest, largest, (200, 12))
     digital[5, 3] = missing = records.missing_value(format_)
-    wfdb.wrsamp(
-        "odd",
-        fs=100,
-        units=["mV"] * 12,
-        sig_name=list(LEADS),
-        d_signal=digital,
-        fmt=[format_] * 12,
-        adc_gain=[200.0] * 12,
-        baseline=[0] * 12,
-        write_dir=str(tmp_path),
-    )
+    form = {"fs": 100, "sig_name": list(LEADS), "d_signal": digital, "write_dir": str(tmp_path)}
+    each = {"units": "mV", "fmt": format_, "adc_gain": 200.0, "baseline": 0}
+    wfdb.wrsamp("odd", **form, **{key: [value] * 12 for key, value in each.items()})
     header = read_header(tmp_path / "odd.hea")
     ours = read_digital(header)
-    np.testing.assert_array_equal(ours, reference(header.path))
-    np.testing.assert_array_equal(ours, digital)
+    same(ours, reference(header.path))
+    same(ours, digital)
     assert ours.dtype == (np.int16 if largest < 2**15 else np.int64)
     assert missing == ours[5, 3]
-    physical = 1000 * wfdb.rdrecord(str(tmp_path / "odd")).p_signal
-    np.testing.assert_allclose(microvolts(header, ours), physical, rtol=1e-12)
-    assert np.isnan(microvolts(header, ours)).sum() == 1
+    values = records.microvolts(header, ours)
+    np.testing.assert_allclose(values, physical(header.path), rtol=1e-12)
+    assert np.isnan(values).sum() == 1
 
 
 def test_leads_in_several_files_and_skewed_leads_equal_wfdb(tmp_path, record):
-    path = record("a", NOISE)
-    (tmp_path / "b.dat").write_bytes(np.ascontiguousarray(NOISE[:, 6:]).tobytes())
-    (tmp_path / "a.dat").write_bytes(np.ascontiguousarray(NOISE[:, :6]).tobytes())
-    lines = path.read_text().splitlines()
-    lines[7:13] = [line.replace("a.dat", "b.dat") for line in lines[7:13]]
-    path.write_text("\n".join(lines))
-    np.testing.assert_array_equal(read_digital(read_header(path)), NOISE)
-    np.testing.assert_array_equal(reference(path), NOISE)
+    path = record("a")
+    (tmp_path / "b.dat").write_bytes(NOISE[:, 6:].tobytes())
+    (tmp_path / "a.dat").write_bytes(NOISE[:, :6].tobytes())
+    path.write_text("b.dat".join(path.read_text().rsplit("a.dat", 6)))
+    same(read_digital(read_header(path)), NOISE)
+    same(reference(path), NOISE)
 
-    skewed = record("s", NOISE)
-    skewed.write_text(skewed.read_text().replace("s.dat 16 ", "s.dat 16:2 ", 1))
+    skewed = edit(record("s"), "s.dat 16 ", "s.dat 16:2 ", 1)
     header = read_header(skewed)
     digital = read_digital(header)
-    np.testing.assert_array_equal(digital, reference(skewed))
-    values = microvolts(header, digital)  # ends where the skewed lead ends
-    np.testing.assert_array_equal(values, np.column_stack([NOISE[2:, 0], NOISE[:-2, 1:]]))
+    same(digital, reference(skewed))
+    values = records.microvolts(header, digital)  # ends where the skewed lead ends
+    same(values, np.column_stack([NOISE[2:, 0], NOISE[:-2, 1:]]))
 
 
 def test_a_file_without_any_of_the_twelve_leads_is_not_needed(tmp_path, record):
     path = record(signals=np.column_stack([NOISE, NOISE[:, :3]]), leads=[*LEADS, *"xyz"])
-    lines = path.read_text().splitlines()
-    lines[13:16] = [line.replace(".dat", ".xyz") for line in lines[13:16]]
-    path.write_text("\n".join(lines))
+    path.write_text(".xyz".join(path.read_text().rsplit(".dat", 3)))
     (tmp_path / "R0001.dat").write_bytes(NOISE.tobytes())
-    np.testing.assert_array_equal(values_of(path), NOISE)
-    path.write_text(path.read_text().replace("R0001.dat 16 ", "R0001.dat 16x1 "))  # by wfdb
-    np.testing.assert_array_equal(values_of(path), NOISE)
+    same(values_of(path), NOISE)
+    edit(path, "R0001.dat 16 ", "R0001.dat 16x1 ")  # by wfdb
+    same(values_of(path), NOISE)
 
 
 @pytest.mark.parametrize("first", ["R0001 12 250", "R0001 12"])
@@ -175,13 +156,12 @@ def test_a_file_without_any_of_the_twelve_leads_is_not_needed(tmp_path, record):
 def test_length_and_rate_that_a_header_leaves_out_are_those_of_wfdb(
     tmp_path, record, first, suffix, format_
 ):
-    path = record(signals=NOISE, suffix=suffix)
-    lines = path.read_text().replace(f"{suffix} 16", f"{suffix} {format_}").splitlines()
-    path.write_text("\n".join([first, *lines[1:]]))
+    path = edit(record(suffix=suffix), f"{suffix} 16", f"{suffix} {format_}")
+    edit(path, "R0001 12 100 500\n", f"{first}\n")
     header = read_header(path)
     assert header.sampling_rate == wfdb.rdheader(str(path.with_suffix(""))).fs == 250
     assert header.samples == (666 if format_ == "212" else 500)
-    np.testing.assert_array_equal(read_digital(header), reference(path))
+    same(read_digital(header), reference(path))
     (tmp_path / f"R0001{suffix}").write_bytes(b"")
     with pytest.raises(RecordError, match="no length in the header"):
         read_header(path)
@@ -190,7 +170,7 @@ def test_length_and_rate_that_a_header_leaves_out_are_those_of_wfdb(
 @pytest.mark.parametrize("level", ["4", "5", "7.3"])
 @pytest.mark.parametrize("name", ["val", "ecg_data"])
 def test_other_matlab_files_are_read_by_scipy_or_h5py(tmp_path, record, level, name):
-    path = record(signals=NOISE, suffix=".mat")
+    path = record(suffix=".mat")
     if level == "7.3":
         with h5py.File(tmp_path / "R0001.mat", "w", userblock_size=512) as file:
             file[name] = NOISE  # MATLAB's first axis comes last
@@ -198,17 +178,9 @@ def test_other_matlab_files_are_read_by_scipy_or_h5py(tmp_path, record, level, n
             file.write(b"MATLAB 7.3 MAT-file")
     else:
         savemat(tmp_path / "R0001.mat", {name: np.ascontiguousarray(NOISE.T)}, format=level)
-    np.testing.assert_array_equal(read_digital(read_header(path)), NOISE)
+    same(read_digital(read_header(path)), NOISE)
     if level == "5":  # why not by wfdb: it gives noise, without an error
         assert (reference(path) != NOISE).any()
-
-
-def test_a_mat_file_that_is_no_matlab_file_is_read_by_its_offset(tmp_path, record):
-    path = record(signals=NOISE, suffix=".mat")
-    (tmp_path / "R0001.mat").write_bytes(b"a prolog of twenty-four." + NOISE.tobytes())
-    digital = read_digital(read_header(path))
-    np.testing.assert_array_equal(digital, NOISE)
-    np.testing.assert_array_equal(digital, reference(path))
 
 
 @pytest.mark.parametrize(
@@ -226,13 +198,13 @@ def test_a_mat_file_that_is_no_matlab_file_is_read_by_its_offset(tmp_path, recor
     ],
 )
 def test_a_matlab_file_of_something_else_is_refused(tmp_path, record, content, reason):
-    path = record(signals=NOISE, suffix=".mat")
+    path = record(suffix=".mat")
     savemat(tmp_path / "R0001.mat", content, format="5")
     refused(path, reason)
 
 
 def test_a_matlab_file_that_ends_its_reader_costs_one_record(tmp_path, record):
-    path = record(signals=NOISE, suffix=".mat")
+    path = record(suffix=".mat")
     file = tmp_path / "R0001.mat"
     savemat(file, {"val": NOISE.T}, format="5")
     good = file.read_bytes()
@@ -248,11 +220,11 @@ def test_a_matlab_file_that_ends_its_reader_costs_one_record(tmp_path, record):
     file.write_bytes(good[:9000])
     refused(path, "it cannot be read")
     file.write_bytes(good)
-    np.testing.assert_array_equal(values_of(path), NOISE)
+    same(values_of(path), NOISE)
 
 
 def test_a_matlab_file_that_claims_more_than_it_can_hold_is_refused(tmp_path, record):
-    path = record(signals=NOISE, suffix=".mat")
+    path = record(suffix=".mat")
     with h5py.File(tmp_path / "R0001.mat", "w") as file:
         file.create_dataset("val", (60_000_000, 12), "f4", chunks=(1000, 12))
     assert (tmp_path / "R0001.mat").stat().st_size < 5000
@@ -292,31 +264,29 @@ def test_a_damaged_hdf5_file_ends_no_program(tmp_path):
 @pytest.mark.parametrize(("number", "kind"), [("80", np.uint8), ("160", np.uint16)])
 @pytest.mark.parametrize("level", ["4", "5"])
 def test_matlab_files_in_offset_binary(tmp_path, record, number, kind, level):
-    path = record(signals=NOISE, suffix=".mat")
-    path.write_text(path.read_text().replace("16+24", f"{number}+24"))
+    path = edit(record(suffix=".mat"), "16+24", f"{number}+24")
     signals = NOISE // 20
     offset = -records.missing_value(number)
     content = {"a": NOISE.T, "val": (signals.astype(int) + offset).astype(kind).T}
     savemat(tmp_path / "R0001.mat", content, format=level)
     header = read_header(path)
-    np.testing.assert_array_equal(read_digital(header), signals)
+    same(read_digital(header), signals)
     if level == "4":
         savemat(tmp_path / "R0001.mat", {"val": content["val"]}, format=level)
-        np.testing.assert_array_equal(read_digital(header), reference(path))
+        same(read_digital(header), reference(path))
     savemat(tmp_path / "R0001.mat", {"val": signals.T}, format=level)
     refused(path, f"says format {number}, the matrix holds int16")
 
 
 def test_an_array_under_the_name_of_samples_is_refused(tmp_path, record):
-    path = record(signals=NOISE)
-    for level, kind in {"4": "MATLAB", "5": "MATLAB", "": "NumPy"}.items():
-        if level:
-            savemat(tmp_path / "R0001.mat", {"val": NOISE.T}, format=level)
-            (tmp_path / "R0001.mat").rename(tmp_path / "R0001.dat")
-        else:
-            with open(tmp_path / "R0001.dat", "wb") as file:
-                np.save(file, NOISE)
-        refused(path, f"it is a {kind} file, and the header says")
+    path = record()
+    for level in ("4", "5"):
+        with open(tmp_path / "R0001.dat", "wb") as file:
+            savemat(file, {"val": NOISE.T}, format=level)
+        refused(path, "it is a MATLAB file, and the header says")
+    with open(tmp_path / "R0001.dat", "wb") as file:
+        np.save(file, NOISE)
+    refused(path, "it is a NumPy file, and the header says")
 
 
 @pytest.mark.parametrize(
@@ -335,25 +305,27 @@ def test_an_array_under_the_name_of_samples_is_refused(tmp_path, record):
 def test_sizes_that_lie_are_refused_before_memory_is_taken(
     tmp_path, record, format_, samples, reason
 ):
-    path = record(signals=NOISE)
-    text = path.read_text().replace(".dat 16 ", f".dat {format_} ")
-    path.write_text(text.replace(" 500\n", f" {samples}\n", 1))
-    refused(path, reason)
+    path = edit(record(), ".dat 16 ", f".dat {format_} ")
+    refused(edit(path, " 500\n", f" {samples}\n", 1), reason)
 
 
 @pytest.mark.parametrize("name", ["R0001.dat", "R0001.hea"])
-def test_a_pipe_is_no_file(tmp_path, record, name):
-    path = record(signals=NOISE)
+def test_what_is_no_file_is_refused(tmp_path, record, name):
+    path = record()
+    as_fifo(tmp_path / name)
+    refused(path, r"cannot be read \(not a regular file")
     (tmp_path / name).unlink()
-    os.mkfifo(tmp_path / name)
-    refused(path, "cannot be read \\(not a regular file")
+    (tmp_path / name).mkdir()
+    refused(path, r"cannot be read \(Is a directory")
 
 
 def test_leads_of_any_order(record):
-    path = record(signals=NOISE, leads=LEADS[::-1])
-    np.testing.assert_array_equal(values_of(path), NOISE[:, ::-1])
-    more = record("C", np.column_stack([NOISE[:, :3], NOISE]), leads=["vx", "vy", "vz", *LEADS])
-    np.testing.assert_array_equal(values_of(more), NOISE)
+    path = record(leads=LEADS[::-1])
+    same(values_of(path), NOISE[:, ::-1])
+    more = record(
+        "C", signals=np.column_stack([NOISE[:, :3], NOISE]), leads=["vx", "vy", "vz", *LEADS]
+    )
+    same(values_of(more), NOISE)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +345,7 @@ def test_usual_names_of_leads(names):
 def test_a_lead_upside_down_is_turned(tmp_path, record, name):
     leads = [name if lead == "aVR" else lead for lead in LEADS]
     signs = [-1 if lead == "aVR" else 1 for lead in LEADS]
-    np.testing.assert_array_equal(values_of(record(signals=NOISE, leads=leads)), NOISE * signs)
+    same(values_of(record(leads=leads)), NOISE * signs)
 
 
 def test_eight_leads_give_the_other_four(tmp_path, record):
@@ -385,9 +357,12 @@ def test_eight_leads_give_the_other_four(tmp_path, record):
     one, two = limb[:, 0].astype(float), -limb[:, 1].astype(float)
     one[7] = np.nan
     expected = [one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2]
-    np.testing.assert_array_equal(values[:, :6].T, expected)
-    np.testing.assert_array_equal(values[:, 6:], NOISE[:, 6:])
-    refused(record("Z", signals, leads=leads, gain="1000/NU"), "cannot be computed from z-scored")
+    same(values[:, :6].T, expected)
+    same(values[:, 6:], NOISE[:, 6:])
+    refused(
+        record("Z", signals=signals, leads=leads, gain="1000/NU"),
+        "cannot be computed from z-scored",
+    )
 
 
 @pytest.mark.parametrize(
@@ -404,24 +379,22 @@ def test_eight_leads_give_the_other_four(tmp_path, record):
 )
 def test_gains_baselines_and_units(tmp_path, record, gain, microvolts_a_unit, baseline):
     gains = [gain, *["1000/mV"] * 11]
-    values = values_of(record(signals=NOISE, gain=gains))
+    values = values_of(record(gain=gains))
     expected = (NOISE[:, 0].astype(float) - baseline) * microvolts_a_unit
     np.testing.assert_allclose(values[:, 0], expected, rtol=1e-12)
-    np.testing.assert_array_equal(values[:, 1:], NOISE[:, 1:])
+    same(values[:, 1:], NOISE[:, 1:])
 
 
 def test_without_a_baseline_the_adc_zero_is_the_baseline(tmp_path, record):
-    path = record(signals=NOISE)
-    path.write_text(path.read_text().replace("1000/mV 16 0", "1000/mV 16 512"))
-    physical = 1000 * wfdb.rdrecord(str(path.with_suffix(""))).p_signal
-    np.testing.assert_allclose(values_of(path), physical, atol=1e-9)
+    path = edit(record(), "1000/mV 16 0", "1000/mV 16 512")
+    np.testing.assert_allclose(values_of(path), physical(path), atol=1e-9)
 
 
 def test_a_header_in_latin_1_with_line_marks_in_its_comments(tmp_path, record):
     comments = ("history\x85Dx: 1", "\x1cAF: 0", "more\u2028Sex: F".encode().decode("latin-1"))
-    path = record(signals=NOISE, gain="0.5/\u00b5V", comments=comments)
+    path = record(gain="0.5/\u00b5V", comments=comments)
     path.write_bytes(path.read_text("utf-8").encode("latin-1"))
-    np.testing.assert_array_equal(values_of(path), 2.0 * NOISE)
+    same(values_of(path), 2.0 * NOISE)
     header = read_header(path)
     assert len(header.comments) == 4
     assert records.facts(header)["sex"] == ""
@@ -429,15 +402,8 @@ def test_a_header_in_latin_1_with_line_marks_in_its_comments(tmp_path, record):
     assert len(read_header(path).comments) == 4
 
 
-def test_missing_samples_are_nan(tmp_path, record):
-    signals = NOISE.copy()
-    signals[10:12, 4] = -32768
-    values = values_of(record(signals=signals))
-    assert np.argwhere(np.isnan(values)).tolist() == [[10, 4], [11, 4]]
-
-
 def test_header_fields_and_comments_wherever_they_stand(tmp_path, record):
-    path = record(signals=NOISE, rate=257)
+    path = record(rate=257)
     plain = read_header(path)
     first, *rest = path.read_text().splitlines()
     text = "\r\n".join(["# made by hand", "", f"{first} 12:00:00 01/01/2020", "#note: x", *rest])
@@ -468,12 +434,6 @@ def test_comments_of_many_spellings(comments, found):
     age, sex, codes, patient = found
     np.testing.assert_equal(facts["age"], np.nan if age is None else age)
     assert (facts["sex"], facts["codes"], facts.get("patient")) == (sex, codes, patient)
-
-
-@pytest.mark.parametrize("code", ["AF:", "X:x", "AF,http://example.org/1"])
-def test_a_code_without_a_number_drops_its_record(code):
-    with pytest.raises(RecordError, match="has no number after its colon"):
-        records.facts(Header(Path("R1.hea"), 100, 1, (), (), (), (f"Dx: {code}",)))
 
 
 @pytest.mark.parametrize(
@@ -538,64 +498,39 @@ def test_a_corrupt_header_is_refused_with_its_reason(tmp_path, text, reason):
     "name", ["../secret.dat", "/etc/passwd", "sub/R0001.dat", "..", "a\\b.dat", "a\0b"]
 )
 @pytest.mark.parametrize("lines", [1, 12])
-def test_a_file_outside_the_folder_is_refused(tmp_path, write_record, name, lines):
+def test_a_file_outside_the_folder_is_refused(tmp_path, name, lines):
     path = write_record(tmp_path / "in", signals=NOISE)
     (tmp_path / "secret.dat").write_bytes(NOISE.tobytes())
-    path.write_text(path.read_text().replace("R0001.dat", name, lines))
-    refused(path, "outside its folder")
+    refused(edit(path, "R0001.dat", name, lines), "outside its folder")
 
 
 @pytest.mark.parametrize("suffix", [".dat", ".mat"])
-@pytest.mark.parametrize("format_", ["16", "212"])
-def test_a_missing_signal_file_is_refused(tmp_path, record, suffix, format_):
-    path = record(signals=NOISE, suffix=suffix)
-    path.write_text(path.read_text().replace(f"{suffix} 16", f"{suffix} {format_}"))
-    (tmp_path / f"R0001{suffix}").unlink()
-    refused(path, rf"^signal file R0001{suffix} is missing$")
-
-
-@pytest.mark.parametrize("suffix", [".dat", ".mat"])
-@pytest.mark.parametrize("cut", [1, 24 * 400, 24 * 500])
-def test_a_truncated_signal_file_is_refused(tmp_path, record, suffix, cut):
-    path = record(signals=NOISE, suffix=suffix)
+def test_a_file_that_is_truncated_or_missing_is_refused(tmp_path, record, suffix):
+    path = record(suffix=suffix)
     file = tmp_path / f"R0001{suffix}"
-    file.write_bytes(file.read_bytes()[:-cut])
-    left = 500 - -(-cut // 24)
-    refused(path, rf"R0001{suffix}: truncated, {left} of 500 samples")
-
-
-def test_a_folder_or_nothing_in_place_of_a_file_is_refused(tmp_path, record):
-    path = record(signals=NOISE)
-    (tmp_path / "R0001.dat").unlink()
-    (tmp_path / "R0001.dat").mkdir()
-    refused(path, "cannot be read \\(Is a directory\\)")
-    refused(tmp_path / "none.hea", "header cannot be read \\(No such file")
+    whole = file.read_bytes()
+    for cut, left in {1: 499, 24 * 400: 100, 24 * 500: 0}.items():
+        file.write_bytes(whole[:-cut])
+        refused(path, rf"R0001{suffix}: truncated, {left} of 500 samples")
+    file.unlink()
+    refused(path, rf"^signal file R0001{suffix} is missing$")
+    refused(edit(path, f"{suffix} 16", f"{suffix} 212"), rf"^signal file R0001{suffix} is missing$")
+    refused(tmp_path / "none.hea", r"header cannot be read \(No such file")
 
 
 @pytest.mark.parametrize(
-    ("leads", "reason"),
+    ("leads", "gain", "reason"),
     [
-        (LEADS[:8], "8 signals, lead V3, V4, V5, V6 missing among I, II, III, aVR, aVL, aVF, V1"),
-        ((*LEADS[:11], "Lead - V6"), "lead V6 missing among .*, Lead - V6"),
-        ((*LEADS[:11], "V7"), "lead V6 missing"),
-        ((*LEADS[:11], "v5"), "lead V5 stands 2 times"),
-        (("MLII", "V5"), "2 signals, lead I, II, III"),
+        (LEADS[:8], "", "8 signals, lead V3, V4, V5, V6 missing among I, II, III, aVR, aVL, aVF"),
+        ((*LEADS[:11], "Lead - V6"), "", "lead V6 missing among .*, Lead - V6"),
+        ((*LEADS[:11], "V7"), "", "lead V6 missing"),
+        ((*LEADS[:11], "v5"), "", "lead V5 stands 2 times"),
+        (("MLII", "V5"), "", "2 signals, lead I, II, III"),
+        (LEADS, "0/mV", "lead aVR has a gain of 0"),
+        (LEADS, "1e-320/mV", "lead aVR has a gain"),
+        (LEADS, "1/mmHg", "lead aVR is in an unknown unit: mmHg"),
     ],
 )
-def test_wrong_leads_are_refused(tmp_path, record, leads, reason):
-    path = record(signals=NOISE[:, : len(leads)], leads=leads)
-    refused(path, reason)
-
-
-@pytest.mark.parametrize(
-    ("gain", "reason"),
-    [
-        ("0/mV", "lead aVR has a gain of 0"),
-        ("1e-320/mV", "lead aVR has a gain"),
-        ("1/mmHg", "lead aVR is in an unknown unit: mmHg"),
-    ],
-)
-def test_a_lead_without_a_scale_is_refused(tmp_path, record, gain, reason):
-    gains = ["1000/mV"] * 12
-    gains[3] = gain
-    refused(record(signals=NOISE, gain=gains), reason)
+def test_wrong_leads_and_leads_without_a_scale_are_refused(record, leads, gain, reason):
+    gains = [gain or "1000/mV" if lead == "aVR" else "1000/mV" for lead in leads]
+    refused(record(signals=NOISE[:, : len(leads)], leads=leads, gain=gains), reason)

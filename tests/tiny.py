@@ -4,7 +4,9 @@ import copy
 import os
 import subprocess
 import sys
+import time
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,12 +34,18 @@ def tiny(pair=(), source=(), target=(), **changes):
 
 
 def do(study):
-    """Do all runs as `run_study` does, but in this process: none has to start and import torch."""
+    """Do all runs as `run_study` does, but in this process: none has to start and import torch.
+
+    Where tests run in several processes, these help one another.
+    """
     progress = open_progress(study)
     materials = Materials(study, progress.store)
     while waiting := progress.open_runs():
         for spec in waiting:
-            execute(materials, spec)
+            with progress.store.claim(spec.key(progress.fingerprints)) as mine:
+                if mine and spec in progress.open_runs():
+                    execute(materials, spec)
+            time.sleep(0 if mine else 0.05)
     return progress.finished()
 
 
@@ -49,7 +57,8 @@ def lend_data(cache, common):
             open_dataset(tiny(), name, progress=False)
     cache.mkdir(parents=True, exist_ok=True)
     for part in ("simulated", "prepared"):
-        (cache / part).symlink_to(common / "tiny" / part)
+        with suppress(FileExistsError):
+            (cache / part).symlink_to(common / "tiny" / part)
     return cache
 
 

@@ -63,7 +63,6 @@ def _waves(count: int, seed: int) -> Data:
 
 
 def test_reconstruction_is_learnt_and_the_encoder_is_handed_on(tmp_path):
-    """No label is there to be read: each record has none."""
     train, validation = _waves(120, 0), _waves(40, 1)
     model = build_reconstructor("autoencoder", 0)
     schedule = Schedule(3e-3, updates=60, batch_size=16, evaluations=3, seed=0)

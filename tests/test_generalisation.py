@@ -81,7 +81,6 @@ def test_no_patient_of_a_target_stands_in_a_source():
 
 
 def test_pre_training_reads_nothing_of_the_hospital_that_is_held_out(data, monkeypatch):
-    """Only the source is asked for its signals and its labels."""
     study = two()
     materials = Materials(study, open_store())
     spec = next(cell for cell in study.cells() if cell.arm == "as-is")

@@ -65,7 +65,6 @@ def small(cache, common):
 
 
 def test_no_network_is_one_run_beside_all_networks(small):
-    """Its test scores come from kernels; a network beside it is trained by the recipe named."""
     models, recipe = ["gru", "resnet1d18"], {"RNN": "one-cycle"}
     runs = do(tiny(arms=["scratch", "no-network"], models=models, recipe=recipe, **small))
     assert [(run.spec.model, run.spec.arm, run.spec.recipe) for run in runs] == [
@@ -82,7 +81,6 @@ def test_no_network_is_one_run_beside_all_networks(small):
 
 
 def test_a_final_run_keeps_what_later_questions_need(small, tmp_path):
-    """Validation predictions, and of a linear probe the scores of transferability."""
     tuned, run = do(tiny(arms=["scratch", "linear-probe"], **small))
     assert tuned.validation.shape == (tuned.facts["validation_records"], len(tuned.classes))
     assert run.validation.size == 0  # a frozen encoder is no candidate

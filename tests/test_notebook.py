@@ -89,16 +89,10 @@ def test_parameters_replace_what_the_study_says():
     ("given", "sentence"),
     [
         ({"study": 5}, "'study' is the name of a study or a file, not 5"),
-        ({"study": None}, "'study' is the name of a study or a file, not None"),
-        ({"study": ["demo"]}, "'study' is the name of a study"),
-        ({"study": "demon"}, "unknown study 'demon'"),
         ({"drive": "yes"}, "'drive' is True or False, not 'yes'"),
         ({"workers": 0}, "'workers' is a number of processes, not 0"),
         ({"workers": "2"}, "'workers' is a number of processes, not '2'"),
-        ({"target": 3}, "in quotes, not 3"),
-        ({"models": 18}, "models"),
         ({"sizes": "[50, many]"}, "no list"),
-        ({"seeds": 0}, "seeds"),
         ({"stdy": "clinical"}, "unknown parameter 'stdy'; a notebook takes study, target"),
     ],
 )
@@ -145,8 +139,7 @@ def test_nothing_happens_elsewhere(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("left", "said"),
-    [(4, "4 runs are to be trained, about 60 min here"), (0, "All runs are here")],
+    ("left", "said"), [(4, "4 runs are to be trained, about 60 min here"), (0, "All runs are here")]
 )
 def test_it_says_how_long_a_study_takes(left, said, colab, capsys, monkeypatch):
     group = types.SimpleNamespace(runs=4, done=4 - left, seconds_left=1800 * left)
@@ -193,7 +186,6 @@ EVIL = "<script>alert(1)</script>"
 
 
 def test_names_from_data_are_text_wherever_they_are_shown(monkeypatch, tmp_path, capsys):
-    """In what makes the built page, and in a terminal."""
     monkeypatch.chdir(tmp_path)
     pages = []
     for module in (tables, notebook):

@@ -202,7 +202,6 @@ def test_frozen_arms_share_features(data):
 
 
 def test_data_are_not_copied(tmp_path):
-    """Every part of every run reads the one mapped array."""
     np.save(tmp_path / "x.npy", np.zeros((4, 12, 8), dtype=np.int16))
     values = np.load(tmp_path / "x.npy", mmap_mode="r")
     with warnings.catch_warnings():
@@ -266,11 +265,7 @@ def test_shards_need_nothing_of_each_other(shards):
 @pytest.mark.parametrize(
     ("positives", "changes", "message"),
     [
-        (
-            [1, 1] + [0] * 58,
-            {},
-            "class of sim-south has 3 records with it .* validation .* A 2",
-        ),
+        ([1, 1] + [0] * 58, {}, "class of sim-south has 3 records with it .* validation .* A 2"),
         ([1] * 60, {}, "60 records, 0 without a class: A 60"),
         (None, {}, "60 without a class: none is named by snomed-all 12 times or more"),
         ([0, 0, 1, 1] * 15, {}, "no class .* has 10 records with it .* in the test set with seed"),
@@ -297,7 +292,6 @@ def _threads(workers, mp_context, **begin):
 
 
 def test_shards_one_after_another_in_any_order(data, monkeypatch):
-    """None waits for one that has not begun: each does whatever its own runs need."""
     whole = tiny(sizes=[30])
     monkeypatch.setattr(runner.time, "sleep", lambda _: pytest.fail("it waits"))
     monkeypatch.setattr(runner, "ProcessPoolExecutor", _threads)
@@ -343,7 +337,6 @@ def test_what_a_killed_program_left_is_removed_and_what_a_living_one_writes_is_n
 
 
 def test_the_index_may_lack_runs_and_name_lost_ones_but_never_err(tmp_path, ran_run):
-    """A cut line, and one that begins in it, are passed over."""
     store = Store(tmp_path)
     store.save(ran_run)
     score = ran_run.facts["validation_auroc"]
@@ -427,7 +420,6 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_two_runners_on_one_folder_do_each_run_once(data, tmp_path):
-    """Two programs, begun together: every run is trained by one of them, and both see all."""
     path = tmp_path / "both.py"
     path.write_text(RUNNER)
     programs = [begin(path, stdout=subprocess.PIPE) for _ in range(2)]

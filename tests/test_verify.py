@@ -39,7 +39,6 @@ def test_runs_come_out_as_recorded_on_the_same_machine(trained):
 
 
 def test_what_differs_is_seen(trained, monkeypatch):
-    """To the bit on the same kind of machine; elsewhere a single run may move a little."""
     check = next(verify(trained, sample=1))
     predictions = check.again.predictions.copy()
     predictions[0, 0] += np.float16(0.01)
@@ -59,7 +58,6 @@ def test_nothing_recorded_is_one_sentence(monkeypatch, tmp_path):
 
 
 def test_runs_of_another_declaration_are_not_passed_over(trained):
-    """With other batches each recorded run has another key: nothing could be checked."""
     other = dataclasses.replace(trained, batch_size=9)
     with pytest.raises(UserError, match=r"none of the 8 recorded runs belongs to study tiny"):
         list(verify(other, sample=1))

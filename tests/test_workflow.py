@@ -111,7 +111,6 @@ def one_job(checkout: Checkout) -> Checkout:
 
 
 def _jobs(output: str, rule: str) -> int:
-    """Count the jobs of a rule that were started."""
     return sum(line.endswith(f"rule {rule}:") for line in output.splitlines())
 
 

@@ -14,8 +14,8 @@ PAGE = (Path(__file__).parents[1] / "book" / "api.md").read_text(encoding="utf-8
 TRAIN, COMPARE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
-def run(example: str) -> dict:
-    namespace: dict = {}
+def run(example):
+    namespace = {}
     exec(compile(example, "book/api.md", "exec"), namespace)
     return namespace
 
@@ -35,6 +35,5 @@ def test_comparison_of_recorded_runs(monkeypatch, capsys):
     assert "verdict" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", [*MODELS, *ARMS])
-def test_every_model_and_arm_is_named(name):
-    assert f"`{name}`" in PAGE
+def test_every_model_and_arm_is_named():
+    assert not [name for name in (*MODELS, *ARMS) if f"`{name}`" not in PAGE]

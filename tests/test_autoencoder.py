@@ -1,20 +1,16 @@
 """Pre-training without labels: the autoencoder, its task, and a study that uses it."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
-from test_study import TINY
+from tiny import do, lend_data, tiny
 
 import ecgnb.study.train as trainer
 from ecgnb.data.records import LEADS
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
 from ecgnb.models.build import build_model, build_reconstructor
-from ecgnb.study.declare import build_study
 from ecgnb.study.plan import open_progress
-from ecgnb.study.run import run_study
 from ecgnb.study.store import Store, write_table
 from ecgnb.training.fit import Schedule, fit, wanted_of
 from ecgnb.training.inputs import (
@@ -67,7 +63,6 @@ def _waves(count: int, seed: int) -> Data:
 
 
 def test_reconstruction_is_learnt_and_the_encoder_is_handed_on(tmp_path):
-    """No label is there to be read: each record has none."""
     train, validation = _waves(120, 0), _waves(40, 1)
     model = build_reconstructor("autoencoder", 0)
     schedule = Schedule(3e-3, updates=60, batch_size=16, evaluations=3, seed=0)
@@ -86,12 +81,10 @@ def test_reconstruction_is_learnt_and_the_encoder_is_handed_on(tmp_path):
     assert MODELS["autoencoder"].unlabelled
 
 
-def test_a_study_pretrains_without_reading_a_label(cache, tmp_path, monkeypatch):
-    table = copy.deepcopy(TINY)
-    pair = table["pairs"][0]
-    pair |= {"models": ["autoencoder"], "sizes": [30], "seeds": 1, "arms": ["scratch", "finetune"]}
-    pair["source"] |= {"label_set": "unlabelled", "min_positives": 0}
-    study = build_study("jang", table)
+def test_a_study_pretrains_without_reading_a_label(cache, common, tmp_path, monkeypatch):
+    lend_data(cache, common)
+    pair = {"models": ["autoencoder"], "sizes": [30], "seeds": 1, "arms": ["scratch", "finetune"]}
+    study = tiny(pair, {"label_set": "unlabelled", "min_positives": 0})
     read = trainer.read_labels
 
     def refuse(table, dataset, *given):
@@ -99,14 +92,8 @@ def test_a_study_pretrains_without_reading_a_label(cache, tmp_path, monkeypatch)
         return read(table, dataset, *given)
 
     monkeypatch.setattr(trainer, "read_labels", refuse)
-    execute = trainer.execute
+    assert [run.spec.arm for run in do(study)] == ["scratch", "finetune"]
     progress = open_progress(study)
-    materials = trainer.Materials(study, progress.store)
-    while waiting := progress.open_runs():
-        for spec in waiting:
-            execute(materials, spec)
-        progress = open_progress(study)
-    assert [run.spec.arm for run in run_study(study, progress=False)] == ["scratch", "finetune"]
     pretrained = [run for run in progress.all_done() if run.spec.stage == "pretrain"]
     for run in pretrained:
         assert run.facts["explained_variance"] <= 1

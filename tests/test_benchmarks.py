@@ -28,12 +28,12 @@ import simulating
 import tables
 import torch
 import training
+from tiny import do
 
 from ecgnb.data.arrays import Options
 from ecgnb.data.prepare import prepare
 from ecgnb.study.declare import load_study
 from ecgnb.study.plan import open_progress
-from ecgnb.study.run import run_study
 from ecgnb.study.store import write_table
 
 TINY = str(Path(__file__).parent / "tiny.toml")
@@ -46,10 +46,9 @@ def put(patch, module, **values):
 
 @pytest.fixture(scope="module")
 def ran(common):
-    """The tiny study, done once: its cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECGNB_CACHE", str(common / "benchmarked"))
-        run_study(load_study(TINY), workers=1, progress=False)
+        do(load_study(TINY))
     return common / "benchmarked"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tiny import lend_data
 from typer.testing import CliRunner
 
 from ecgnb import __version__, cli
@@ -29,21 +30,13 @@ def run(*arguments, **environment):
     ("arguments", "sentence"),
     [
         (["status", "clinic"], "unknown study 'clinic' (did you mean 'clinical'?); choose one of"),
-        (["plan", "clinic"], "choose one of avetisyan2023"),
         (["run", "demo", "--precision", "double"], "choose one of auto, float32, tf32, bf16"),
         (["run", "demo", "--precision", "tf32"], "tf32 is a precision of NVIDIA GPUs"),
         (["prepare", "ptb-xxl"], "Did you mean ptb-xl"),
         (["prepare", "sim-north", "--short", "stretch"], "choose one of pad, drop"),
         (["prepare", "ptb-xl"], "ECGNB_DATA is not set"),
-        (["prepare", "ludb"], "ECGNB_DATA is not set"),
-        (
-            ["prepare", "--study", "demo", "--rate", "500"],
-            "which says all that, or rate",
-        ),
-        (
-            ["prepare", "sim-north", "--study", "demo"],
-            "which says all that, or names",
-        ),
+        (["prepare", "--study", "demo", "--rate", "500"], "which says all that, or rate"),
+        (["prepare", "sim-north", "--study", "demo"], "which says all that, or names"),
         (["run", "demo", "--shard", "²/5"], "--shard ²/5 is not a share"),
         (["run", "demo", "--shard", "1/1000000000000"], "is not a share; write 2/5"),
         (["run", "demo", "--record"], "study demo is not recorded"),
@@ -72,8 +65,8 @@ LONG = Path(__file__).with_name("tiny.toml").read_text().replace("updates = 4", 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("whom", ["the program", "all its processes, as a terminal"])
-def test_ctrl_c_is_one_sentence_and_waits_for_nobody(whom, tmp_path, cache):
-    """Two trainings of minutes are running."""
+def test_ctrl_c_is_one_sentence_and_waits_for_nobody(whom, tmp_path, cache, common):
+    lend_data(cache, common)
     (tmp_path / "long.toml").write_text(LONG)
     program = subprocess.Popen(
         [sys.executable, "-m", "ecgnb", "run", "long.toml", "--workers", "2"],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import f1_score, roc_auc_score
+from tiny import do, lend_data, tiny
 
 import ecgnb.study.train as trainer
 from ecgnb.analysis.compare import pair, runs_table, summarise
@@ -13,83 +14,59 @@ from ecgnb.data.catalog import CATALOG, JOINT, card, parts
 from ecgnb.errors import UserError
 from ecgnb.models.build import build_model
 from ecgnb.study.data import read_labels, read_table
-from ecgnb.study.declare import build_study, load_study
-from ecgnb.study.run import run_study
+from ecgnb.study.declare import load_study
 from ecgnb.study.store import open_store
 from ecgnb.study.train import Materials, execute
 from ecgnb.training.metrics import tell_apart
 from ecgnb.training.transfer import load_encoder
 
-TABLE = {
-    "title": "Two hospitals",
-    "description": "",
-    "recorded": False,
-    "protocol": "clean",
-    "seeds": [0, 1],
-    "tuning_seed": 9,
-    "learning_rates": [0.01],
-    "batch_size": 8,
-    "evaluations": 2,
-    "models": ["gru"],
-    "heads": ["pooled"],
-    "data": {"rate": 50.0, "seconds": 4.0, "simulated_records": 300},
-    "pairs": [
-        {
-            "arms": ["scratch", "as-is", "finetune-whole"],
-            "sizes": [0],
-            "tells_hospitals": True,
-            "source": {
-                "dataset": ["sim-north", "sim-south"],
-                "label_set": "challenge-2021",
-                "min_positives": 0,
-                "updates": 6,
-            },
-            "target": {
-                "dataset": ["sim-north", "sim-south"],
-                "label_set": "challenge-2021",
-                "min_positives": 0,
-                "updates": 3,
-            },
-        }
-    ],
-}
+SIDE = {"label_set": "challenge-2021", "min_positives": 0, "updates": 3}
+
+
+def two(arms=("scratch", "as-is", "finetune-whole"), updates=6, **changes):
+    """The tiny study with two hospitals, each the source of the other."""
+    side = SIDE | {"dataset": ["sim-north", "sim-south"]}
+    asked = {"sizes": [0], "tells_hospitals": True, "min_test_positives": 4}
+    changes = {"learning_rates": [0.01], "arms": list(arms)} | changes
+    return tiny(asked, side | {"updates": updates}, side, **changes)
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("ECGNB_CACHE", str(tmp_path))
-    return tmp_path
+def data(cache, common):
+    return lend_data(cache, common)
+
+
+@pytest.fixture(scope="module")
+def ran(common):
+    """Its results, in a cache that holds them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECGNB_CACHE", str(lend_data(common / "two", common)))
+        yield do(two())
 
 
 def test_several_datasets_make_a_pair_each():
-    study = build_study("two", TABLE)
-    sides = [(pair.source.dataset, pair.target.dataset) for pair in study.pairs]
+    sides = [(pair.source.dataset, pair.target.dataset) for pair in two().pairs]
     assert sides == [("sim-south", "sim-north"), ("sim-north", "sim-south")]  # none with itself
 
 
-def test_two_datasets_of_one_hospital_are_no_source_and_target():
+@pytest.mark.parametrize("target", ["ptb-xl", "chapman-shaoxing+ptb-xl-filtered"])
+def test_two_datasets_of_one_hospital_are_no_source_and_target(target):
+    source = "ptb-xl" if "+" in target else "ptb-xl-filtered"
     assert card("ptb-xl-filtered").patients_of == "ptb-xl"
+    sides = {"source": SIDE | {"dataset": source}, "target": SIDE | {"dataset": target}}
     with pytest.raises(UserError, match="patients in common"):
-        load_study("avetisyan2023", pairs=[_real("ptb-xl-filtered", "ptb-xl")])
-    with pytest.raises(UserError, match="patients in common"):
-        load_study("avetisyan2023", pairs=[_real("ptb-xl", "chapman-shaoxing+ptb-xl-filtered")])
+        load_study("avetisyan2023", pairs=[{"arms": ["as-is"], "sizes": [0], **sides}])
 
 
-def _real(source, target):
-    side = {"label_set": "challenge-2021", "min_positives": 0, "updates": 1}
-    return {
-        "arms": ["as-is"],
-        "sizes": [0],
-        "source": {"dataset": source, **side},
-        "target": {"dataset": target, **side},
-    }
+HERE = ("ptb-xl", "ptb-xl-filtered", "chapman-shaoxing", "cpsc2018", "brugada-huca")
 
 
 def test_no_patient_of_a_target_stands_in_a_source():
     """By the records that are named, for all pairs of the studies with many hospitals."""
-    named = _named()
-    for name in ("avetisyan2023", "jang2021", "clinical"):
-        study = load_study(name)
+    studies = [load_study(name) for name in ("avetisyan2023", "jang2021", "clinical")]
+    named = {one for name in studies[0].datasets for one in name.split(JOINT)}
+    named = {name for name in named if CATALOG[name].simulated or name in HERE}
+    for study in studies:
         for declared in study.pairs:
             sides = [
                 {
@@ -103,18 +80,8 @@ def test_no_patient_of_a_target_stands_in_a_source():
             assert not sides[0] & sides[1], (declared.source.dataset, declared.target.dataset)
 
 
-def _named():
-    study = load_study("avetisyan2023")
-    named = {one for name in study.datasets for one in name.split(JOINT)}
-    return {name for name in named if CATALOG[name].simulated or name in _HERE}
-
-
-_HERE = ("ptb-xl", "ptb-xl-filtered", "chapman-shaoxing", "cpsc2018", "brugada-huca")
-
-
-def test_pre_training_reads_nothing_of_the_hospital_that_is_held_out(cache, monkeypatch):
-    """Only the source is asked for its signals and its labels."""
-    study = build_study("two", TABLE)
+def test_pre_training_reads_nothing_of_the_hospital_that_is_held_out(data, monkeypatch):
+    study = two()
     materials = Materials(study, open_store())
     spec = next(cell for cell in study.cells() if cell.arm == "as-is")
     pretraining = spec.pretraining()
@@ -131,7 +98,7 @@ def test_pre_training_reads_nothing_of_the_hospital_that_is_held_out(cache, monk
     assert set(read) == {pretraining.dataset} != {spec.dataset}
 
 
-def test_the_head_is_kept_where_it_should_be(cache, monkeypatch):
+def test_the_head_is_kept_where_it_should_be(data, monkeypatch):
     seen = {}
     original = trainer.train_arm
 
@@ -140,9 +107,7 @@ def test_the_head_is_kept_where_it_should_be(cache, monkeypatch):
         return original(model, arm, *rest, **named)
 
     monkeypatch.setattr(trainer, "train_arm", watched)
-    declared = TABLE["pairs"][0]
-    longer = {**TABLE, "pairs": [{**declared, "source": {**declared["source"], "updates": 40}}]}
-    study = build_study("two", longer, arms=["finetune-whole", "finetune"], seeds=[0])
+    study = two(["finetune-whole", "finetune"], updates=40, seeds=[0])
     materials = Materials(study, open_store())
     cells = {
         cell.arm: replace(cell, learning_rate=0.01, source_learning_rate=0.01)
@@ -164,22 +129,20 @@ def test_the_head_is_kept_where_it_should_be(cache, monkeypatch):
 
 
 def test_a_kept_head_needs_one_label_set():
-    table = {**TABLE, "pairs": [_real("ptb-xl", "sim-north")]}
-    table["pairs"][0]["source"]["label_set"] = "scp-all"
+    source = {"dataset": "ptb-xl", "label_set": "scp-all"}
     with pytest.raises(UserError, match="finetune-whole needs one label set"):
-        build_study("two", table, arms=["finetune-whole"])
+        tiny(source=source, target=SIDE, arms=["finetune-whole"])
 
 
-@pytest.mark.slow
-def test_runs_tell_hospitals_apart_only_where_there_is_a_source(cache):
-    results = run_study(build_study("two", TABLE), workers=1, progress=False)
-    for run in results:
+def test_runs_tell_hospitals_apart_only_where_there_is_a_source(ran):
+    for run in ran:
         assert ("hospital_auroc" in run.facts) == (run.spec.arm != "scratch")
-    told = [run.facts["hospital_auroc"] for run in results if run.spec.arm == "as-is"]
+    asked = [run for run in ran if run.spec.arm == "as-is"]
+    told = {run.facts["hospital_auroc"] for run in asked}
     assert all(0 <= value <= 1 for value in told)
-    assert len(set(told)) > 1
+    assert len(told) > 1
     # A run that is asked is another run than one that is not; its pre-training is the same.
-    spec = next(run.spec for run in results if run.spec.arm == "as-is")
+    spec = asked[0].spec
     unasked = replace(spec, tells_hospitals=False)
     prints = {"sim-north": "x", "sim-south": "y"}
     assert spec.key(prints) != unasked.key(prints)
@@ -207,10 +170,8 @@ def test_a_probe_is_not_helped_by_knowing_a_patient():
     assert alone > 0.95 > grouped + 0.2
 
 
-@pytest.mark.slow
-def test_scores_by_class_and_f1_are_what_scikit_learn_says(cache):
-    study = build_study("two", TABLE, seeds=[0], min_test_positives=4)
-    results = run_study(study, workers=1, progress=False)
+def test_scores_by_class_and_f1_are_what_scikit_learn_says(ran):
+    study, results = two(), [run for run in ran if run.spec.seed == 0]
     run = next(run for run in results if run.spec.arm == "finetune-whole")
     table = read_table(study, run.spec.dataset).set_index("record", drop=False)
     labels = read_labels(table, run.spec.dataset, "challenge-2021", 0).loc[list(run.records)]
@@ -228,6 +189,4 @@ def test_scores_by_class_and_f1_are_what_scikit_learn_says(cache):
     assert summarise(runs_table(study, [run], only=[rare])).empty
     runs = runs_table(study, results, "f1")
     both = summarise(pair(runs[runs["arm"] == "finetune-whole"], runs[runs["arm"] == "scratch"]))
-    assert both["first"].iloc[0] == pytest.approx(
-        next(r for r in results if r.spec.arm == "finetune-whole").facts["f1"]
-    )
+    assert both["first"].iloc[0] == pytest.approx(run.facts["f1"])

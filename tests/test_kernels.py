@@ -1,15 +1,13 @@
 """Random convolution kernels: the transform of another library, and a ridge that ranks."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_study import tiny
+from tiny import do, lend_data, tiny
 
 from ecgnb.models.kernels import Kernels, draw_kernels, ridge
-from ecgnb.study.run import run_study
 from ecgnb.study.store import Store, write_table
 from ecgnb.training.metrics import alarm_thresholds, macro_auroc
 
@@ -59,14 +57,16 @@ def test_ridge_ranks_what_it_has_not_seen(records):
     assert (scores[:, 2] == 0.5).all()  # a class without positives
 
 
-def test_no_network_is_one_run_beside_all_networks():
-    """Its test scores come from kernels; a network beside it is trained by the recipe named."""
-    arms = ["scratch", "no-network"]
-    study = tiny(
-        arms=arms, seeds=[0], sizes=[30], models=["gru", "resnet1d18"], recipe={"RNN": "one-cycle"}
-    )
-    study = replace(study, learning_rates=(("", (0.01,)),))
-    runs = run_study(study, workers=1, progress=False)
+@pytest.fixture
+def small(cache, common):
+    """What to change in the tiny study, whose data are there, so that it is a few runs."""
+    lend_data(cache, common)
+    return {"seeds": [0], "sizes": [30], "learning_rates": [0.01]}
+
+
+def test_no_network_is_one_run_beside_all_networks(small):
+    models, recipe = ["gru", "resnet1d18"], {"RNN": "one-cycle"}
+    runs = do(tiny(arms=["scratch", "no-network"], models=models, recipe=recipe, **small))
     assert [(run.spec.model, run.spec.arm, run.spec.recipe) for run in runs] == [
         ("gru", "scratch", "one-cycle"),
         ("kernels", "no-network", ""),
@@ -80,11 +80,8 @@ def test_no_network_is_one_run_beside_all_networks():
     assert not runs[1].history
 
 
-def test_a_final_run_keeps_what_later_questions_need(tmp_path):
-    """Validation predictions, and of a linear probe the scores of transferability."""
-    both = {"arms": ["scratch", "linear-probe"], "learning_rates": [0.01]}
-    study = tiny(seeds=[0], sizes=[30], **both)
-    tuned, run = run_study(study, workers=1, progress=False)
+def test_a_final_run_keeps_what_later_questions_need(small, tmp_path):
+    tuned, run = do(tiny(arms=["scratch", "linear-probe"], **small))
     assert tuned.validation.shape == (tuned.facts["validation_records"], len(tuned.classes))
     assert run.validation.size == 0  # a frozen encoder is no candidate
     assert np.isfinite([run.facts[name] for name in ("logme", "h_score", "leep", "melep")]).all()

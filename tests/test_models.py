@@ -71,7 +71,6 @@ def test_gru_in_float32_over_a_whole_record():
 
 
 def test_gru_without_a_way_back():
-    """Evaluation keeps no gates, and sees the same states."""
     layer = nn.GRU(12, 10)
     inputs = torch.randn(40, 3, 12)
     learning = gru(layer, inputs)
@@ -82,7 +81,6 @@ def test_gru_without_a_way_back():
 
 
 def test_gru_gradients_of_weights_alone():
-    """Inputs that ask for no gradient get none, and change none."""
     layer = nn.GRU(12, 10)
     inputs, weight = torch.randn(20, 3, 12), torch.randn(20, 3, 10)
     asked = _gradients(layer, inputs, weight, gru)[2:]

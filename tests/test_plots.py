@@ -217,7 +217,6 @@ def test_the_page_of_datasets_names_everything(tmp_path):
 
 @pytest.mark.parametrize(("columns", "each"), [(4, 125), (2, 250)])
 def test_a_short_record_is_drawn_once(columns, each):
-    """Five seconds: time runs on through the columns, and no lead begins again."""
     signals = np.tile(np.arange(500.0), (12, 1))
     leads = [part for _, _, _, part in ecg_paper._pieces(signals, 100, columns)[:12]]
     assert [len(part) for part in leads] == [each] * 12
@@ -237,7 +236,6 @@ def test_names_are_clear_of_the_waves():
 
 
 def test_names_from_data_are_drawn_as_they_are(tmp_path, monkeypatch, recwarn):
-    """Neither a formula that matplotlib cannot read, nor a script that its font does not have."""
     monkeypatch.chdir(tmp_path)
     figure, axes = charts.panel()
     axes.plot([0, 1], [0, 1])

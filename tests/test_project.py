@@ -113,13 +113,10 @@ def test_every_page_of_the_book_has_a_source():
 
 def test_every_notebook_is_in_the_book():
     toc = _read("_toc.yml")
+    assert NOTEBOOKS
     for path in NOTEBOOKS:
         folder = "editions/clinical" if path.stem[0].isdigit() else "live"
         assert f"{folder}/{path.stem}\n" in toc
-
-
-def test_there_are_notebooks():
-    assert NOTEBOOKS
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -175,7 +172,6 @@ def test_recorded_results_stay_small():
 
 
 def test_no_path_of_one_machine():
-    """No file names a folder that exists on one machine only."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:

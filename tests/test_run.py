@@ -3,10 +3,10 @@
 import multiprocessing
 import os
 import subprocess
-import sys
 import time
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_study import tiny
+from tiny import begin, do, lend_data, tiny
 from tqdm import tqdm
 
 import ecgnb.study.run as runner
@@ -36,7 +36,12 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def study():
+def data(cache, common):
+    return lend_data(cache, common)
+
+
+@pytest.fixture
+def study(data):
     return tiny(models=["gru", "resnet1d18"])
 
 
@@ -48,18 +53,16 @@ def _cells(study, **wanted):
     ]
 
 
-def test_without_shared_memory_it_is_one_sentence(cache, monkeypatch):
+def test_without_shared_memory_it_is_one_sentence(data, monkeypatch):
     fault = OSError(30, "Read-only file system")
     monkeypatch.setattr(runner, "ProcessPoolExecutor", Mock(side_effect=fault))
     with pytest.raises(UserError, match=r"/dev/shm cannot be used .Read-only file system."):
         run_study(tiny(), workers=1, progress=False)
 
 
-def test_a_source_cannot_be_larger_than_it_is(cache):
-    (pair,) = tiny().pairs
-    larger = replace(pair, source=replace(pair.source, size=1000))
+def test_a_source_cannot_be_larger_than_it_is(data):
     with pytest.raises(UserError, match="size of 1000 is larger than the training set of 242"):
-        runner.check_data(replace(tiny(), pairs=(larger,)))
+        runner.check_data(tiny(source={"size": 1000}))
 
 
 def test_estimate_learns_what_runs_cost(study):
@@ -135,7 +138,7 @@ def _fails_or_goes_on(spec, precision):
 
 
 @pytest.mark.slow
-def test_a_mistake_in_one_process_waits_for_no_other(cache, monkeypatch):
+def test_a_mistake_in_one_process_waits_for_no_other(data, monkeypatch):
     study = tiny(arms=["scratch"], sizes=[30], learning_rates=[0.01])
     monkeypatch.setattr(runner, "_work", _fails_or_goes_on)
     started = time.monotonic()
@@ -182,13 +185,12 @@ def test_memory_limit_of_a_container(monkeypatch, tmp_path):
     assert runner._free_memory() > 1e6
 
 
-@pytest.mark.slow
-def test_frozen_arms_share_features(cache):
+def test_frozen_arms_share_features(data):
     """The probes of one encoder ask it once, and get what each would have computed alone."""
     study = tiny(seeds=[0], arms=["linear-probe"], learning_rates=[0.01])
-    results = run_study(study, workers=2, progress=False)
+    results = do(study)
     assert len(results) == 2  # sizes
-    files = list(cache.glob("runs/??/*.npy"))
+    files = list(data.glob("runs/??/*.npy"))
     assert len(files) == 1
     shared = np.load(files[0])
     materials = Materials(study, open_progress(study).store)
@@ -200,7 +202,6 @@ def test_frozen_arms_share_features(cache):
 
 
 def test_data_are_not_copied(tmp_path):
-    """Every part of every run reads the one mapped array."""
     np.save(tmp_path / "x.npy", np.zeros((4, 12, 8), dtype=np.int16))
     values = np.load(tmp_path / "x.npy", mmap_mode="r")
     with warnings.catch_warnings():
@@ -264,11 +265,7 @@ def test_shards_need_nothing_of_each_other(shards):
 @pytest.mark.parametrize(
     ("positives", "changes", "message"),
     [
-        (
-            [1, 1] + [0] * 58,
-            {},
-            "class of sim-south has 3 records with it .* validation .* A 2",
-        ),
+        ([1, 1] + [0] * 58, {}, "class of sim-south has 3 records with it .* validation .* A 2"),
         ([1] * 60, {}, "60 records, 0 without a class: A 60"),
         (None, {}, "60 without a class: none is named by snomed-all 12 times or more"),
         ([0, 0, 1, 1] * 15, {}, "no class .* has 10 records with it .* in the test set with seed"),
@@ -289,17 +286,23 @@ def test_what_cannot_be_learnt_or_scored_is_said_first(positives, changes, messa
     runner.check_data(tiny(sizes=[30, 0], min_test_positives=3))
 
 
-@pytest.mark.slow
-def test_shards_one_after_another_in_any_order(cache, monkeypatch):
-    """None waits for one that has not begun: each does whatever its own runs need."""
+def _threads(workers, mp_context, **begin):
+    """Processes need not be started and import torch, where it is not they that are tested."""
+    return ThreadPoolExecutor(workers, **begin)
+
+
+def test_shards_one_after_another_in_any_order(data, monkeypatch):
     whole = tiny(sizes=[30])
     monkeypatch.setattr(runner.time, "sleep", lambda _: pytest.fail("it waits"))
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", _threads)
+    monkeypatch.setattr(runner, "end_with", lambda parent: None)
+    monkeypatch.setattr(runner, "_materials", None, raising=False)
     for number in (3, 1, 2):
         study = replace(whole, shard=(number, 3))
         assert len(run_study(study, workers=1, progress=False)) == len(list(study.cells()))
-    files = {path: path.stat().st_mtime_ns for path in cache.glob("runs/??/*.npz")}
+    files = {path: path.stat().st_mtime_ns for path in data.glob("runs/??/*.npz")}
     assert len(run_study(whole, workers=1, progress=False)) == len(list(whole.cells()))
-    assert files == {path: path.stat().st_mtime_ns for path in cache.glob("runs/??/*.npz")}
+    assert files == {path: path.stat().st_mtime_ns for path in data.glob("runs/??/*.npz")}
 
 
 def test_a_claimed_run_is_left_to_whoever_has_it(tmp_path):
@@ -334,7 +337,6 @@ def test_what_a_killed_program_left_is_removed_and_what_a_living_one_writes_is_n
 
 
 def test_the_index_may_lack_runs_and_name_lost_ones_but_never_err(tmp_path, ran_run):
-    """A cut line, and one that begins in it, are passed over."""
     store = Store(tmp_path)
     store.save(ran_run)
     score = ran_run.facts["validation_auroc"]
@@ -367,7 +369,7 @@ def ran_run(study):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the memory")
-def test_ten_thousand_runs_are_looked_through_at_once(cache, tmp_path, ran_run):
+def test_ten_thousand_runs_are_looked_through_at_once(data, tmp_path, ran_run):
     """As `ecgnb status` does, in a program of its own whose memory can be seen."""
     study = tiny(seeds=list(range(1250)), tuning_seed=9999, learning_rates=[0.01])
     progress = open_progress(study)
@@ -379,59 +381,50 @@ def test_ten_thousand_runs_are_looked_through_at_once(cache, tmp_path, ran_run):
         path = progress.store.path(run.key(progress.fingerprints))
         path.parent.mkdir(parents=True, exist_ok=True)
         os.link(whole, path)
-    script = (
-        "import time\n"
-        "from pathlib import Path\n"
-        "from test_study import tiny\n"
-        "from ecgnb.study.plan import open_progress\n"
-        "study = tiny(seeds=list(range(1250)), tuning_seed=9999, learning_rates=[0.01])\n"
-        "for _ in range(2):\n"
-        "    started = time.process_time()\n"
-        "    done = sum(open_progress(study).runs().values())\n"
-        "    seconds = time.process_time() - started\n"
-        "most = Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0]\n"
-        "print(done, seconds, int(most) / 1e6)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{os.getcwd()}"}
-    command = [sys.executable, "-c", script]
-    printed = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    done, seconds, gigabytes = map(float, printed.stdout.split())
+    script = """
+import time
+from pathlib import Path
+from tiny import tiny
+from ecgnb.study.plan import open_progress
+study = tiny(seeds=list(range(1250)), tuning_seed=9999, learning_rates=[0.01])
+for _ in range(2):
+    started = time.process_time()
+    done = sum(open_progress(study).runs().values())
+    seconds = time.process_time() - started
+most = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
+print(done, seconds, int(most) / 1e6)
+"""
+    printed = begin("-c", script, stdout=subprocess.PIPE).communicate()[0]
+    done, seconds, gigabytes = map(float, printed.split())
     assert done == 10_000
     assert seconds < 2
     assert gigabytes < 0.5
 
 
+RUNNER = """
+from tiny import tiny
+import ecgnb.study.run as runner
+runner._REFRESH_S = 0.2
+if __name__ == "__main__":
+    finish = runner._Runner._finish
+    def watched(self, future):
+        spec = self.running[future][0]
+        finish(self, future)
+        if spec not in self.taken:
+            print(spec.key(self.state.fingerprints), flush=True)
+    runner._Runner._finish = watched
+    done = runner.run_study(tiny(sizes=[30]), workers=1, progress=False)
+    print("all", len(done), flush=True)
+"""
+
+
 @pytest.mark.slow
-def test_two_runners_on_one_folder_do_each_run_once(cache, tmp_path):
-    """Two programs, begun together: every run is trained by one of them, and both see all."""
-    script = (
-        "import sys\n"
-        "from test_study import tiny\n"
-        "import ecgnb.study.run as runner\n"
-        "runner._REFRESH_S = 0.2\n"
-        "if __name__ == '__main__':\n"
-        "    finish = runner._Runner._finish\n"
-        "    def watched(self, future):\n"
-        "        spec = self.running[future][0]\n"
-        "        finish(self, future)\n"
-        "        if spec not in self.taken:\n"
-        "            print(spec.key(self.state.fingerprints), flush=True)\n"
-        "    runner._Runner._finish = watched\n"
-        "    done = runner.run_study(tiny(sizes=[30]), workers=1, progress=False)\n"
-        "    print('all', len(done), flush=True)\n"
-    )
+def test_two_runners_on_one_folder_do_each_run_once(data, tmp_path):
     path = tmp_path / "both.py"
-    path.write_text(script)
-    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{os.getcwd()}"}
-    run_study(tiny(sizes=[30], seeds=[0], arms=["random-probe"]), progress=False)  # the data
-    programs = [
-        subprocess.Popen(
-            [sys.executable, str(path)], stdout=subprocess.PIPE, text=True, env=environment
-        )
-        for _ in range(2)
-    ]
+    path.write_text(RUNNER)
+    programs = [begin(path, stdout=subprocess.PIPE) for _ in range(2)]
     outputs = [program.communicate(timeout=200)[0].split("\n") for program in programs]
     keys = [line for output in outputs for line in output if len(line) == 20]
     assert len(keys) == len(set(keys)) > 10
     assert all(any(line == "all 8" for line in output) for output in outputs)
-    assert not list(cache.rglob("*.claim"))
+    assert not list(data.rglob("*.claim"))

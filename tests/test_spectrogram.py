@@ -1,18 +1,14 @@
 """The network that reads spectrograms, and its weights from photographs."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
-from test_study import TINY
+from tiny import do, lend_data, tiny
 
 from ecgnb.errors import UserError
 from ecgnb.models import spectrogram
 from ecgnb.models.build import build_model
 from ecgnb.models.spectrogram import build_spectrogram, imagenet_weights, load_imagenet
-from ecgnb.study.declare import build_study
-from ecgnb.study.run import run_study
 
 installed = pytest.mark.skipif(
     imagenet_weights() is None, reason="the weights are not installed: the extra `imagenet`"
@@ -61,15 +57,11 @@ def test_absent_and_wrong_weights_are_one_sentence(monkeypatch, tmp_path):
         load_imagenet(encoder)
 
 
-@pytest.mark.slow
 @installed
-def test_a_study_begins_with_photographs(cache):
-    table = copy.deepcopy(TINY)
-    table["pairs"][0] |= {"models": ["efficientnet-lite0"], "sizes": [30], "seeds": 1}
-    study = build_study("two", table, arms=["scratch", "imagenet"], learning_rates=[0.001])
-    results = run_study(study, workers=1, progress=False)
+def test_a_study_begins_with_photographs(cache, common):
+    lend_data(cache, common)
+    pair = {"models": ["efficientnet-lite0"], "sizes": [30], "seeds": 1}
+    results = do(tiny(pair, arms=["scratch", "imagenet"], learning_rates=[0.001]))
     assert [run.spec.arm for run in results] == ["scratch", "imagenet"]
     assert {run.spec.source for run in results} == {""}
     assert not np.array_equal(*(run.predictions for run in results))
-    with pytest.raises(UserError, match="no weights of ImageNet for gru"):
-        build_study("two", copy.deepcopy(TINY), arms=["imagenet"])

@@ -81,7 +81,6 @@ def test_leep_and_melep_are_their_formulas(made):
 
 
 def test_features_that_know_the_labels_score_higher():
-    """Noise scores as chance; a feature that is the label itself scores as certainty."""
     rng = np.random.default_rng(0)
     labels = rng.random((200, 2)) < 0.4
     patients = np.arange(200) // 2

@@ -4,14 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from test_study import TINY
+from tiny import do, lend_data, tiny
 
 from ecgnb.data.catalog import cache_root
 from ecgnb.errors import UserError
 from ecgnb.study import verify as room
-from ecgnb.study.declare import build_study
 from ecgnb.study.plan import record_runs
-from ecgnb.study.run import run_study
 from ecgnb.study.verify import verify
 
 ARMS = ["scratch", "finetune", "linear-probe"]
@@ -23,11 +21,11 @@ def trained(common, tmp_path_factory):
     """A study whose runs are recorded, with a cache that knows nothing of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECGNB_RESULTS", str(tmp_path_factory.mktemp("results")))
-        patch.setenv("ECGNB_CACHE", str(common / "trained"))
-        small = build_study("small", TINY, **CHANGES)
-        run_study(small, workers=1, progress=False)
+        patch.setenv("ECGNB_CACHE", str(lend_data(common / "trained", common)))
+        small = tiny(**CHANGES)
+        do(small)
         record_runs(small)
-        patch.setenv("ECGNB_CACHE", str(tmp_path_factory.mktemp("empty")))
+        patch.setenv("ECGNB_CACHE", str(lend_data(tmp_path_factory.mktemp("empty"), common)))
         yield small
 
 
@@ -41,7 +39,6 @@ def test_runs_come_out_as_recorded_on_the_same_machine(trained):
 
 
 def test_what_differs_is_seen(trained, monkeypatch):
-    """To the bit on the same kind of machine; elsewhere a single run may move a little."""
     check = next(verify(trained, sample=1))
     predictions = check.again.predictions.copy()
     predictions[0, 0] += np.float16(0.01)
@@ -54,15 +51,15 @@ def test_what_differs_is_seen(trained, monkeypatch):
     assert not next(verify(trained, sample=1)).same_machine
 
 
-def test_nothing_recorded_is_one_sentence():
-    with pytest.raises(UserError, match="study other has no recorded runs"):
-        list(verify(build_study("other", TINY, **CHANGES), 1))
+def test_nothing_recorded_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path))
+    with pytest.raises(UserError, match="study tiny has no recorded runs"):
+        list(verify(tiny(**CHANGES), 1))
 
 
 def test_runs_of_another_declaration_are_not_passed_over(trained):
-    """With other batches each recorded run has another key: nothing could be checked."""
     other = dataclasses.replace(trained, batch_size=9)
-    with pytest.raises(UserError, match=r"none of the 8 recorded runs belongs to study small"):
+    with pytest.raises(UserError, match=r"none of the 8 recorded runs belongs to study tiny"):
         list(verify(other, sample=1))
 
 

@@ -25,6 +25,20 @@ TINY = (ROOT / "tests" / "tiny.toml").read_text()
 STUDY = "tiny.toml"
 RUNS = 3 * 2 + 2 + 2 * (3 + 1)  # tuning, its pre-trainings; for each seed all arms, a pre-training
 
+# The package, where a job has all runs: each takes a moment, and is done once.
+STAND_IN = f"""
+import os, pathlib, sys, time
+command, study, *others = sys.argv[1:]
+assert (command, others) == ("run", "--shard 1/1 --workers 1".split())
+assert pathlib.Path(study).name == "{STUDY}" and pathlib.Path(study).is_file()
+for number in range({RUNS}):
+    path = pathlib.Path(os.environ["ECGNB_CACHE"], "runs", "ab", f"{{number}}.npz")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        time.sleep(0.1)
+        path.touch()
+"""
+
 
 class Checkout:
     """A copy of the checkout with a tiny study, and a `make` that only writes down its call."""
@@ -87,8 +101,16 @@ def checkout(tmp_path: Path, cache: Path) -> Checkout:
     return Checkout(tmp_path / "checkout", cache)
 
 
+@pytest.fixture
+def one_job(checkout: Checkout) -> Checkout:
+    """A checkout whose study is one job, of a stand-in for the package."""
+    (checkout.folder / "ecgnb" / "__init__.py").write_text("")
+    (checkout.folder / "ecgnb" / "__main__.py").write_text(STAND_IN)
+    checkout.configure(tuning=0, runs=1, gpu=True)
+    return checkout
+
+
 def _jobs(output: str, rule: str) -> int:
-    """Count the jobs of a rule that were started."""
     return sum(line.endswith(f"rule {rule}:") for line in output.splitlines())
 
 
@@ -113,25 +135,22 @@ def test_a_study_from_the_first_run_to_an_edited_package(checkout: Checkout):
 
     assert "Nothing to be done" in checkout.snakemake("--cores", "2")
 
+    # One more seed, and an edited package, for which no run is repeated; one GPU for two shards.
     checkout.declare(seeds=3)
-    checkout.snakemake("--cores", "2")
-    more = checkout.finished()
-    assert first.items() < more.items()
-    assert len(more) == len(first) + 3 + 1
-
-    # All is done, so that what is left of a job is short; and now there is one GPU for two shards.
-    with (checkout.folder / "ecgnb" / "plots.py").open("a") as file:
+    with (checkout.folder / "ecgnb" / "cli.py").open("a") as file:
         file.write("# edited\n")
     checkout.configure(tuning=1, runs=2, gpu=True)
     output = checkout.snakemake("--cores", "2", "--resources", "gpu=1")
     assert _most_at_once(output) == 1
     assert [_jobs(output, rule) for rule in ("tuning", "runs", "book")] == [1, 2, 1]
-    assert checkout.finished() == more
+    more = checkout.finished()
+    assert first.items() < more.items()
+    assert len(more) == len(first) + 3 + 1
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_it_goes_on(checkout: Checkout):
-    checkout.configure(tuning=0, runs=1)
+def test_killed_in_the_middle_it_goes_on(one_job: Checkout):
+    checkout = one_job
     process = subprocess.Popen(
         checkout.command("--cores", "1", "studies"),
         cwd=checkout.folder,
@@ -187,18 +206,18 @@ echo "$id" """,
 
 
 @pytest.mark.slow
-def test_slurm_profile_against_stand_ins(checkout: Checkout):
+def test_slurm_profile_against_stand_ins(one_job: Checkout):
     """Not yet tried on a real cluster: what is held is how jobs are sent, followed and cancelled.
 
     Snakemake is interrupted, and asks sacct before and squeue after that.
     """
     pytest.importorskip("snakemake_executor_plugin_slurm", reason="the Slurm plugin is not there")
+    checkout = one_job
     jobs = checkout.folder / "jobs"
     jobs.mkdir()
     for name, text in SLURM.items():
         checkout.program(name, text)
     checkout.environment["SLURM_JOBS"] = str(jobs)
-    checkout.configure(tuning=0, runs=1, gpu=True)
     soon = ("--slurm-init-seconds-before-status-checks", "1")
     process = subprocess.Popen(
         checkout.command(*soon, "--slurm-status-command", "sacct", profile="slurm"),
@@ -271,8 +290,9 @@ class Kubernetes(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def kubernetes(checkout: Checkout) -> Iterator[type[Kubernetes]]:
+def kubernetes(one_job: Checkout) -> Iterator[type[Kubernetes]]:
     """Start the stand-in, and tell the checkout's Snakemake of it."""
+    checkout = one_job
     pytest.importorskip("snakemake_executor_plugin_kubernetes", reason="its plugin is not there")
     # The plugin installs the storage plugin in each pod; and not every computer has rsync.
     checkout.program("pip", "exit 0")
@@ -302,7 +322,6 @@ def kubernetes(checkout: Checkout) -> Iterator[type[Kubernetes]]:
 @pytest.mark.slow
 def test_kubernetes_profile_against_a_stand_in(checkout: Checkout, kubernetes: type[Kubernetes]):
     """Not yet tried on a real cluster: what is held is how jobs are submitted and followed."""
-    checkout.configure(tuning=0, runs=1, gpu=True)
     checkout.snakemake(
         *("--default-storage-prefix", str(checkout.folder)),
         *("--set-resources", "runs:gpu_manufacturer=nvidia", "runs:scale=0"),
@@ -316,17 +335,16 @@ def test_kubernetes_profile_against_a_stand_in(checkout: Checkout, kubernetes: t
     assert (checkout.folder / "_build" / "html" / "index.html").exists()
 
 
-def test_a_study_is_recorded_when_all_its_shards_are_done(checkout: Checkout):
-    studies = {"clinical": {"tuning": 4, "runs": 20, "record": True}}
-    checkout.configure(tuning=0, runs=1, studies=studies)
-    output = checkout.snakemake("-n", "studies")
-    assert [_jobs(output, rule) for rule in ("tuning", "runs", "record")] == [4, 20, 1]
-
-
-def test_paths_may_have_spaces(checkout: Checkout):
+def test_a_study_is_recorded_when_all_its_shards_are_done_and_paths_may_have_spaces(
+    checkout: Checkout,
+):
     (checkout.folder / STUDY).rename(checkout.folder / "my tiny.toml")
-    studies = {"my tiny.toml": {"tuning": 0, "runs": 1, "record": False}}
+    studies = {
+        "my tiny.toml": {"tuning": 0, "runs": 1, "record": False},
+        "clinical": {"tuning": 4, "runs": 20, "record": True},
+    }
     checkout.configure(tuning=0, runs=1, studies=studies)
     output = checkout.snakemake("-n", "-p", "studies")
+    assert [_jobs(output, rule) for rule in ("tuning", "runs", "record")] == [4, 20 + 1, 1]
     assert " -m ecgnb run 'my tiny.toml' --shard 1/1" in output
     assert "shlex.quote(sys.executable)" in (ROOT / "workflow" / "Snakefile").read_text()

@@ -34,6 +34,7 @@ from ecgnb.study.plan import (
     first_seeds,
     open_progress,
     record_runs,
+    write_part,
 )
 from ecgnb.study.spec import Study, read_shard, shards_needed
 
@@ -250,6 +251,10 @@ def run(
     record: Annotated[
         bool, typer.Option("--record", help="Write the finished runs into results/.")
     ] = False,
+    part: Annotated[
+        Path | None, typer.Option(help="Write them into this folder, for others to add.")
+    ] = None,
+    origin: Annotated[str, typer.Option(help="Who has made that part, and where.")] = "",
 ) -> None:
     """Do the runs of a study that are missing; finished runs are never repeated.
 
@@ -258,6 +263,8 @@ def run(
     from ecgnb.study.run import default_workers, run_study
 
     whole = load_study(study)
+    if part and not origin:
+        raise UserError("say who has made the part, and where, with --origin")
     if record:
         check_recorded(whole)  # before anything is trained for it
     declared = replace(first_seeds(whole, seeds), shard=read_shard(shard))
@@ -268,6 +275,8 @@ def run(
         path = record_runs(whole)  # also what other shards did
         size = f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)" if path else ""
         _say(size or "nothing to write: all that is finished was recorded before")
+    if part:
+        _say(f"written: {write_part(whole, part, origin)}")
 
 
 @app.command()
@@ -287,12 +296,15 @@ def status(study: StudyName) -> None:
 def verify_runs(
     study: StudyName,
     sample: Annotated[int, typer.Option(min=1, help="How many runs to train again.")] = 5,
+    part: Annotated[
+        Path | None, typer.Option(help="Of somebody else's runs, as `run --part` writes them.")
+    ] = None,
 ) -> None:
     """Train some recorded runs again, and see whether they come out as recorded."""
     from ecgnb.study.verify import TOLERANCE, verify
 
     failed = 0
-    for check in verify(load_study(study), sample):
+    for check in verify(load_study(study), sample, part=part):
         failed += not check.passed
         _say(check)
     if failed:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import write_record
 from typer.testing import CliRunner
 
 from ecgnb.cli import app
@@ -110,7 +111,7 @@ def test_arrays_need_their_rate_and_a_likely_amplitude(taken, tmp_path):
         ({"samples": 100}, "shorter than 2 s"),
     ],
 )
-def test_what_the_network_is_not_for_is_refused(taken, write_record, tmp_path, changes, reason):
+def test_what_the_network_is_not_for_is_refused(taken, tmp_path, changes, reason):
     write_record(tmp_path, "good")
     write_record(tmp_path, "bad", **changes)
     said = CliRunner().invoke(

@@ -5,11 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 from tiny import do, lend_data, tiny
+from typer.testing import CliRunner
 
+from ecgnb.cli import app
 from ecgnb.data.catalog import cache_root
 from ecgnb.errors import UserError
+from ecgnb.report import notebook
 from ecgnb.study import verify as room
-from ecgnb.study.plan import record_runs
+from ecgnb.study.plan import record_runs, write_part
 from ecgnb.study.verify import verify
 
 ARMS = ["scratch", "finetune", "linear-probe"]
@@ -68,3 +71,21 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(trained, tmp_path, monke
     monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(UserError, match=r"cannot write to .*Not a directory.*ECGNB_CACHE"):
         list(verify(trained, sample=1))
+
+
+def test_runs_of_others_are_written_verified_and_shown(trained, tmp_path, monkeypatch):
+    """A part of somebody else's runs: its origin, a sample trained again, data that differ."""
+    part = write_part(trained, tmp_path / "contributed" / trained.name, "Elsewhere")
+    (check,) = verify(trained, 1, part=part)
+    assert check.identical
+    assert check.recorded.facts["origin"] == "Elsewhere"
+    other = dataclasses.replace(trained, data=dataclasses.replace(trained.data, rate=40.0))
+    with pytest.raises(UserError, match="other records of sim-"):
+        list(verify(other, 1, part=part))
+    monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path))
+    assert {run.facts["origin"] for run in notebook.contributed(trained)} == {"Elsewhere"}
+    part.write_bytes(part.read_bytes()[:-8])
+    with pytest.raises(UserError, match="are damaged"):
+        list(verify(trained, 1, part=part))
+    said = CliRunner().invoke(app, ["run", "demo", "--part", str(tmp_path)])
+    assert "--origin" in str(said.exception)

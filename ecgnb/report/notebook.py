@@ -21,12 +21,19 @@ from ecgnb.data.fetch import fetch
 from ecgnb.errors import UserError
 from ecgnb.files import put
 from ecgnb.study.cost import groups
-from ecgnb.study.data import fingerprints, missing_datasets, recorded_runs, with_what_is_here
+from ecgnb.study.data import (
+    fingerprints,
+    missing_datasets,
+    read_table,
+    recorded_runs,
+    results_root,
+    with_what_is_here,
+)
 from ecgnb.study.declare import chapter_study, load_study, study_names
 from ecgnb.study.plan import duration, open_progress
 from ecgnb.study.run import default_workers, run_study
 from ecgnb.study.spec import Study
-from ecgnb.study.store import Result, provenance
+from ecgnb.study.store import Result, provenance, read_part
 from ecgnb.training.device import choose_device, describe_device
 
 _PARAMETERS = ("study", "target", "source", "models", "sizes", "seeds", "workers", "drive")
@@ -112,6 +119,19 @@ def companion(study: Study, kind: str) -> tuple[Study, list[Result]]:
     if beside is study or not beside.recorded or not recorded_runs(beside):
         return study, []
     return beside, runs(beside)
+
+
+def contributed(study: Study) -> list[Result]:
+    """Return the final runs that others have made for a study, each with its ``origin``.
+
+    They are the parts in ``results/contributed/STUDY/``, see `ecgnb.study.plan.write_part`; what
+    was tested on other records than those of the study is left out.
+    """
+    parts = sorted((results_root() / "contributed" / study.name).glob("*.parquet"))
+    runs = [run for part in parts for run in read_part(part)[1] if run.spec.stage == "final"]
+    tested = {pair.target.dataset for pair in study.pairs} if runs else set()
+    known = {name: {*read_table(study, name)["record"]} for name in tested}
+    return [run for run in runs if known.get(run.spec.dataset, set()).issuperset(run.records)]
 
 
 _MACHINE = Path("/content")  # of Google Colab; what is written here is gone with the machine

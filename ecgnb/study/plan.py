@@ -6,7 +6,7 @@ whose own learning rate is chosen too. So the list of runs unfolds as results co
 
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -272,10 +272,31 @@ def record_runs(study: Study) -> Path | None:
     new = [result for result in progress.all_done() if result.key not in recorded]
     if not new:
         return None
-    folder = results_root() / study.name
-    with writable(folder, "no part was changed; point ECGNB_RESULTS at another folder"):
+    return _write_part(new, results_root() / study.name)
+
+
+def write_part(study: Study, folder: Path, origin: str) -> Path:
+    """Write all finished runs of a study into a part that others can add to theirs, and return it.
+
+    It says whose it is and on which data, by their fingerprints. Raises a UserError if nothing is
+    finished, or the part cannot be written.
+    """
+    progress = open_progress(study)
+    done = progress.all_done()
+    if not done:
+        raise UserError(f"no run of study {study.name} is finished; `ecgnb run` trains them")
+    for result in done:
+        result.facts["origin"] = origin
+    facts = {"study": study.name, "origin": origin, "fingerprints": progress.fingerprints}
+    return _write_part(done, folder, facts)
+
+
+def _write_part(
+    results: list[Result], folder: Path, facts: Mapping[str, object] | None = None
+) -> Path:
+    with writable(folder, "no part was changed; name another folder, or let ECGNB_RESULTS do"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as room:
-            write_table(new, written := Path(room) / "new")
+            write_table(results, written := Path(room) / "new", facts)
             # Its name is its hash, which is asked when it is read.
             return written.replace(folder / f"{hash_of(written)[:16]}.parquet")

@@ -109,8 +109,10 @@ def short(values: npt.NDArray[Any]) -> npt.NDArray[np.float16]:
     return np.ldexp(np.round(8 * mantissa), exponent - 3).astype(np.float16)
 
 
-def write_table(results: Iterable[Result], path: Path) -> None:
-    """Record results in one parquet table.
+def write_table(
+    results: Iterable[Result], path: Path, facts: Mapping[str, object] | None = None
+) -> None:
+    """Record results in one parquet table, with facts about all of them as JSON inside.
 
     One row a run, sorted by key: the fields of the spec and of the facts as columns, the history
     as lists, ``classes`` and ``records`` as lists of names, and ``predictions`` as the bytes of a
@@ -120,10 +122,26 @@ def write_table(results: Iterable[Result], path: Path) -> None:
     # Runs of different stages have different facts; a fact that a run lacks stays empty.
     names = dict.fromkeys(name for row in rows for name in row)
     table = pa.table({name: [row.get(name) for row in rows] for name in names})
+    if facts:
+        table = table.replace_schema_metadata({_FACTS: json.dumps(facts)})
     # The table is kept with the code and nine tenths of it are predictions, which this packs
     # closer than any level of zstd. It is written slowly for that, but once; reading is quick.
     packed = {"compression": "brotli", "compression_level": 11}
     put(path, lambda name: parquet.write_table(table, name, **packed))
+
+
+def read_part(path: Path) -> tuple[dict[str, Any], list[Result]]:
+    """Return what a recorded table says of itself, and all its runs.
+
+    Raises
+    ------
+    UserError
+        If it is damaged.
+    """
+    with _readable(path):
+        table = parquet.read_table(path)
+        facts = json.loads((table.schema.metadata or {}).get(_FACTS.encode(), b"{}"))
+        return facts, [_from_row(row) for row in table.to_pylist()]
 
 
 def _to_row(result: Result) -> dict[str, Any]:
@@ -212,6 +230,7 @@ def _recorded_at(path: Path, changed: int) -> tuple[pa.Table, dict[str, int]]:
 
 
 _INDEX = "scores.txt"
+_FACTS = "ecgnb"
 _WEIGHTS = "weights_sha256"
 
 

@@ -11,10 +11,10 @@ import torch
 from ecgnb.data.catalog import cache_root
 from ecgnb.errors import UserError
 from ecgnb.files import writable
-from ecgnb.study.data import recorded_runs
+from ecgnb.study.data import fingerprints, recorded_runs
 from ecgnb.study.plan import Progress
 from ecgnb.study.spec import Study, size_label
-from ecgnb.study.store import Result, Store, provenance, recorded_scores
+from ecgnb.study.store import Result, Store, provenance, read_part, recorded_scores
 from ecgnb.study.train import Materials, execute
 from ecgnb.training.device import describe_device
 
@@ -64,7 +64,7 @@ class Check:
         return self.identical if self.same_machine else abs(self.difference) <= TOLERANCE
 
 
-def verify(study: Study, sample: int, seed: int = 0) -> Iterator[Check]:
+def verify(study: Study, sample: int, seed: int = 0, part: Path | None = None) -> Iterator[Check]:
     """Train a random sample of the recorded final runs again, pre-training and all.
 
     Parameters
@@ -72,13 +72,22 @@ def verify(study: Study, sample: int, seed: int = 0) -> Iterator[Check]:
     study : Study
     sample, seed : int
         How many runs, and which ones.
+    part : Path, optional
+        Runs that somebody else has written, instead of the recorded ones.
 
     Raises
     ------
     UserError
-        If nothing is recorded that belongs to the study, or the data are not here.
+        If nothing is recorded that belongs to the study, or the data are not here or others.
     """
-    parts = recorded_runs(study)
+    parts = (part,) if part else recorded_runs(study)
+    made = read_part(part)[0].get("fingerprints", {}) if part else {}
+    for name, value in fingerprints(study).items():
+        if made.get(name, value) != value:
+            raise UserError(
+                f"{part} was made on other records of {name} ({made[name][:12]}, here "
+                f"{value[:12]}); get those that it was made on"
+            )
     if not parts:
         raise UserError(f"study {study.name} has no recorded runs; `ecgnb run` trains them")
     with writable(cache_root(), "point ECGNB_CACHE at a folder that you can write to"):

@@ -113,23 +113,20 @@ def score_run(
     class can be scored. It is kept in memory.
     """
     name = (study.digest, run.key, metric, only)
-    if name not in _CACHE:
-        _CACHE[name] = _score(study, run, metric, only)
-    return _CACHE[name]
-
-
-def _score(
-    study: Study, run: Result, metric: str, only: tuple[str, ...]
-) -> tuple[float, Floats] | None:
+    if name in _CACHE:
+        return _CACHE[name]
+    found = None
     truth, scores, whom, use = scorable(study, run, only)
-    if not use.any():
-        return None
-    if metric == "f1":
+    if use.any() and metric == "f1":
         named = scores >= np.array(run.facts["thresholds"])[use]
-        return float(f1(truth, named).mean()), bootstrap_f1(truth, named, whom)
-    if metric == "ece":
-        return calibration_error(truth, scores), bootstrap_calibration_error(truth, scores, whom)
-    return float(auroc(truth, scores).mean()), bootstrap_auroc(truth, scores, whom)
+        found = float(f1(truth, named).mean()), bootstrap_f1(truth, named, whom)
+    elif use.any() and metric == "ece":
+        again = bootstrap_calibration_error(truth, scores, whom)
+        found = calibration_error(truth, scores), again
+    elif use.any():
+        found = float(auroc(truth, scores).mean()), bootstrap_auroc(truth, scores, whom)
+    _CACHE[name] = found
+    return found
 
 
 def scorable(

@@ -38,11 +38,6 @@ _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 class _Convolution(nn.Conv2d):
     """A convolution that pads as the network's first implementation did: more at the end."""
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
-    ) -> None:
-        super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
         missing = [
@@ -66,11 +61,11 @@ class _Block(nn.Module):
         self.expands = expansion > 1
         self.residual = stride == 1 and inputs == outputs
         if self.expands:
-            self._expand_conv = _Convolution(inputs, width, 1)
+            self._expand_conv = _Convolution(inputs, width, 1, bias=False)
             self._bn0 = _norm(width)
-        self._depthwise_conv = _Convolution(width, width, kernel, stride, groups=width)
+        self._depthwise_conv = _Convolution(width, width, kernel, stride, groups=width, bias=False)
         self._bn1 = _norm(width)
-        self._project_conv = _Convolution(width, outputs, 1)
+        self._project_conv = _Convolution(width, outputs, 1, bias=False)
         self._bn2 = _norm(outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -88,7 +83,7 @@ class Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("window", torch.hann_window(_FRAME), persistent=False)
-        self._conv_stem = _Convolution(3, _STEM, 3, 2)
+        self._conv_stem = _Convolution(3, _STEM, 3, 2, bias=False)
         self._bn0 = _norm(_STEM)
         blocks, inputs = [], _STEM
         for expansion, outputs, repeats, stride, kernel in _GROUPS:
@@ -96,7 +91,7 @@ class Encoder(nn.Module):
                 blocks.append(_Block(inputs, outputs, expansion, 1 if number else stride, kernel))
                 inputs = outputs
         self._blocks = nn.ModuleList(blocks)
-        self._conv_head = _Convolution(inputs, _TOP, 1)
+        self._conv_head = _Convolution(inputs, _TOP, 1, bias=False)
         self._bn1 = _norm(_TOP)
 
     def image(self, records: torch.Tensor) -> torch.Tensor:

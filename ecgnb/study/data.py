@@ -141,13 +141,11 @@ def missing_datasets(study: Study) -> list[str]:
     root = data_root() if os.environ.get("ECGNB_DATA") else None
 
     def here(name: str) -> bool:
-        if JOINT in name:
-            return all(map(here, name.split(JOINT)))
         if card(name).simulated or _recorded(study, name):
             return True
         return root is not None and find(card(name), root) is not None
 
-    return [name for name in study.datasets if not here(name)]
+    return [name for name in study.datasets if not all(map(here, name.split(JOINT)))]
 
 
 def say_missing(study: Study) -> str:

@@ -164,7 +164,6 @@ class Progress:
         self.store = store
         self.fingerprints = fingerprints(study)
         self._by_key = store.scores()
-        self._scores: dict[RunSpec, float] = {}
         self._names = lru_cache(maxsize=None)(
             lambda dataset: frozenset(read_table(study, dataset)["record"])
         )
@@ -172,14 +171,15 @@ class Progress:
 
     def score(self, spec: RunSpec) -> float | None:
         """Return the validation score of a run, or None if it has not been done."""
-        if spec not in self._scores and self._has_data(spec):
-            key = self._key(spec)
+        if not self._has_data(spec):
+            return None
+        key = self._key(spec)
+        if key not in self._by_key:
             # What was not done when this was opened may be now, here or by another program.
-            score = self._by_key[key] if key in self._by_key else self.store.score(key)
-            if score is None:
+            if (score := self.store.score(key)) is None:
                 return None
-            self._scores[spec] = score
-        return self._scores.get(spec)
+            self._by_key[key] = score
+        return self._by_key[key]
 
     def _has_data(self, spec: RunSpec) -> bool:
         return {spec.dataset, spec.source or spec.dataset} <= self.fingerprints.keys()
@@ -189,7 +189,6 @@ class Progress:
             return None
         result = self.store.load(self._key(spec), spec)
         if result is None:  # what was damaged counts no more
-            self._scores.pop(spec, None)
             self._by_key.pop(self._key(spec), None)
         elif result.spec.label_set != UNLABELLED:  # which shows records of any dataset
             names = self._names(spec.dataset)

@@ -1,7 +1,5 @@
 """What a run is."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -106,7 +104,7 @@ class RunSpec:
         own = self.learning_rate > 0 or not arm.trained or not arm.network
         return own and (self.source_learning_rate > 0 or not self.source)
 
-    def pretraining(self) -> RunSpec | None:
+    def pretraining(self) -> "RunSpec | None":
         """Return the run that this one takes its encoder from, or None."""
         if not self.source:
             return None
@@ -116,13 +114,13 @@ class RunSpec:
             dataset=self.source,
             arm="scratch",
             **{name: said[f"source_{name}"] for name in _OF_SOURCE},
-            **{name: said[name] for name in (*_NETWORK, *_TRAINED)},
+            **{name: said[name] for name in (*_NETWORK, *_OF_STUDY)},
         )
 
 
 _OF_SOURCE = ("label_set", "min_positives", "learning_rate", "updates", "size")
-_NETWORK = ("model", "head", "seed", "shuffled")
-_TRAINED = ("protocol", "recipe", "batch_size", "evaluations", "epochs")
+_NETWORK = ("model", "head", "recipe", "seed", "shuffled")
+_OF_STUDY = ("protocol", "batch_size", "evaluations", "epochs")
 
 
 def changed(spec: RunSpec, **values: object) -> RunSpec:
@@ -355,10 +353,7 @@ class Study:
             min_test_positives=pair.min_test_positives,
             tells_hospitals=pair.tells_hospitals and kind.pretrained,
             recipe=self.recipe(model) if kind.network else "",
-            protocol=self.protocol,
-            batch_size=self.batch_size,
-            evaluations=self.evaluations,
-            epochs=self.epochs,
+            **{name: getattr(self, name) for name in _OF_STUDY},
             **{name: getattr(pair.target, name) for name in learnt},
             **{f"source_{name}": getattr(source, name) for name in learnt},
         )

@@ -1,7 +1,5 @@
 """What enters a model, and what it says of it: records that all runs share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -49,7 +47,7 @@ class Records:
             return found
         return to_range(found) if self.ranged else normalise(found)
 
-    def to(self, device: torch.device) -> Records:
+    def to(self, device: torch.device) -> "Records":
         """Move the array to a device."""
         return replace(self, values=self.values.to(device), rows=self.rows.to(device))
 

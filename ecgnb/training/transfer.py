@@ -89,10 +89,8 @@ def train_arm(
         tested = predict(model, test, precision, task.probabilities) if test else _NOTHING
         return Trained(Fitted({}, 0, score, said, 0.0), tested, 0.0)
     started = time.perf_counter()
-    parts = [train.records, validation.records]
-    if test is not None:
-        parts.append(test)
-    trainable: nn.Module = model
+    parts = [train.records, validation.records, *([] if test is None else [test])]
+    net: nn.Module = model  # what is trained: the whole of it, or its head
     probed = None
     if kind.frozen or kind.probing:
         if not kind.pretrained:
@@ -106,31 +104,23 @@ def train_arm(
         asked = [Records(part, torch.arange(len(part))) for part in scaled]
         asked = [part.to(train.labels.device) for part in asked]
         if kind.frozen:
-            parts, trainable, precision = asked, model.head, "float32"
+            parts, net, precision = asked, model.head, "float32"
         else:
             first, schedule = _divide(schedule, kind.probing)
             known = Data(asked[0], train.labels)
             probed = fit(model.head, known, Data(asked[1], validation.labels), first)
             _unscale(model.head, mean, scale)
+    sides = Data(parts[0], train.labels), Data(parts[1], validation.labels)
     fitted = fit(
-        trainable,
-        Data(parts[0], train.labels),
-        Data(parts[1], validation.labels),
-        schedule,
-        precision=precision,
-        test=chosen_on,
-        checkpoint=checkpoint,
-        task=task,
+        net, *sides, schedule, precision=precision, test=chosen_on, checkpoint=checkpoint, task=task
     )
     if probed:
         fitted = _joined(probed, fitted)
     seconds = time.perf_counter() - started + fitted.earlier_seconds - fitted.evaluation_seconds
-    predicted = _NOTHING
-    if len(parts) == 3:
-        predicted = predict(trainable, parts[2], precision, task.probabilities)
+    tested = predict(net, parts[2], precision, task.probabilities) if parts[2:] else _NOTHING
     if kind.frozen:
         _unscale(model.head, mean, scale)
-    return Trained(fitted, predicted, seconds)
+    return Trained(fitted, tested, seconds)
 
 
 def train_without_network(

@@ -58,6 +58,15 @@ def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
+@pytest.fixture
+def simulated(cache: Path, common: Path) -> None:
+    """Hospitals of the simulator in the test's cache are simulated once for all tests."""
+    shared = common / "demo" / "simulated"
+    shared.mkdir(parents=True, exist_ok=True)
+    cache.mkdir()
+    (cache / "simulated").symlink_to(shared)
+
+
 @pytest.fixture(scope="session")
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Raw records of a simulated hospital: 500 Hz, 10 s, SNOMED codes. Only to read."""

@@ -24,13 +24,7 @@ from ecgnb.study.plan import open_progress
 from ecgnb.study.store import open_store
 from ecgnb.study.train import Materials, execute
 
-
-@pytest.fixture(autouse=True)
-def simulated(cache, common):
-    """Hospitals are simulated once for all tests."""
-    (common / "simulated").mkdir(exist_ok=True)
-    cache.mkdir()
-    (cache / "simulated").symlink_to(common / "simulated")
+pytestmark = pytest.mark.usefixtures("simulated")
 
 
 def _study(source):

@@ -444,6 +444,7 @@ PAGE = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("simulated")
 def test_every_chapter_runs_on_data_of_ones_own(root, tmp_path, monkeypatch):
     """As the page says: a card of four lines, and the name of a study or its file."""
     write_hospital(root / "mine", "sim-south", 400, seed=3)
@@ -462,7 +463,7 @@ def test_every_chapter_runs_on_data_of_ones_own(root, tmp_path, monkeypatch):
     (root / "my-hospital.toml").unlink()
     small = changed((ROOT / "tests" / "tiny.toml").read_text(), TINY)
     (tmp_path / "small.toml").write_text(small)
-    form = "\n[data]\nrate = 50\nseconds = 4\nsimulated_records = 400\n"
+    form = "\n[data]\nrate = 50\nseconds = 4\nsimulated_records = 300\n"
     (tmp_path / "page.toml").write_text(changed(declared, PAGE) + form)
     # All in one kernel, which starts once, and forgets each chapter before the next.
     whole = nbformat.v4.new_notebook()

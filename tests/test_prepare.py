@@ -84,7 +84,7 @@ def test_arrays_table_and_manifest_of_a_simulated_hospital(hospital, root):
     assert [line.partition(" ")[0] for line in lines] == ["classes:"]
 
 
-def test_a_simulated_dataset_needs_no_raw_files(monkeypatch):
+def test_only_a_simulated_dataset_needs_no_raw_files(monkeypatch):
     monkeypatch.delenv("ECGNB_DATA", raising=False)
     options = Options(simulated_records=12)
     south = prepare("sim-south", options)
@@ -92,6 +92,8 @@ def test_a_simulated_dataset_needs_no_raw_files(monkeypatch):
     assert prepare("sim-south", options).folder == south.folder
     assert south.manifest["patients"] == "known"
     assert south.folder.stat().st_mode & 0o055 == 0o055  # a cache may be shared
+    with pytest.raises(UserError, match="ECGNB_DATA is not set"):
+        prepare(MADE)
 
 
 def test_the_same_input_gives_the_same_bytes(made, tmp_path, monkeypatch):
@@ -720,12 +722,12 @@ def test_records_of_other_lengths_and_layouts(dataset, patients):
         assert len(every) > every["record"].str.partition("#")[0].nunique() == 150
 
 
-@pytest.mark.parametrize("at", [2500, 3000])
-def test_a_sample_that_is_missing_behind_the_window_drops_nothing(made, at):
+@pytest.mark.parametrize(("rate", "at"), [(250, 2500), (250, 3000), (100, 1500)])
+def test_a_sample_that_is_missing_behind_the_window_drops_nothing(made, rate, at):
     signals = np.random.default_rng(0).integers(-500, 500, (3500, 12))
-    write_record(made, "G1", signals[:at], rate=250)
+    write_record(made, "G1", signals[:at], rate=rate)
     signals[at, 3] = -32768
-    write_record(made, "G2", signals, rate=250)
+    write_record(made, "G2", signals, rate=rate)
     ends, gap = prepare(MADE).signals[:2]  # before the records R0001 and on
     np.testing.assert_array_equal(gap, ends)
 

@@ -18,17 +18,12 @@ pytestmark = pytest.mark.skipif(not recorded_runs(STUDY), reason="no recorded ru
 
 
 @pytest.fixture(scope="module")
-def progress(tmp_path_factory):
+def results(tmp_path_factory):
     """What is recorded, with no data and nothing in the cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("ECGNB_DATA", raising=False)
         patch.setenv("ECGNB_CACHE", str(tmp_path_factory.mktemp("empty")))
-        yield open_progress(STUDY)
-
-
-@pytest.fixture(scope="module")
-def results(progress):
-    return progress.finished()
+        yield open_progress(STUDY).finished()
 
 
 def test_the_main_pair_is_whole_without_data(results):

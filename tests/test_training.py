@@ -142,7 +142,7 @@ def test_bf16_is_close_to_float32():
     assert np.abs(exact - half).max() < 0.05 * np.abs(exact).max()
 
 
-def test_unknown_names_say_what_there_is(tmp_path):
+def test_mistakes_are_said(tmp_path):
     with pytest.raises(UserError, match="resnet1d18"):
         build_model("resnet", "pooled", 2, SAMPLES, 0)
     with pytest.raises(UserError, match="pooled"):
@@ -151,15 +151,12 @@ def test_unknown_names_say_what_there_is(tmp_path):
         choose_setting("gru", "double", torch.device("cpu"))
     with pytest.raises(UserError, match="scratch, finetune"):
         train_arm(_gru(), "frozen", _data(), _data(), None, SCHEDULE)
+    unlabelled = Data(_data().records, torch.zeros(40, CLASSES))
+    with pytest.raises(UserError, match="validation"):
+        fit(_gru(), _data(), unlabelled, SCHEDULE)
     (tmp_path / "w.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="does not hold the weights"):
         load_encoder(_gru(), tmp_path / "w.safetensors")
-
-
-def test_no_positive_in_validation_is_a_clear_error():
-    validation = Data(_data().records, torch.zeros(40, CLASSES))
-    with pytest.raises(UserError, match="validation"):
-        fit(_gru(), _data(), validation, SCHEDULE)
 
 
 def test_auroc_and_f1_are_those_of_scikit_learn():

@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain, repeat
 from types import SimpleNamespace
 from unittest.mock import Mock
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -664,7 +665,7 @@ def test_stopped_at_any_step_nothing_half_is_whole(server, root, way):
         if way == "completed":
             lay(root / "made", {"g0/R0000.hea": few["g0/R0000.hea"]})
         with pytest.MonkeyPatch.context() as patch, suppress(Stopped):
-            moves = iter([*[os.replace] * steps, Mock(side_effect=Stopped)])
+            moves = chain([os.replace] * steps, repeat(Mock(side_effect=Stopped)))
             patch.setattr(os, "replace", lambda old, new, moves=moves: next(moves)(old, new))
             folder, _ = get(facts)
             break

@@ -1,10 +1,10 @@
 """`make address`: right for every form of a remote and every length of a name, or it fails."""
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import nbformat
@@ -14,9 +14,7 @@ ROOT = Path(__file__).parents[1]
 TOKEN = "not-a-real-token"
 LONG = f"{'o' * 39}/{'n' * 100}"
 
-_spec = spec_from_file_location("address", ROOT / "book" / "address.py")
-address = module_from_spec(_spec)
-_spec.loader.exec_module(address)
+write_address = runpy.run_path(str(ROOT / "book" / "address.py"))["write_address"]
 
 
 @pytest.fixture
@@ -41,7 +39,7 @@ def checkout(tmp_path: Path) -> Path:
 )
 def test_remote_on_github(remote, tmp_path):
     (tmp_path / "_config.yml").write_text((ROOT / "_config.yml").read_text())
-    assert address.write_address(tmp_path, remote) == "o-1/ecg.nb"
+    assert write_address(tmp_path, remote) == "o-1/ecg.nb"
     written = (tmp_path / "_config.yml").read_text()
     assert re.findall(r"\bhttps://.*", written)[0].split()[0] == "https://github.com/o-1/ecg.nb"
 
@@ -61,13 +59,13 @@ def test_remote_on_github(remote, tmp_path):
 )
 def test_remote_elsewhere(remote, checkout):
     with pytest.raises(SystemExit, match="not on GitHub"):
-        address.write_address(checkout, remote)
+        write_address(checkout, remote)
 
 
 def test_no_name_is_too_long_and_a_fork_writes_its_own(checkout):
     before = {path: nbformat.read(path, 4) for path in checkout.glob("notebooks/*.ipynb")}
     for name in ("o-1/ecg.nb", LONG, LONG, "o-2/other"):
-        address.write_address(checkout, f"https://github.com/{name}")
+        write_address(checkout, f"https://github.com/{name}")
         for path in before:
             text = path.read_text()
             assert text.count(f"git+https://github.com/{name}\\n") == 1
@@ -91,4 +89,4 @@ def test_it_fails_where_nothing_was_replaced(old, new, checkout):
         cell.source = cell.source.replace(old, new, 1)
     nbformat.write(notebook, path)
     with pytest.raises(SystemExit, match=f"{path.name} has no place for the address"):
-        address.write_address(checkout, "https://github.com/o/n")
+        write_address(checkout, "https://github.com/o/n")

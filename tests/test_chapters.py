@@ -100,8 +100,10 @@ def test_the_fit_is_that_of_a_general_optimiser():
         assert ((found.error(sizes) - own) ** 2).sum() / 2 < min(missed) + 1e-6
 
 
-def test_no_number_of_records_gets_under_the_floor():
+def test_no_number_of_records_gets_under_the_floor_and_two_sizes_make_no_curve(study, results):
     assert SCRATCH.records(0.04) == np.inf
+    few = [run for run in results if run.spec.size in (50, 100)]
+    assert data_multipliers(study, few) == []
     with pytest.raises(ValueError, match="3 sizes"):
         fit_curves(np.array([50.0, 100.0]), np.array([[0.2, 0.1]]))
 
@@ -301,8 +303,3 @@ def test_a_companion_is_found_by_its_name(tmp_path, monkeypatch):
     monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path))  # where nothing was recorded
     study, runs = notebook.companion(load_study("clinical"), "paper")
     assert (study.name, runs) == ("clinical", [])
-
-
-def test_no_curve_is_fitted_to_two_sizes(study, results):
-    few = [run for run in results if run.spec.size in (50, 100)]
-    assert curves.data_multipliers(study, few) == []

@@ -25,9 +25,9 @@ from ecgnb.study.declare import load_study
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("0*.ipynb"))
 # Of the demo, what a chapter can still be read with.
-SMALLER = {key: {"models": '["gru"]', "sizes": "[50, 0]"} for key in ("01", "02", "03")}
-SMALLER |= {"04": {"sizes": 50}, "05": {"sizes": [45, 0]}, "si": {"sizes": [50]}}
-SMALLER |= {"07": {"models": '["gru"]', "sizes": "[50, 0]"}}
+_FEW = ("01", "02", "03", "06c", "07", "08")
+SMALLER = {key: {"models": '["gru"]', "sizes": "[50, 0]"} for key in _FEW}
+SMALLER |= {"04": {"sizes": 50}, "05": {"sizes": [45, 0]}, "simulated": {"sizes": [50]}}
 SMALLER |= {"by": {"folds": 2, "updates": 5, "source_updates": 5}}
 LIVE = [FOLDER / "by_hand.ipynb", FOLDER / "simulated.ipynb"]
 NAMES = ("study", "target", "source", "models", "sizes", "seeds", "workers", "drive")
@@ -218,7 +218,7 @@ def demo(common, tmp_path, monkeypatch):
 
 
 def given(path: Path, demo: dict) -> dict:
-    return SMALLER.get(path.stem[:2], {}) | (demo if path.stem != "by_hand" else {})
+    return SMALLER.get(path.stem.partition("_")[0], {}) | (demo if path.stem != "by_hand" else {})
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *LIVE], ids=lambda path: path.stem)

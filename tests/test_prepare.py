@@ -620,7 +620,7 @@ room.prepare(MADE)
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "call"), [("arrays", "_record", 5), ("room.os", "replace", 2)]
+    ("module", "name", "call"), [("arrays", "convert_record", 5), ("room.os", "replace", 2)]
 )
 def test_a_kill_leaves_nothing_that_is_taken_for_whole(made, cache, module, name, call):
     script = KILLED.format(tests=str(Path(__file__).parent), module=module, name=name, call=call)

@@ -90,6 +90,8 @@ def test_work_counts_passes_through_the_encoder(study):
     assert estimate.work(replace(scratch, stage="tune")) == pytest.approx(expected)
     probe = replace(scratch, arm="random-probe")
     assert estimate.work(probe) == pytest.approx(30 + count / 5 + count / 5)
+    asked = replace(scratch, arm="as-is")  # and not trained
+    assert estimate.work(asked) == pytest.approx(count / 5 + count / 5)
 
 
 def test_tuning_comes_first_then_seeds_then_the_longest(study):

@@ -150,24 +150,23 @@ def test_a_study_from_the_first_run_to_an_edited_package(checkout: Checkout):
 
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on(one_job: Checkout):
-    checkout = one_job
     process = subprocess.Popen(
-        checkout.command("--cores", "1", "studies"),
-        cwd=checkout.folder,
-        env=checkout.environment,
+        one_job.command("--cores", "1", "studies"),
+        cwd=one_job.folder,
+        env=one_job.environment,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    _wait(lambda: len(checkout.finished()) >= 3)
+    _wait(lambda: len(one_job.finished()) >= 3)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    before = checkout.finished()
-    assert "--unlock" in checkout.snakemake("--cores", "1", "studies", status=1)
-    checkout.snakemake("--unlock")
-    checkout.snakemake("--cores", "1", "studies")
-    assert before.items() < checkout.finished().items()
-    assert len(checkout.finished()) == RUNS
+    before = one_job.finished()
+    assert "--unlock" in one_job.snakemake("--cores", "1", "studies", status=1)
+    one_job.snakemake("--unlock")
+    one_job.snakemake("--cores", "1", "studies")
+    assert before.items() < one_job.finished().items()
+    assert len(one_job.finished()) == RUNS
 
 
 def _wait(reached: Callable[[], bool]) -> None:
@@ -212,36 +211,35 @@ def test_slurm_profile_against_stand_ins(one_job: Checkout):
     Snakemake is interrupted, and asks sacct before and squeue after that.
     """
     pytest.importorskip("snakemake_executor_plugin_slurm", reason="the Slurm plugin is not there")
-    checkout = one_job
-    jobs = checkout.folder / "jobs"
+    jobs = one_job.folder / "jobs"
     jobs.mkdir()
     for name, text in SLURM.items():
-        checkout.program(name, text)
-    checkout.environment["SLURM_JOBS"] = str(jobs)
+        one_job.program(name, text)
+    one_job.environment["SLURM_JOBS"] = str(jobs)
     soon = ("--slurm-init-seconds-before-status-checks", "1")
     process = subprocess.Popen(
-        checkout.command(*soon, "--slurm-status-command", "sacct", profile="slurm"),
-        cwd=checkout.folder,
-        env=checkout.environment,
+        one_job.command(*soon, "--slurm-status-command", "sacct", profile="slurm"),
+        cwd=one_job.folder,
+        env=one_job.environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         # Where the tests run in the background, programs begin with their ears closed to it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    _wait(lambda: len(checkout.finished()) >= 3)
+    _wait(lambda: len(one_job.finished()) >= 3)
     process.send_signal(signal.SIGINT)
     assert process.wait(TIMEOUT_S) != 0
     assert (jobs / "0.state").read_text() == "CANCELLED\n"
-    before = checkout.finished()
+    before = one_job.finished()
     assert len(before) < RUNS
-    checkout.snakemake(*soon, "--slurm-status-command", "squeue", profile="slurm")
+    one_job.snakemake(*soon, "--slurm-status-command", "squeue", profile="slurm")
     calls = sorted(path.read_text() for path in jobs.glob("*.call"))
     assert len(calls) == 2  # the book is built here
     for call in calls:
         assert {"--gpus=1", "--cpus-per-task=1", "--mem", "-t", "-p"} <= set(call.split())
-    assert before.items() < checkout.finished().items()
-    assert len(checkout.finished()) == RUNS
-    assert (checkout.folder / "_build" / "html" / "index.html").exists()
+    assert before.items() < one_job.finished().items()
+    assert len(one_job.finished()) == RUNS
+    assert (one_job.folder / "_build" / "html" / "index.html").exists()
 
 
 class Kubernetes(BaseHTTPRequestHandler):
@@ -292,25 +290,24 @@ class Kubernetes(BaseHTTPRequestHandler):
 @pytest.fixture
 def kubernetes(one_job: Checkout) -> Iterator[type[Kubernetes]]:
     """Start the stand-in, and tell the checkout's Snakemake of it."""
-    checkout = one_job
     pytest.importorskip("snakemake_executor_plugin_kubernetes", reason="its plugin is not there")
     # The plugin installs the storage plugin in each pod; and not every computer has rsync.
-    checkout.program("pip", "exit 0")
-    checkout.program("python", f'exec {sys.executable} "$@"')
-    checkout.program("rsync", 'while [ $# -gt 2 ]; do shift; done; cp -r "$1" "$2"')
+    one_job.program("pip", "exit 0")
+    one_job.program("python", f'exec {sys.executable} "$@"')
+    one_job.program("rsync", 'while [ $# -gt 2 ]; do shift; done; cp -r "$1" "$2"')
     handler = type("Handler", (Kubernetes,), {"pods": {}, "containers": []})
-    handler.folder = checkout.folder / "pods"
+    handler.folder = one_job.folder / "pods"
     # In a pod the package is installed from the checkout on the shared volume.
-    handler.environment = checkout.environment | {"PYTHONPATH": str(checkout.folder)}
+    handler.environment = one_job.environment | {"PYTHONPATH": str(one_job.folder)}
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         one = {"name": "one", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
         context = {"name": "one", "context": {"cluster": "one", "user": "one"}}
         config = {"clusters": [one], "contexts": [context], "current-context": "one"}
         config["users"] = [{"name": "one", "user": {}}]
-        (checkout.folder / "kube.yaml").write_text(yaml.safe_dump(config))
-        checkout.environment |= {
-            "KUBECONFIG": str(checkout.folder / "kube.yaml"),
+        (one_job.folder / "kube.yaml").write_text(yaml.safe_dump(config))
+        one_job.environment |= {
+            "KUBECONFIG": str(one_job.folder / "kube.yaml"),
             "NO_PROXY": "127.0.0.1",
         }
         yield handler

@@ -38,7 +38,7 @@ def advice(runs: list[Result]) -> list[tuple[str, str, float]]:
     for advised in combinations(range(FOLDS), ADVISED):
         mine = [run for run in runs if run.spec.seed % FOLDS in advised]
         others = [run for run in runs if run.spec.seed % FOLDS not in advised]
-        _, gains = compare_arms(STUDY, mine)
+        _, gains, _ = compare_arms(STUDY, mine)
         for row in gains.itertuples():
             found.append((certainty(row), str(row.verdict), held_against(others, str(row.arm))))
     return found

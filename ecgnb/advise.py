@@ -1,7 +1,5 @@
 """Advice for one's own ECGs: checks, a quick study, the recorded evidence beside it, a verdict."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -39,7 +37,7 @@ _RIVAL_ANSWERS = {
 }
 
 QUICK, EVIDENCE = "quick", "clinical"
-_SIMULATED = "sim-north"
+_SIMULATED = ("sim-north", "sim-south")
 _REFERENCE = "scratch"
 _NEAREST = 4
 _CELL = ["source", "target", "size"]
@@ -72,13 +70,8 @@ def quick_study(dataset: str) -> Study:
         and not patients_of(one) & patients_of(facts)
     ]
     largest = max(sources, key=lambda one: one.records, default=None)
-    return load_study(
-        QUICK, target=dataset, source=largest.name if largest else _other_simulated(dataset)
-    )
-
-
-def _other_simulated(dataset: str) -> str:
-    return "sim-south" if dataset == _SIMULATED else _SIMULATED
+    simulated = next(name for name in _SIMULATED if name != dataset)
+    return load_study(QUICK, target=dataset, source=largest.name if largest else simulated)
 
 
 def advise(dataset: str, workers: int | None = None, *, progress: bool = False) -> Iterator[str]:
@@ -109,7 +102,7 @@ def advise(dataset: str, workers: int | None = None, *, progress: bool = False) 
     count = workers or default_workers(study)
     yield f"2. A quick study, pre-trained on {source}: about {duration(left / count)}"
     results = run_study(study, workers=workers, progress=progress)
-    arms, gains = compare_arms(study, results)
+    arms, gains, rival = compare_arms(study, results)
     for row in arms.itertuples():
         level = f"AUROC {row.mean:.3f} ({row.low:.3f} to {row.high:.3f})"
         yield f"  {ARMS[str(row.arm)].title:25} {level}"
@@ -121,20 +114,20 @@ def advise(dataset: str, workers: int | None = None, *, progress: bool = False) 
     yield f"4. Recorded beside it, nearest to {records} training records, ResNet1d18 fine-tuned"
     yield from nearest(records)
     yield "5. Advice"
-    yield from verdict(gains)
+    yield from verdict(gains, rival)
     yield f"  More, in hours: ecgnb run {EVIDENCE}:{dataset}"
     side = study.pairs[0].source.dataset
     yield f"  The network: ecgnb export {QUICK} my-network --target {dataset} --source {side}"
 
 
-def compare_arms(study: Study, results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the level of each arm, and its gain over training from scratch.
+def compare_arms(study: Study, results: Sequence[Result]) -> tuple[pd.DataFrame, ...]:
+    """Return the level of each arm, its gain over training from scratch, and the rival's.
 
     Returns
     -------
-    (DataFrame, DataFrame)
+    (DataFrame, DataFrame, DataFrame)
         Rows of `ecgnb.analysis.compare.summarise`, the best first; no arm that cannot be scored.
-        The second is one family of comparisons.
+        The second is one family of comparisons. The third is no network less the best network.
     """
     runs = runs_table(study, results)
     levels = summarise(runs, ["arm"]).sort_values("mean", ascending=False)
@@ -142,7 +135,10 @@ def compare_arms(study: Study, results: Sequence[Result]) -> tuple[pd.DataFrame,
     others = runs[runs["arm"] != _REFERENCE]
     keys = ["target", "label_set", "min_positives", "size"]
     gains = summarise(pair(others, reference, keys), ["arm"])
-    return levels, gains.sort_values("mean", ascending=False)
+    plain = [not ARMS[arm].network for arm in runs["arm"]]
+    best = next(arm for arm in levels["arm"] if ARMS[arm].network)
+    rival = summarise(pair(runs[plain], runs[runs["arm"] == best], keys), ["arm", "arm_other"])
+    return levels, gains.sort_values("mean", ascending=False), rival
 
 
 def answer(row: Any, *, rival: bool = False) -> str:
@@ -167,12 +163,12 @@ def certainty(row: Any) -> str:
     return "high" if row.holds else "moderate"
 
 
-def verdict(gains: pd.DataFrame) -> Iterator[str]:
+def verdict(gains: pd.DataFrame, rival: pd.DataFrame) -> Iterator[str]:
     """Say which arm to take, how sure that is, and how many patients would settle it.
 
     Parameters
     ----------
-    gains : DataFrame
+    gains, rival : DataFrame
         As `compare_arms` returns them.
     """
     best = gains.iloc[0]
@@ -190,6 +186,11 @@ def verdict(gains: pd.DataFrame) -> Iterator[str]:
     yield f"  Start from somebody else's ECGs? {answer(top)} Certainty {certainty(top)}."
     if top.verdict == "undecided":
         yield f"  {_needed(top)}"
+    for row in rival.itertuples():
+        yield (
+            f"  No network less {ARMS[str(row.arm_other)].title}: {row.mean:+.3f} ({row.low:+.3f} "
+            f"to {row.high:+.3f}) {row.verdict}; certainty {certainty(row)}."
+        )
     yield "  Certainty: " + "; ".join(f"{word}: {what}" for word, what in CERTAINTY.items()) + "."
     yield (
         "  Not shown: other hospitals, other networks, full sampling rate, diagnoses with too few "

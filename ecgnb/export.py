@@ -1,7 +1,5 @@
 """A trained network to take home: weights, a card that says what they are, and predictions."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Features of somebody else's encoder: a linear probe on them beside the runs of a study."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import compress

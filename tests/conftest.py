@@ -1,7 +1,5 @@
 """Fixtures for all tests: a cache of their own, a small simulated hospital, made records."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import replace

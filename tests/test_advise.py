@@ -56,6 +56,7 @@ def test_advice_is_one_page_that_ends_with_what_to_do(monkeypatch, common):
     monkeypatch.delenv("ECGNB_DATA", raising=False)
     monkeypatch.setenv("ECGNB_CACHE", str(common / "exported"))
     monkeypatch.setattr(advise, "QUICK", TINY)
+    monkeypatch.setattr(advise, "_NEAREST", 1)
     said = CliRunner().invoke(app, ["advise", "sim-south", "--workers", "1"])
     assert said.exit_code == 0, said.output
     lines = said.stdout.splitlines()

@@ -120,7 +120,7 @@ def test_generated_pages(tmp_path):
     pages.write_studies(tmp_path)
     protocol = (Path(__file__).parents[1] / "book" / "protocol.md").read_text()
     assert f"with a {LEVEL:.0%} interval" in protocol.replace("95 %", "95%")
-    assert f"is ±{MARGIN:g}." in protocol
+    assert f"within ±{MARGIN:g}" in protocol
     studies = (tmp_path / "studies.md").read_text()
     assert "100 epochs" in studies
     assert " 0 updates" not in studies

@@ -1,7 +1,5 @@
 """From raw files to prepared arrays: what is kept, what is dropped, and what may go wrong."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

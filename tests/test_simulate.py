@@ -1,7 +1,5 @@
 """The simulator against its own truth, measured from the drawn signal by other means."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Splits of random tables: by patient, nested, every record tested once, stratified."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -111,13 +111,13 @@ def probe(study: Study, folder: Path) -> Iterator[str]:
     yield f"{features.facts.get('title', features.name)}: {features.values.shape[1]} features" + (
         "".join(f"; {key} {value}" for key, value in features.facts.items() if key != "title")
     )
-    labels = _labels(study, table)
+    side = study.pairs[0].target
+    labels = read_labels(table, side.dataset, side.label_set, side.min_positives)
     yield from leaks(features, labels)
     mine, scores = zip(*_runs(study, features, table, labels), strict=True)
     means = pd.DataFrame(scores).mean()
     yield "  before any training: " + ", ".join(f"{k} {v:.3f}" for k, v in means.items())
-    target = study.pairs[0].target.dataset
-    others = [run for run in open_progress(study).finished() if run.spec.dataset == target]
+    others = [run for run in open_progress(study).finished() if run.spec.dataset == side.dataset]
     runs = runs_table(study, [*mine, *others])
     own = (runs["arm"] == _ARM) & (runs["source"] == features.name)
     for row in summarise(runs[own], _KEYS).itertuples():
@@ -132,11 +132,6 @@ def probe(study: Study, folder: Path) -> Iterator[str]:
             f"  {size_label(int(str(row.size)))}: less {kind}: {row.mean:+.3f} ({row.low:+.3f} to "
             f"{row.high:+.3f}) {row.verdict}, certainty {certainty(row)}"
         )
-
-
-def _labels(study: Study, table: pd.DataFrame) -> pd.DataFrame:
-    side = study.pairs[0].target
-    return read_labels(table, side.dataset, side.label_set, side.min_positives)
 
 
 def leaks(features: Features, labels: pd.DataFrame) -> Iterator[str]:

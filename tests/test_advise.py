@@ -15,7 +15,6 @@ TINY = str(Path(__file__).with_name("tiny.toml"))
 
 
 def rows(**arms):
-    """Gains by arm, each (mean, half of the interval, verdict)."""
     return pd.DataFrame(
         [
             {"arm": arm, "mean": mean, "low": mean - half, "high": mean + half, "verdict": word}

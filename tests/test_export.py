@@ -28,7 +28,6 @@ def study():
 
 @pytest.fixture(scope="module")
 def home(common):
-    """The cache of the tiny study, an export of its fine-tuned network, and the run it is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECGNB_CACHE", str(common / "exported"))
         run_study(study(), workers=1, progress=False)
@@ -38,7 +37,6 @@ def home(common):
 
 @pytest.fixture
 def taken(home, monkeypatch, tmp_path):
-    """The export on another path, as on another machine, and the run."""
     monkeypatch.setenv("ECGNB_CACHE", str(home[0]))
     shutil.copytree(home[1], tmp_path / "elsewhere")
     return tmp_path / "elsewhere", home[2]
@@ -117,7 +115,6 @@ def test_what_the_network_is_not_for_is_refused(taken, tmp_path, changes, reason
     said = CliRunner().invoke(
         app, ["predict", str(taken[0]), str(tmp_path / "good"), str(tmp_path / "bad")]
     )
-    assert isinstance(said.exception, UserError)
     assert list(pd.read_csv(StringIO(said.stdout))["record"]) == [str(tmp_path / "good")]
     assert reason in said.stderr
 

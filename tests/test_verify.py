@@ -13,6 +13,7 @@ from ecgnb.errors import UserError
 from ecgnb.report import notebook
 from ecgnb.study import verify as room
 from ecgnb.study.plan import record_runs, write_part
+from ecgnb.study.store import read_part, write_table
 from ecgnb.study.verify import verify
 
 ARMS = ["scratch", "finetune", "linear-probe"]
@@ -74,11 +75,17 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(trained, tmp_path, monke
 
 
 def test_runs_of_others_are_written_verified_and_shown(trained, tmp_path, monkeypatch):
-    """A part of somebody else's runs: its origin, a sample trained again, data that differ."""
     part = write_part(trained, tmp_path / "contributed" / trained.name, "Elsewhere")
     (check,) = verify(trained, 1, part=part)
     assert check.identical
     assert check.recorded.facts["origin"] == "Elsewhere"
+    facts, runs = read_part(part)
+    for run in runs:
+        run.facts |= {"precision": "tf32", "device": "a GPU"}
+    write_table(runs, tmp_path / "gpu.parquet", facts)
+    (check,) = verify(trained, 1, part=tmp_path / "gpu.parquet")
+    assert check.passed
+    assert check.again.facts["precision"] == "float32"
     other = dataclasses.replace(trained, data=dataclasses.replace(trained.data, rate=40.0))
     with pytest.raises(UserError, match="other records of sim-"):
         list(verify(other, 1, part=part))
@@ -87,5 +94,4 @@ def test_runs_of_others_are_written_verified_and_shown(trained, tmp_path, monkey
     part.write_bytes(part.read_bytes()[:-8])
     with pytest.raises(UserError, match="are damaged"):
         list(verify(trained, 1, part=part))
-    said = CliRunner().invoke(app, ["run", "demo", "--part", str(tmp_path)])
-    assert "--origin" in str(said.exception)
+    assert "--origin" in str(CliRunner().invoke(app, ["run", "demo", "--part", "x"]).exception)

@@ -81,7 +81,7 @@ def test_runs_of_others_are_written_verified_and_shown(trained, tmp_path, monkey
     assert check.recorded.facts["origin"] == "Elsewhere"
     facts, runs = read_part(part)
     for run in runs:
-        run.facts |= {"precision": "tf32", "device": "a GPU"}
+        run.facts.update(precision="tf32", device="a GPU")
     write_table(runs, tmp_path / "gpu.parquet", facts)
     (check,) = verify(trained, 1, part=tmp_path / "gpu.parquet")
     assert check.passed

@@ -60,7 +60,6 @@ def study():
 
 @pytest.fixture(scope="module")
 def results(study):
-    """Runs whose AUROC is that of two known curves."""
     curve = {"scratch": SCRATCH, "finetune": TUNED}
     return made(study, lambda cell: 1 - float(curve[cell.arm].error(cell.size)), 0.002)
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from ecgnb.advise import CERTAINTY, answer, certainty
 from ecgnb.report import tables
@@ -96,3 +97,10 @@ def test_words_follow_size_and_certainty(verdict, gain, holds, said, sure):
     row = SimpleNamespace(verdict=verdict, first=0.8 + gain, second=0.8, holds=holds)
     assert answer(row).startswith(said)
     assert certainty(row) == sure
+
+
+def test_numbers_on_a_picture_keep_their_digits():
+    figure = Figure()
+    figure.text(0.123456, 0, "0.005 and 12.34567")
+    assert ">0.005 and 12.34567<" in (svg := tables._svg(figure).decode())
+    assert not re.search(r'[xyd]="[^"]*\d\.\d{3}', svg)

@@ -38,7 +38,6 @@ def data(cache, common):
 
 @pytest.fixture(scope="module")
 def ran(common):
-    """Its results, in a cache that holds them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECGNB_CACHE", str(lend_data(common / "two", common)))
         yield do(two())

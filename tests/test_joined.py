@@ -56,7 +56,6 @@ def test_parts_stand_one_behind_the_other():
 
 @pytest.fixture
 def hospitals():
-    """Two prepared hospitals."""
     options = Options(simulated_records=12)
     return [prepare(name, options) for name in ("sim-north", "sim-south")]
 

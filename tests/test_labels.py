@@ -13,7 +13,6 @@ from ecgnb.errors import UserError
 
 
 def positives(codes: str, vocabulary: str, name: str) -> set[str]:
-    """Classes of one record."""
     row = encode(pd.Series([codes]), vocabulary, name).iloc[0]
     return set(row.index[row])
 

@@ -55,7 +55,6 @@ def write_table(root, text):
 
 
 def table_of(head, *rows):
-    """A table of twelve rows, in which the given ones take turns."""
     return "\n".join([head, *(rows[number % len(rows)] for number in range(12))])
 
 

@@ -42,7 +42,6 @@ def flags(prepared):
 
 
 def left_in(cache):
-    """What lies beside the whole datasets in the cache's prepared folder."""
     return [path.name for path in (cache / "prepared").glob(".*")]
 
 
@@ -203,7 +202,6 @@ def test_a_damaged_prepared_folder_is_prepared_again(made, damage, name, cache):
 
 
 def test_bad_records_are_dropped_with_their_reasons_and_the_rest_goes_on(made, monkeypatch):
-    """The reasons of records that cannot be read are in the tests of reading."""
     expected = prepare(MADE)
     (made / "B01.hea").write_text("")
     write_record(made, "B02").with_suffix(".dat").unlink()
@@ -581,7 +579,6 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(made, cache, monkeypatch
 
 
 def test_many_processes_give_the_bytes_of_one(root, monkeypatch, tmp_path):
-    """Also where records are dropped, and those behind them move up."""
     dropped = (0, 3, 70)
     for index in range(150):
         path = write_record(root / "made", f"R{index:04d}", samples=250, rate=50)

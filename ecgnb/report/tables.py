@@ -134,5 +134,5 @@ def _svg(figure: Figure) -> bytes:
     with mpl.rc_context({"svg.hashsalt": "ecgnb", "svg.fonttype": "none"}), catch_warnings():
         filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    # Nobody sees less than a hundredth of a point, and that is half of the file.
-    return re.sub(rb"(\d\.\d\d)\d+", rb"\1", buffer.getvalue())
+    # Nobody sees less than a hundredth of a point, half of the file; a number that is text stays.
+    return re.sub(rb"(\d\.\d\d)\d+(?=[^<]*>)", rb"\1", buffer.getvalue())

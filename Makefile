@@ -71,7 +71,7 @@ $(TOOLS): $(STAMP)
 lint: $(TOOLS)
 	@$(BIN)/ruff check -q .
 	@$(BIN)/ruff format -q --check .
-	@$(BIN)/mypy --no-error-summary ecgnb benchmarks
+	@$(BIN)/mypy --no-error-summary ecgnb benchmarks book/pages.py
 
 # One test at a time to each process: the long ones come first, and a batch of them would stay in one.
 test: lint
@@ -101,9 +101,9 @@ $(LIVE): book/live/%.ipynb: notebooks/%.ipynb $(SOURCES) $(STAMP)
 	$(call execute)
 MAKEFLAGS += -j2  # reading recorded runs, and training, take a core each
 
-book/generated/datasets.md book/generated/studies.md: book/generated/%.md: $(SOURCES) $(STAMP)
+book/generated/datasets.md book/generated/studies.md: book/generated/%.md: book/pages.py $(SOURCES) $(STAMP)
 	@mkdir -p $(@D)
-	@$(BIN)/python -m ecgnb.report.pages $* $(@D)
+	@$(BIN)/python book/pages.py $* $(@D)
 	@touch $@
 
 # What every command says of itself, for the page on the package.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ecgnb.advise import certainty, compare_arms
+from ecgnb.analysis.advise import certainty, compare_arms
 from ecgnb.analysis.compare import FOLDS
 from ecgnb.analysis.statistics import MARGIN
 from ecgnb.study.declare import load_study

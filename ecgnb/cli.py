@@ -320,7 +320,7 @@ def advise_dataset(
     workers: Workers = None,
 ) -> None:
     """Say whether to transfer to a dataset: checks, a study of some minutes, evidence, advice."""
-    from ecgnb.advise import advise
+    from ecgnb.analysis.advise import advise
 
     for line in advise(dataset, workers, progress=_shown()):
         _say(line)

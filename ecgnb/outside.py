@@ -2,51 +2,48 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import entry_points
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
+from safetensors.torch import load_file
 
-from ecgnb.advise import certainty
+from ecgnb.analysis.advise import certainty
 from ecgnb.analysis.compare import pair, runs_table, summarise
-from ecgnb.data.layouts import check_file
+from ecgnb.data.own import check_file
+from ecgnb.data.prepare import Prepared
 from ecgnb.data.splits import subset, target_split
 from ecgnb.errors import UserError
 from ecgnb.files import read_toml
 from ecgnb.models import MODELS, NO_NETWORK
 from ecgnb.models.kernels import ridge
-from ecgnb.study.data import read_labels, read_table
+from ecgnb.study.data import open_dataset, read_labels, read_table
 from ecgnb.study.plan import open_progress
-from ecgnb.study.spec import RunSpec, Study, changed, size_label
+from ecgnb.study.spec import Study, changed, size_label
 from ecgnb.study.store import Result
 from ecgnb.training.arms import ARMS
-from ecgnb.training.metrics import alarm_thresholds, best_thresholds, evaluate
+from ecgnb.training.metrics import alarm_thresholds, auroc, best_thresholds, evaluate
 from ecgnb.training.transferability import h_score, logme
 
 _ARM = "linear-probe"
 _KEYS = ["target", "label_set", "min_positives", "size"]
 _LEAK = 0.995  # AUROC that no single number about an ECG reaches honestly
 _FACTS = ("title", "licence", "url", "trained_on")
+_GROUP, _WEIGHTS, _BATCH = "ecgnb.encoders", "model.safetensors", 64  # records
 
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder says of the records of a dataset.
+    """What an encoder says of the records of a dataset."""
 
-    Attributes
-    ----------
-    name : str
-        Of its folder.
-    facts : dict of str
-        ``title``, ``licence``, ``url`` and ``trained_on``, as far as ``card.toml`` says them.
-    values : ndarray of float32, shape (records, features)
-    """
-
-    name: str
-    facts: dict[str, str]
-    values: npt.NDArray[np.float32]
+    name: str  # of its folder
+    facts: dict[str, str]  # title, licence, url and trained_on, as far as card.toml says them
+    values: npt.NDArray[np.float32]  # shape (records, features)
 
 
 def read_features(folder: Path, records: pd.Series) -> Features:
@@ -87,16 +84,72 @@ def read_features(folder: Path, records: pd.Series) -> Features:
             f"{folder} has no features of {int(places.isna().sum())} of {len(records)} records, "
             f"such as {first}; it names {rows.iloc[0] if len(rows) else 'none'}"
         )
-    kept = values[places.to_numpy(int)].astype(np.float32)
-    if not np.isfinite(kept).all():
-        raise UserError(f"{folder}: features.npy holds numbers that are missing or infinite")
+    return _checked(folder, values[places.to_numpy(int)].astype(np.float32))
+
+
+def _said(folder: Path) -> dict[str, Any]:
     card = folder / "card.toml"
-    said = read_toml(card, "card") if card.exists() else {}
-    return Features(folder.name, {key: str(said[key]) for key in _FACTS if key in said}, kept)
+    return read_toml(card, "card") if card.exists() else {}
+
+
+def _checked(folder: Path, values: npt.NDArray[np.float32]) -> Features:
+    if not np.isfinite(values).all():
+        raise UserError(f"{folder}: the features hold numbers that are missing or infinite")
+    facts = {key: str(value) for key, value in _said(folder).items() if key in _FACTS}
+    return Features(folder.name, facts, values)
+
+
+def encode(folder: Path, encoder: str, records: Prepared, rate: float) -> Features:
+    """Let an encoder of one's own make the features of a prepared dataset.
+
+    Parameters
+    ----------
+    folder : Path
+        With ``model.safetensors``, where the encoder has weights.
+    encoder : str
+        Its name among the entry points ``ecgnb.encoders`` of the installed packages: a function
+        that takes a dict of the weights, tensors by name, and returns another, which takes
+        records, a float32 tensor of microvolts of shape (records, 12, samples), and their rate in
+        Hz, and returns their features, (records, features).
+    records : Prepared
+    rate : float
+        Sampling rate of the prepared records in Hz.
+
+    Raises
+    ------
+    UserError
+        If no installed package has that encoder, the weights are damaged, or it fails.
+    """
+    there = {point.name: point for point in entry_points(group=_GROUP)}
+    if encoder not in there:
+        raise UserError(
+            f"no installed package has an encoder '{encoder}' (there {', '.join(there) or 'are'}"
+            f"{'' if there else ' none'}); a package names it under the entry points '{_GROUP}'"
+        )
+    weights, signals = folder / _WEIGHTS, records.signals
+    try:
+        ask = there[encoder].load()(load_file(weights) if weights.exists() else {})
+        with torch.inference_mode():
+            batches = [signals[i : i + _BATCH] for i in range(0, len(signals), _BATCH)]
+            said = [ask(torch.from_numpy(batch.astype(np.float32)), rate) for batch in batches]
+        values = np.concatenate([np.asarray(one, np.float32) for one in said])
+    except Exception as error:  # it is anybody's code
+        raise UserError(
+            f"the encoder '{encoder}' failed ({type(error).__name__}: {error})"
+        ) from error
+    if values.ndim != 2 or len(values) != len(signals):
+        raise UserError(
+            f"the encoder '{encoder}' made an array of shape {values.shape} of "
+            f"{len(signals)} records; a row a record is wanted"
+        )
+    return _checked(folder, values)
 
 
 def probe(study: Study, folder: Path) -> Iterator[str]:
     """Say, line by line, what a linear probe on features reaches beside a study's finished runs.
+
+    They are read from the folder, see `read_features`, or made by the ``encoder`` that its
+    ``card.toml`` names, see `encode`.
 
     The same records train, validate and test, and the same classes are scored, as in the study's
     first pair; a ridge regression, its penalty chosen within the training records.
@@ -104,14 +157,18 @@ def probe(study: Study, folder: Path) -> Iterator[str]:
     Raises
     ------
     UserError
-        See `read_features`; or if the study's target is not here.
+        See `read_features` and `encode`; or if the study's target is not here.
     """
-    table = read_table(study, study.pairs[0].target.dataset)
-    features = read_features(folder, table["record"])
+    side = study.pairs[0].target
+    if encoder := _said(folder).get("encoder"):
+        prepared = open_dataset(study, side.dataset)
+        table, features = prepared.table, encode(folder, encoder, prepared, study.data.rate)
+    else:
+        table = read_table(study, side.dataset)
+        features = read_features(folder, table["record"])
     yield f"{features.facts.get('title', features.name)}: {features.values.shape[1]} features" + (
         "".join(f"; {key} {value}" for key, value in features.facts.items() if key != "title")
     )
-    side = study.pairs[0].target
     labels = read_labels(table, side.dataset, side.label_set, side.min_positives)
     yield from leaks(features, labels)
     mine, scores = zip(*_runs(study, features, table, labels), strict=True)
@@ -136,13 +193,11 @@ def probe(study: Study, folder: Path) -> Iterator[str]:
 
 def leaks(features: Features, labels: pd.DataFrame) -> Iterator[str]:
     """Say where one feature alone tells who has a label: it may have been made from the labels."""
-    ranks = pd.DataFrame(features.values).rank().to_numpy()
     for name in labels:
-        has = labels[name].to_numpy()
-        n, m = int(has.sum()), int((~has).sum())
-        if min(n, m) < 5:
+        has = labels[[name]].to_numpy()
+        if min(has.sum(), (~has).sum()) < 5:
             continue
-        area = (ranks[has].sum(axis=0) - n * (n + 1) / 2) / (n * m)
+        area = auroc(np.broadcast_to(has, features.values.shape), features.values)
         place = int(np.abs(area - 0.5).argmax())
         if max(area[place], 1 - area[place]) > _LEAK:
             yield (
@@ -157,9 +212,9 @@ def _runs(
     """Fit the probe for each seed and size; with the scores of transferability."""
     truth = labels.to_numpy()
     shown = np.atleast_1d(truth.any(axis=0))
-    first = study.pairs[0]
-    cells = {(cell.seed, cell.size): cell for cell in study.cells() if _is_first(study, cell)}
-    for (seed, size), cell in cells.items():
+    first, cells = study.pairs[0], study.cells()
+    mine = (one for one in cells if (one.dataset, one.arm) == (first.target.dataset, "scratch"))
+    for (seed, size), cell in {(one.seed, one.size): one for one in mine}.items():
         split = target_split(table, truth, seed)
         rows = subset(split, size)
         asked = features.values[split.validation], features.values[split.test]
@@ -191,7 +246,3 @@ def _runs(
         use = known[1].any(axis=0) & ~known[1].all(axis=0)
         wanted = known[0], known[1][:, use]
         yield result, {"LogME": logme(*wanted), "H-score": h_score(*wanted)}
-
-
-def _is_first(study: Study, cell: RunSpec) -> bool:
-    return cell.dataset == study.pairs[0].target.dataset and cell.arm == "scratch"

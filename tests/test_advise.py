@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from ecgnb import advise
+from ecgnb.analysis import advise
 from ecgnb.cli import app
 from ecgnb.errors import UserError
 

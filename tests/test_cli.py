@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import pages
 import psutil
 import pytest
 from tiny import lend_data
@@ -14,7 +15,6 @@ from typer.testing import CliRunner
 
 from ecgnb import __version__, cli
 from ecgnb.analysis.statistics import LEVEL, MARGIN
-from ecgnb.report import pages
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study
 from ecgnb.study.plan import open_progress

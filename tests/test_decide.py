@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from ecgnb.advise import CERTAINTY, answer, certainty
+from ecgnb.analysis.advise import CERTAINTY, answer, certainty
 from ecgnb.report import tables
 
 BAD = "</script><b id=broken>&"

@@ -5,12 +5,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from ecgnb import outside
 from ecgnb.cli import app
 from ecgnb.errors import UserError
 from ecgnb.outside import probe, read_features
-from ecgnb.study.data import read_labels, read_table
+from ecgnb.study.data import open_dataset, read_labels, read_table
 from ecgnb.study.declare import load_study
 from ecgnb.study.run import run_study
 
@@ -75,3 +78,34 @@ def test_features_that_cannot_be_used_are_named(study, tmp_path, spoil, reason):
         read_features(folder, pd.Series(names))
     failed = CliRunner().invoke(app, ["probe", TINY, str(tmp_path)])
     assert "must hold features.npy" in str(failed.exception)
+
+
+class Point:
+    """An entry point of an installed package."""
+
+    name = "mean"
+
+    def load(self):
+        return lambda weights: lambda records, rate: records.mean(2) @ weights["w"] * rate
+
+
+def test_an_encoder_of_ones_own_is_asked_for_its_features(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(outside, "entry_points", lambda group: [Point()])
+    prepared = open_dataset(study, study.pairs[0].target.dataset)
+    weights = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+    names, known = prepared.table["record"], prepared.signals.astype(np.float32).mean(axis=2)
+    values = known @ weights.numpy() * study.data.rate
+    theirs = write(tmp_path / "theirs", values, names)
+    mine = tmp_path / "by" / "theirs"
+    mine.mkdir(parents=True)
+    save_file({"w": weights}, mine / "model.safetensors")
+    card = (theirs / "card.toml").read_text()
+    (mine / "card.toml").write_text(card + 'encoder = "mean"\n')
+    assert outside.encode(mine, "mean", prepared, study.data.rate).values == pytest.approx(
+        values, rel=1e-3
+    )
+    assert len(list(probe(study, mine))) == len(list(probe(study, theirs)))
+    for encoder, reason in (("other", "no installed package"), ("mean", "failed .KeyError: 'w'")):
+        (theirs / "card.toml").write_text(f'encoder = "{encoder}"\n')
+        with pytest.raises(UserError, match=reason):
+            list(probe(study, theirs))

@@ -478,3 +478,5 @@ def test_every_chapter_runs_on_data_of_ones_own(root, tmp_path, monkeypatch):
     done = papermill.execute_notebook(tmp_path / "whole.ipynb", tmp_path / "out.ipynb", **options)
     outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
     assert not [output.text for output in outputs if output.get("name") == "stderr"]
+    said = [output.data.get("text/markdown", "") for output in outputs if "data" in output]
+    assert sum(text.startswith("## What to do with") for text in said) == 10

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pages
 import pandas as pd
 import pytest
 
@@ -12,7 +13,7 @@ from ecgnb.data import records
 from ecgnb.data.catalog import CATALOG, card
 from ecgnb.data.labels import LABEL_SETS, encode, full_name
 from ecgnb.errors import UserError
-from ecgnb.report import charts, ecg_paper, pages, tables
+from ecgnb.report import charts, ecg_paper, tables
 from ecgnb.study.declare import load_study
 
 ROOT = Path(__file__).resolve().parents[1]

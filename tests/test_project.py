@@ -23,7 +23,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # Lower may not import higher. The exception class may be used everywhere.
 ORDER = {"errors": 0, "files": 1, "data": 2, "simulate": 2, "models": 3, "training": 4, "study": 5}
-ORDER |= {"studies": 5, "analysis": 6, "report": 7, "export": 8, "advise": 8, "cli": 9}
+ORDER |= {"studies": 5, "analysis": 6, "report": 7, "export": 8, "cli": 9}
 ORDER |= {"outside": 8.5, "__main__": 10}
 
 # Ceilings on size, in lines: they may only be lowered.

@@ -165,12 +165,8 @@ def labels_and_patients(
 def found_of_100(study: Study, run: Result) -> pd.Series:
     """Count, of 100 test ECGs with a diagnosis, those over the threshold that validation ECGs set.
 
-    5 of 100 validation ECGs without it are over that threshold.
-
-    Returns
-    -------
-    Series of float
-        By class; missing where too few test ECGs have it.
+    5 of 100 validation ECGs without it are over that threshold. By class; missing where too few
+    test ECGs have it.
     """
     truth, scores, _, use = scorable(study, run, ())
     over = scores > np.array(run.facts["alarm_thresholds"])[use]

@@ -10,12 +10,17 @@ from ecgnb.analysis.bootstrap import labels_and_patients, scorable
 from ecgnb.data.catalog import JOINT, card
 from ecgnb.data.labels import label_set as label_set_of
 from ecgnb.data.labels import meanings
-from ecgnb.data.splits import source_split
-from ecgnb.study.data import missing_datasets, read_table
+from ecgnb.data.splits import source_split, subset
+from ecgnb.models.kernels import draw_kernels
+from ecgnb.study.data import missing_datasets, read_table, results_root
 from ecgnb.study.spec import RunSpec, Study
-from ecgnb.study.store import Result
+from ecgnb.study.store import Result, open_store
+from ecgnb.study.train import Materials
 from ecgnb.training.metrics import CALIBRATION_BINS, tell_apart
+from ecgnb.training.transferability import energy_distance
 
+DISTANCES = "distances.csv"  # of a recorded study, beside its runs
+_FEATURES = 1_000
 TAUGHT = 20  # a source has taught a diagnosis if it has so many records of it
 
 
@@ -110,3 +115,31 @@ def definitions(study: Study) -> pd.DataFrame:
         found = meanings(read_table(study, name)["codes"], facts.vocabulary, label_set)
         tables.append(found.assign(dataset=name))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def distances(study: Study) -> pd.DataFrame:
+    """Measure how far sources' ECGs lie from targets'; read it where the study is recorded.
+
+    Both are seen by the same 1,000 random convolution kernels, biases from the target; their
+    distance is that of `ecgnb.training.transferability.energy_distance`, of all records that train.
+    One row a ``source``, ``source_size``, ``target`` and ``draw``: the seed that drew the source's
+    records, or the fifth of the target that is left out where they are all; ``distance``.
+    """
+    names = ["source", "source_size", "target", "draw"]
+    path = results_root() / study.name / DISTANCES
+    if study.recorded and path.is_file():
+        return pd.read_csv(path)
+    materials, found = Materials(study, open_store()), {}
+    for spec in study.cells():
+        first, draw = spec.pretraining(), spec.seed if spec.source_size else spec.seed % 5
+        cell = (spec.source, spec.source_size, spec.dataset, draw)
+        if first is None or cell in found:
+            continue
+        rows = subset(materials.split(first), first.size), materials.split(spec).train
+        sides = zip((first.dataset, spec.dataset), rows, strict=True)
+        signals = [materials.signals(name)[some].float() for name, some in sides]
+        kernels = draw_kernels(signals[1], draw, _FEATURES)
+        found[cell] = energy_distance(*map(kernels.transform, signals))
+    return pd.DataFrame(
+        [(*cell, value) for cell, value in found.items()], columns=[*names, "distance"]
+    )

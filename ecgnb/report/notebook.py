@@ -16,7 +16,8 @@ from typing import Any
 from IPython import get_ipython
 from IPython.display import Markdown, display
 
-from ecgnb.data.catalog import card, parts
+from ecgnb.analysis.advise import advice
+from ecgnb.data.catalog import card, own_cards, parts
 from ecgnb.data.fetch import fetch
 from ecgnb.errors import UserError
 from ecgnb.files import put
@@ -199,7 +200,11 @@ def _say_how_long(study: Study, workers: int | None) -> None:
 
 
 def footer(study: Study, results: Sequence[Result] = ()) -> Markdown:
-    """Say which study, data, seeds and versions made a page."""
+    """Say which study, data, seeds and versions made a page; before it, of own ECGs, what to do."""
+    target = study.pairs[0].target.dataset
+    if target in own_cards() and (lines := advice(study, results)):
+        names = html.escape(f"What to do with {card(target).title}", quote=False)
+        display(Markdown("\n".join([f"## {names}", "", *(f"- {line}" for line in lines)])))
     prints = fingerprints(study)
     data = ", ".join(f"{card(name).short_title} `{value[:12]}`" for name, value in prints.items())
     seeds = sorted({result.spec.seed for result in results} or study.seeds)

@@ -1,4 +1,4 @@
-"""Scores of how well an encoder may transfer, taken before the target is trained on.
+"""Scores of how well an encoder or a source may transfer, taken before the target is trained on.
 
 Each is asked of the features, or of the source's own predictions, on the training records of a
 target. With several labels a record, each class is a task of two classes, and scores are averaged.
@@ -133,3 +133,17 @@ def probe(features: Floats, labels: Truth, patients: npt.NDArray) -> float:
         won += asked * np.nan_to_num(auroc(labels[test], said.reshape(len(test), -1)))
         pairs += asked
     return float((won[pairs > 0] / pairs[pairs > 0]).mean()) if pairs.any() else float("nan")
+
+
+def energy_distance(first: Floats, second: Floats) -> float:
+    """Return how far two samples of features lie apart (Székely & Rizzo 2013); 0: they are alike.
+
+    Features, (records, features), are scaled by the second sample. Distances within a sample are
+    those between different records, so that the number of records does not matter.
+    """
+    from scipy.spatial.distance import cdist, pdist
+
+    mean, deviation = second.mean(axis=0), second.std(axis=0)
+    use = deviation > 1e-6
+    here, there = ((one[:, use] - mean[use]) / deviation[use] for one in (first, second))
+    return float(2 * cdist(here, there).mean() - pdist(here).mean() - pdist(there).mean())

@@ -1,7 +1,6 @@
 """Pages of the book whose content is declared: the catalog's datasets, and the studies.
 
-``python -m ecgnb.report.pages datasets DIR`` writes ``datasets.md``, ``studies`` writes
-``studies.md``.
+``python book/pages.py datasets DIR`` writes ``datasets.md``, ``studies`` writes ``studies.md``.
 """
 
 from __future__ import annotations

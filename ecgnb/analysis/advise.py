@@ -12,6 +12,7 @@ from ecgnb.analysis.compare import pair, runs_table, summarise
 from ecgnb.data.catalog import CATALOG, JOINT, card, data_root, find, own_cards
 from ecgnb.data.prepare import summary
 from ecgnb.errors import UserError
+from ecgnb.models import NO_NETWORK
 from ecgnb.study.cost import groups
 from ecgnb.study.data import open_dataset, recorded_runs
 from ecgnb.study.declare import load_study, patients_of
@@ -54,10 +55,7 @@ CERTAINTY = {
 def quick_study(dataset: str) -> Study:
     """Return the quick study of a dataset: from the largest real source here, else a simulated one.
 
-    Raises
-    ------
-    UserError
-        If the dataset is unknown or is not here.
+    Raises UserError if the dataset is unknown or is not here.
     """
     facts = card(dataset)
     root = data_root() if os.environ.get("ECGNB_DATA") else None
@@ -100,7 +98,8 @@ def advise(dataset: str, workers: int | None = None, *, progress: bool = False) 
     source = card(study.pairs[0].source.dataset).short_title
     left = sum(one.seconds_left for one in groups(open_progress(study), "auto"))
     count = workers or default_workers(study)
-    yield f"2. A quick study, pre-trained on {source}: about {duration(left / count)}"
+    rate = f"at {study.data.rate:g} Hz"
+    yield f"2. A quick study {rate}, pre-trained on {source}: about {duration(left / count)}"
     results = run_study(study, workers=workers, progress=progress)
     arms, gains, rival = compare_arms(study, results)
     for row in arms.itertuples():
@@ -123,11 +122,8 @@ def advise(dataset: str, workers: int | None = None, *, progress: bool = False) 
 def compare_arms(study: Study, results: Sequence[Result]) -> tuple[pd.DataFrame, ...]:
     """Return the level of each arm, its gain over training from scratch, and the rival's.
 
-    Returns
-    -------
-    (DataFrame, DataFrame, DataFrame)
-        Rows of `ecgnb.analysis.compare.summarise`, the best first; no arm that cannot be scored.
-        The second is one family of comparisons. The third is no network less the best network.
+    Rows of `ecgnb.analysis.compare.summarise`, the best first; no arm that cannot be scored. The
+    second is one family of comparisons. The third is no network less the best network.
     """
     runs = runs_table(study, results)
     levels = summarise(runs, ["arm"]).sort_values("mean", ascending=False)
@@ -135,19 +131,36 @@ def compare_arms(study: Study, results: Sequence[Result]) -> tuple[pd.DataFrame,
     others = runs[runs["arm"] != _REFERENCE]
     keys = ["target", "label_set", "min_positives", "size"]
     gains = summarise(pair(others, reference, keys), ["arm"])
-    plain = [not ARMS[arm].network for arm in runs["arm"]]
-    best = next(arm for arm in levels["arm"] if ARMS[arm].network)
+    plain = ~runs["arm"].map(lambda arm: ARMS[arm].network).astype(bool)
+    best = next((arm for arm in levels["arm"] if ARMS[arm].network), None)
     rival = summarise(pair(runs[plain], runs[runs["arm"] == best], keys), ["arm", "arm_other"])
     return levels, gains.sort_values("mean", ascending=False), rival
+
+
+def advice(study: Study, results: Sequence[Result]) -> list[str]:
+    """Return what runs advise for a study's first pair at its most records: lines of `verdict`.
+
+    Of its first network. Nothing where no arm can be compared.
+    """
+    first = study.pairs[0]
+    networks = (*first.networks()[:1], (NO_NETWORK, "pooled"))
+    wanted = [
+        run
+        for run in results
+        if (run.spec.dataset, run.spec.size) == (first.target.dataset, first.sizes[-1])
+        and (run.spec.model, run.spec.head) in networks
+        and run.spec.source in ("", first.source.dataset)
+        and run.spec.label_set == first.target.label_set
+    ]
+    _, gains, rival = compare_arms(study, wanted)
+    known = any(ARMS[arm].pretrained for arm in gains["arm"])
+    return [line.strip() for line in verdict(gains, rival)] if known else []
 
 
 def answer(row: Any, *, rival: bool = False) -> str:
     """Put a verdict of `summarise` into a sentence by its sign and size.
 
-    Parameters
-    ----------
-    row : row of a DataFrame
-        Pre-trained less from scratch; for a `rival`, no network less pre-trained.
+    It is of pre-trained less from scratch; for a `rival`, of no network less pre-trained.
     """
     if rival:
         return _RIVAL_ANSWERS[row.verdict]
@@ -166,10 +179,7 @@ def certainty(row: Any) -> str:
 def verdict(gains: pd.DataFrame, rival: pd.DataFrame) -> Iterator[str]:
     """Say which arm to take, how sure that is, and how many patients would settle it.
 
-    Parameters
-    ----------
-    gains, rival : DataFrame
-        As `compare_arms` returns them.
+    `gains` and `rival` are as `compare_arms` returns them.
     """
     best = gains.iloc[0]
     if best.verdict == "helps":
@@ -192,10 +202,7 @@ def verdict(gains: pd.DataFrame, rival: pd.DataFrame) -> Iterator[str]:
             f"to {row.high:+.3f}) {row.verdict}; certainty {certainty(row)}."
         )
     yield "  Certainty: " + "; ".join(f"{word}: {what}" for word, what in CERTAINTY.items()) + "."
-    yield (
-        "  Not shown: other hospitals, other networks, full sampling rate, diagnoses with too few "
-        "positives."
-    )
+    yield "  Not shown: other hospitals, other networks, diagnoses with too few positives."
 
 
 def _needed(row: Any) -> str:

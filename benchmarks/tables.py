@@ -83,7 +83,7 @@ def _answer(found: Found) -> str:
     for row in found["training"]:
         by_family.setdefault(MODELS[row["model"]].family, []).append(row["times"])
     parts = [
-        f"{name} {min(times):.1f} to {max(times):.1f} times"
+        f"{name} {' to '.join(dict.fromkeys(f'{end:.1f}' for end in (min(times), max(times))))} times"
         for name, times in (
             ("ResNets train", by_family["CNN"]),
             ("recurrent networks", by_family["RNN"]),

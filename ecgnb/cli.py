@@ -349,12 +349,15 @@ def export_network(
     model: Annotated[str | None, typer.Option(help="Only this network.")] = None,
     arm: Annotated[str | None, typer.Option(help="Only this arm, such as finetune.")] = None,
     size: Annotated[int | None, typer.Option(help="Only so many records; 0 is all.")] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also as model.onnx.")] = False,
 ) -> None:
     """Take a network home: of the runs that are done, the best on validation, with a card."""
-    from ecgnb.export import CARD, describe, export
+    from ecgnb.export import CARD, describe, export, write_onnx
 
     declared = load_study(study, target=target, source=source)
     export(declared, folder, model=model, arm=arm, size=size)
+    if onnx:
+        write_onnx(folder)
     for line in describe(json.loads((folder / CARD).read_text(encoding="utf-8")), folder):
         _say(line)
 

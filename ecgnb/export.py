@@ -4,14 +4,17 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from torch import nn
 
 import ecgnb
 from ecgnb.analysis.compare import runs_table, summarise
@@ -31,10 +34,10 @@ from ecgnb.study.store import Result, Store, hash_of, open_store
 from ecgnb.study.train import Materials, execute
 from ecgnb.training.arms import ARMS, check_protocol
 from ecgnb.training.device import choose_device
-from ecgnb.training.inputs import Records, predict
+from ecgnb.training.inputs import Records, normalise, predict, to_range
 from ecgnb.training.transfer import load_encoder
 
-WEIGHTS, CARD = "model.safetensors", "card.json"
+WEIGHTS, CARD, ONNX = "model.safetensors", "card.json", "model.onnx"
 _FORMAT = 1  # of the card; raised when an older `predict` could not read it
 _CELL = ("model", "head", "arm", "size", "source")
 _BATCH = 256  # records
@@ -251,9 +254,10 @@ class Network:
         if not whole or self.card["format"] != _FORMAT:
             raise UserError(f"{folder / WEIGHTS} is not what {CARD} describes; export it again")
         self._input = given
-        self._ranged = check_protocol(protocol).ranged
-        self._model = build_model(run["model"], run["head"], len(self.names), given["samples"], 0)
-        load_encoder(self._model, folder / WEIGHTS, head=True)
+        self.ranged = check_protocol(protocol).ranged
+        self.kept = [self.names.index(one) for one in self.known]
+        self.model = build_model(run["model"], run["head"], len(self.names), given["samples"], 0)
+        load_encoder(self.model, folder / WEIGHTS, head=True)
 
     def ask(self, signals: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
         """Return probabilities, shape (records, classes of the card).
@@ -264,8 +268,8 @@ class Network:
         device = choose_device()
         values = torch.from_numpy(np.ascontiguousarray(signals)).to(device)
         rows = torch.arange(len(signals), device=device)
-        said = predict(self._model.to(device), Records(values, rows, self._ranged), "float32")
-        return said[:, [self.names.index(one) for one in self.known]]
+        said = predict(self.model.to(device), Records(values, rows, self.ranged), "float32")
+        return said[:, self.kept]
 
     def read(self, source: Path | Tensor, record: str) -> tuple[npt.NDArray[np.int16], str]:
         """Return one record as the network wants it, and its flags; RecordError refuses it."""
@@ -288,6 +292,38 @@ class Network:
         path, tensor = (source, None) if isinstance(source, Path) else (Path(), source)
         content, found = convert_record(record, path, False, tensor, self.options)
         return np.frombuffer(content, "<i2").reshape(len(LEADS), -1), found["flags"]
+
+
+class _Whole(nn.Module):
+    """From microvolts to the probabilities of the classes that an exported network's card names."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.model = network.model
+        self.enter = to_range if network.ranged else normalise
+        self.kept = network.kept
+
+    def forward(self, microvolts: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.model(self.enter(microvolts)))[:, self.kept]
+
+
+def write_onnx(folder: Path) -> None:
+    """Write an exported network as ``model.onnx`` too, for any runtime of that format.
+
+    It maps ``microvolts``, int16 of shape (records, 12, samples), prepared as the card says, to
+    the ``probabilities`` of its classes. Raises UserError if the package onnx is missing.
+    """
+    if not find_spec("onnx"):
+        raise UserError("model.onnx needs the package onnx: pip install onnx")
+    network = Network(folder)
+    example = torch.zeros(1, len(LEADS), network.options.samples, dtype=torch.int16)
+    names = {"input_names": ["microvolts"], "output_names": ["probabilities"]}
+    axes = {name: {0: "records"} for (name,) in names.values()}
+    # The newer exporter, dynamo, unrolls recurrent layers.
+    given: dict[str, Any] = {"dynamo": False, "dynamic_axes": axes, **names}
+    with catch_warnings():
+        simplefilter("ignore")
+        put(folder / ONNX, lambda to: torch.onnx.export(_Whole(network), (example,), to, **given))
 
 
 def predict_records(

@@ -14,10 +14,14 @@ from typer.testing import CliRunner
 from ecgnb.cli import app
 from ecgnb.data.records import LEADS
 from ecgnb.errors import UserError
-from ecgnb.export import CARD, WEIGHTS, Network, export, predict_records
+from ecgnb.export import CARD, ONNX, WEIGHTS, Network, export, predict_records, write_onnx
+from ecgnb.models import MODELS
+from ecgnb.models.build import build_model
 from ecgnb.study.data import open_dataset
 from ecgnb.study.declare import load_study
 from ecgnb.study.run import run_study
+from ecgnb.study.store import hash_of
+from ecgnb.training.transfer import save_weights
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 
@@ -135,3 +139,22 @@ def test_a_study_without_such_a_run_exports_none(taken, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="`ecgnb run tiny` trains them"):
         export(study(), tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("model", ["gru", "bilstm", "resnet1d18"])
+def test_a_network_says_the_same_as_onnx(taken, monkeypatch, model):
+    runtime = pytest.importorskip("onnxruntime")
+    facts = json.loads((taken[0] / CARD).read_text())
+    head = MODELS[model].heads[0]
+    built = build_model(model, head, len(facts["outputs"]), facts["input"]["samples"], 0)
+    save_weights(built, taken[0] / WEIGHTS, facts["run"])
+    facts["run"] |= {"model": model, "head": head}
+    facts["weights"] = hash_of(taken[0] / WEIGHTS)
+    (taken[0] / CARD).write_text(json.dumps(facts))
+    write_onnx(taken[0])
+    signals = np.asarray(open_dataset(study(), "sim-south").signals[:30])
+    asked = runtime.InferenceSession(taken[0] / ONNX).run(None, {"microvolts": signals})[0]
+    assert np.abs(asked - Network(taken[0]).ask(signals)).max() < 1e-5
+    monkeypatch.setattr("ecgnb.export.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install onnx"):
+        write_onnx(taken[0])

@@ -128,6 +128,7 @@ class RecurrentEncoder(nn.Module):
         """Map records (batch, leads, samples) to features (batch, features)."""
         inputs = records.permute(2, 0, 1).contiguous()
         plain = not (inputs.is_cuda or torch.is_autocast_enabled(inputs.device.type))
+        plain &= not torch.onnx.is_in_onnx_export()
         if plain and isinstance(self.layer, nn.GRU):
             states = gru(self.layer, inputs)
         else:

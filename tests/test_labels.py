@@ -35,8 +35,7 @@ def positives(codes: str, vocabulary: str, name: str) -> set[str]:
         *((code, "snomed", "challenge-2021", {"PAC"}) for code in ("284470004", "63593006")),
         *((code, "snomed", "challenge-2021", {"PVC"}) for code in ("427172004", "17338001")),
         ("164884008", "snomed", "challenge-2021", {"PVC"}),
-        # The copy of PTB in the Challenge.
-        ("164865005 164889003", "ptb", "ptb-2", {"MI"}),
+        ("164865005 164889003", "ptb", "ptb-2", {"MI"}),  # of the Challenge's copy
     ],
 )
 def test_codes_make_classes(codes, vocabulary, name, classes):

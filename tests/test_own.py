@@ -95,6 +95,7 @@ def _npz():
     [
         ("AF\n0\n1\n", "12 records in the array, but 2 rows in the table"),
         (table_of("age", "0", "1"), "neither a column 'codes' nor a column of"),
+        (table_of("long QT,long-QT", "0,1"), "two columns make one class 'long-QT': keep one"),
         *(
             (table_of(f"AF,{name}", "1,1", "0,0"), f"'{name}': call it '{meant}', or leave it out")
             for names, meant in {

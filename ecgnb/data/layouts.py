@@ -193,16 +193,15 @@ def _ptb_or_incart(folder: Path, card: DatasetCard) -> Listing:
     """As `_challenge`; PTB has a folder a patient. The Challenge's copies do not tell patients."""
     listing = _challenge(folder, card)
     paths = listing.table["path"]
-    folders = ("/" + paths).str.split("/").str[-2]
-    known = folders.str.fullmatch(r"patient\d+")
-    if card.layout == "ptb" and known.all():
+    folders = paths.str.extract(r"(?:^|/)(patient\d+)/[^/]+$", expand=False)
+    if card.layout == "ptb" and folders.notna().all():
         return replace(listing, table=listing.table.assign(patient=folders))
-    if not known.any() and next(filter(None, _codes(folder, paths)), "").isdigit():
+    if folders.isna().all() and next(filter(None, _codes(folder, paths)), "").isdigit():
         note = f"the PhysioNet Challenge's copy of {card.short_title}, which tells no patient"
         return replace(listing, patients_known=False, notes=(note,))
     if card.layout == "ptb":
         raise UserError(
-            f"{folder / paths[~known].iloc[0]} is not in a folder of its patient, as in "
+            f"{folder / paths[folders.isna()].iloc[0]} is not in a folder of its patient, as in "
             f"{card.title}: get that whole (`ecgnb fetch {card.name}`), or move the file away"
         )
     return listing

@@ -160,6 +160,8 @@ def codes(table: pd.DataFrame) -> tuple[pd.Series, dict[Any, str], list[str]]:
         if not classes:
             raise ValueError("there is neither a column 'codes' nor a column of zeros and ones")
         tokens = np.array([re.sub(r"[\s:,;|]+", "-", name) for name in classes])
+        if again := [name for name, count in Counter(tokens.tolist()).items() if count > 1]:
+            raise ValueError(f"two columns make one class '{again[0]}': keep one")
         rows = np.column_stack([stated(table[name]) for name in classes])
         codes = [" ".join(tokens[row]) for row in rows]
     said = ", ".join(f"{name} ({why})" for name, why in left.items())

@@ -177,14 +177,13 @@ def _named_in_records_files(folder: Path) -> list[str]:
 
 def _brugada_huca(folder: Path, card: DatasetCard) -> Listing:
     table = pd.read_csv(check_file(folder / "metadata.csv"), dtype=str, keep_default_na=False)
-    paths = "files/" + table["patient_id"] + "/" + table["patient_id"]
+    names = table["patient_id"]
+    paths = "files/" + names + "/" + names
     findings = ["brugada", "basal_pattern", "sudden_death"]
     for name in findings:
         own.check(table[name], (*"012",), "0, 1 or 2")
     codes = map(" ".join, zip(*(f"{name}:" + table[name] for name in findings), strict=True))
-    listed = pd.DataFrame(
-        {"record": table["patient_id"], "path": paths + ".hea", "codes": [*codes]}
-    )
+    listed = pd.DataFrame({"record": names, "path": paths + ".hea", "codes": [*codes]})
     present = paths.isin(_headers(folder).keys())
     return _listing(listed[present], tuple(paths[~present]))
 
@@ -266,7 +265,8 @@ def _own_table(
         raise ValueError(fault if name else f"row {row + 2} names no record")
     codes, dropped, notes = own.codes(table)
     dropped |= {row: f"it may be {' or '.join(of[:2])}" for row, of in found.items() if of[1:]}
-    patient = table.get("patient", record).str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    odd = r"^(\d+)\.0$|^(?i:unknown|none|nan|n/?a|[-?.]*)$"  # as pandas writes a number; nobody
+    patient = table.get("patient", record).str.replace(odd, r"\1", regex=True)
     listed = pd.DataFrame(
         {
             "record": record,

@@ -63,20 +63,6 @@ def test_two_datasets_of_one_download_do_not_overlap():
     assert first.records + second.records == 45_152  # as ecg-arrhythmia 1.0.0 counts them
 
 
-def test_cards_are_frozen():
-    with pytest.raises(AttributeError):
-        card("ptb-xl").records = 0
-    with pytest.raises(TypeError):
-        CATALOG["ptb-xl"] = card("ptb")
-
-
-def test_unknown_dataset_names_near_ones_and_the_list():
-    with pytest.raises(UserError, match=r"'PTB_XL'.*ptb-xl.*ecgnb datasets"):
-        card("PTB_XL")
-    with pytest.raises(UserError, match=r"'zzz'\. 'ecgnb datasets'"):
-        card("zzz")
-
-
 def test_own_card_is_read_also_with_a_mark_before_it(tmp_path):
     one = load_card(put_card(tmp_path, "\ufeff" + OWN_CARD.replace("[500]", "[100.0, 62.5]")))
     assert (one.name, one.records, one.seconds) == ("my-hospital", 3, (10, 10.5))

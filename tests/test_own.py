@@ -95,10 +95,11 @@ def _npz():
     [
         ("AF\n0\n1\n", "12 records in the array, but 2 rows in the table"),
         (table_of("age", "0", "1"), "neither a column 'codes' nor a column of"),
+        (table_of("long QT,long-QT", "0,1"), "two columns make one class 'long-QT': keep one"),
         *(
             (table_of(f"AF,{name}", "1,1", "0,0"), f"'{name}': call it '{meant}', or leave it out")
             for names, meant in {
-                ("patient_id", "Pateint", "SubjectID"): "patient",
+                ("patient_id", "Pateint", "SubjectID", "Patienten-ID"): "patient",
                 ("strat_fold",): "fold",
                 ("gender",): "sex",
                 ("record id",): "record",
@@ -167,31 +168,31 @@ def test_folds_that_are_given_are_kept(root):
 @pytest.mark.parametrize("head", ["patient,AF", "Patient, AF", " patient ;AF", "\ufeffPATIENT;AF"])
 def test_patients_under_any_spelling_of_their_column_stay_together(root, head):
     separator = ";" if ";" in head else ","
-    array(root, table_of(head, *(f"{row}{separator} 1" for row in ("p1", "p1 ", " p2"))))
+    array(root, table_of(head, *(f"{row}{separator} 1" for row in ("p1", "p1 ", " p2", "NaN"))))
     prepared = prepare("mine")
-    assert set(prepared.table["patient"]) == {"p1", "p2"}
-    assert "12 records prepared, of 2 patients\n  classes: AF 12" in summary(prepared)
+    assert {"p1", "p2"} < set(prepared.table["patient"])
+    assert "12 records prepared, of 5 patients\n  classes: AF 12" in summary(prepared)
 
 
 def test_codes_are_split_as_in_headers(root):
-    cells = ["AF LBBB", '"AF, LBBB"', "AF;LBBB", "AF|LBBB", " AF ;LBBB;"]
+    cells = ["AF LBBB", '"AF, LBBB"', "AF;LBBB", "AF|LBBB", " AF ;LBBB;", "\"['AF', 'LBBB']\""]
     array(root, table_of("age,codes", *(f"60,{cell}" for cell in [*cells, "X:x"])))
     prepared = prepare("mine")
     assert set(prepared.table["codes"]) == {"AF LBBB"}
     reason = "the code 'X:x' has no number after its colon"
-    dropped = [{"record": f"0000{row}", "reason": reason} for row in ("05", "11")]
-    assert prepared.manifest["dropped"] == dropped
+    assert prepared.manifest["dropped"] == [{"record": "000006", "reason": reason}]
 
 
 def test_classes_are_counted_and_what_is_none_is_named(root):
-    head = "yes,flag,sex,gender,site,is_train,ward,weight,age"
-    array(root, table_of(head, "Yes,TRUE,F,1,1,1,north,70,>89", "no,false,w,0,0,1,south,1,1954"))
+    head = "yes,flag,sex,gender,is_male,site,is_train,fold1,ward,weight,age"
+    rows = ("Yes,TRUE,F,1,0,1,1,1,north,70,>89", "no,false,w,0,0,0,1,0,south,1,1954")
+    array(root, table_of(head, *rows))
     prepared = prepare("mine")
     lines = summary(prepared).split("\n  ")
     assert "classes: flag 6, yes 6" in lines
-    left = dict.fromkeys(("gender", "site", "is_train", "weight"), "by its name no diagnosis")
-    left["ward"] = "not 0 or 1"
-    assert lines[-2].startswith("columns left out: gender (by its name no diagnosis), site (")
+    named = ("gender", "is_male", "site", "is_train", "fold1", "weight")
+    left = {**dict.fromkeys(named, "by its name no diagnosis"), "ward": "not 0 or 1"}
+    assert lines[-2].startswith("columns left out: gender (by its name no diagnosis), is_male (")
     for name, reason in left.items():
         assert f"{name} ({reason})" in lines[-2]
     assert lines[-1] == "age: 6 not understood (first: '1954')"
@@ -271,6 +272,9 @@ def test_records_are_found_by_any_way_to_write_them(root, separator):
     assert prepared.manifest["counts"]["absent"] == 1
     reason = "it may be b/R7.hea or c/R7.hea"
     assert prepared.manifest["dropped"] == [{"record": "R7", "reason": reason}]
+    write_table(root, "record,codes\nR3,AF\na/R3,SB\n")
+    with pytest.raises(UserError, match="'a/R3' stands in rows 2 and 3"):
+        prepare("mine")
 
 
 @pytest.mark.parametrize(
@@ -295,10 +299,28 @@ def test_names_that_lead_nowhere_are_told_with_an_example(root, there, rows, sen
 
 
 @pytest.mark.parametrize("part", ["", "g1"])
-def test_the_challenges_copy_of_ptb_is_told_from_ptb(root, part):
-    write_record(root / "ptb" / part, "S0001")
-    with pytest.raises(UserError, match=r"S0001\.hea is not in a folder of its patient.*challenge"):
-        prepare("ptb")
+@pytest.mark.parametrize("name", ["ptb", "incart"])
+def test_the_challenges_copy_is_read_without_patients(root, name, part):
+    write_record(root / name / part, codes="164865005,164889003", suffix=".mat")
+    first, *lines = summary(prepare(name)).split("\n  ")
+    assert first.endswith(": 1 records prepared, each taken for another patient")
+    assert lines[-1].startswith("the PhysioNet Challenge's copy of ")
+    if name == "ptb":
+        assert lines[0] == "classes: AF 1, MI 1"
+        write_record(root / name / "patient001")  # of both, some patients would be there twice
+        with pytest.raises(UserError, match=r"R0001\.hea is not in a folder of its patient"):
+            prepare(name)
+
+
+def test_a_cell_of_brugada_huca_that_says_nothing_is_said(root):
+    write_record(root / "brugada-huca" / "files" / "1", "1", samples=1200)
+    table = root / "brugada-huca" / "metadata.csv"
+    for cell in ("", "-1", "yes", "2"):
+        table.write_text(f"patient_id,basal_pattern,sudden_death,brugada\n1,0,1,{cell}\n")
+        if cell != "2":
+            with pytest.raises(UserError, match=r"row 2 .* 'brugada' holds .*: write 0, 1 or 2"):
+                prepare("brugada-huca")
+    assert prepare("brugada-huca").table["codes"][0] == "brugada:2 basal_pattern:0 sudden_death:1"
 
 
 def test_what_is_not_in_utf_8_is_named(root):
@@ -369,6 +391,9 @@ def test_code_test(root):
     edit(stated, "0,0,1,0", ",0,1,0")
     with pytest.raises(UserError, match="row 4 of the column '1dAVb' holds nothing"):
         prepare("code-test")
+    edit(stated, "SB,AF,ST", "SB,AFIB,ST")
+    with pytest.raises(UserError, match=r"KeyError: .*'AF'.*get that file again"):
+        prepare("code-test")
 
 
 def test_a_study_with_another_target(root):
@@ -381,17 +406,9 @@ def test_a_study_with_another_target(root):
     assert study.pairs[0].sizes == (50, 0)  # 200 are more than may be trained on
     with pytest.raises(UserError, match="have patients in common"):
         load_study("demo:sim-north")
-    assert load_study("clinical:sim-south").pairs[0].sizes == load_study("clinical").pairs[0].sizes
-
-
-def test_a_study_from_a_file(tmp_path):
-    text = (ROOT / "ecgnb" / "studies" / "demo.toml").read_text()
-    path = tmp_path / "small.toml"
-    path.write_text(text.replace("seeds = [0, 1, 2]", "seeds = [0]"))
-    study = load_study(str(path))
-    assert (study.name, study.seeds, study.recorded) == ("small", (0,), False)
     with pytest.raises(UserError, match=r"Cannot read the study .*none.toml: No such file"):
-        load_study(str(tmp_path / "none.toml"))
+        load_study("none.toml")
+    assert load_study("clinical:sim-south").pairs[0].sizes == load_study("clinical").pairs[0].sizes
 
 
 @pytest.mark.data

@@ -116,6 +116,7 @@ def _convert(paths: list[str], *given: Any) -> list[tuple[bytes, dict[str, Any]]
     # Once glibc has freed a block so large, it keeps smaller ones instead of handing every record's
     # arrays back to the system: that would be a third of the time.
     np.empty(_KEPT, dtype=np.uint8)
+    _read_once.cache_clear()  # the file may have changed since
     outcomes: list[tuple[bytes, dict[str, Any]] | str] = []
     for path in paths:
         try:
@@ -139,7 +140,7 @@ def convert_record(
     filtered = False
     if tensor is None:
         name, _, number = path.rpartition(_MARK) if _WINDOW.search(path) else (path, "", 0)
-        header, values = _read(source / name)
+        header, values = (_read_once if options.every_window else _read)(source / name)
         rate, filtered = header.sampling_rate, header.signals[0].unit == "NU"
         values = values[round(int(number) * options.seconds * rate) :]
         facts = records.facts(header) if in_headers else {}
@@ -207,11 +208,12 @@ def _missing(values: npt.NDArray[np.float64]) -> str:
     return f"lead {records.LEADS[int(missing.argmax())]} has {missing.max()} missing samples"
 
 
-# The windows of a record follow one another.
-@functools.lru_cache(maxsize=1)
 def _read(path: Path) -> tuple[records.Header, npt.NDArray[np.float64]]:
     header = records.read_header(path)
     return header, records.microvolts(header, records.read_digital(header))
+
+
+_read_once = functools.lru_cache(maxsize=1)(_read)  # the windows of a record follow one another
 
 
 def _band(values: npt.NDArray[np.float64], rate: float, filtered: bool) -> npt.NDArray[np.float64]:
@@ -295,7 +297,8 @@ def write_arrays(
             f"{first['record']}, {first['reason']}"
         )
     whole = pd.DataFrame(kept)
-    known = facts.patients_known or bool((whole["patient"] != whole["record"]).any())
+    known = facts.patients_known and listing.patients_known
+    known |= bool((whole["patient"] != whole["record"]).any())
     copies = checks.copies(whole["digest"])
     if selection is None:
         whole = _as_one_patient(whole, copies)

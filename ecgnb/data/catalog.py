@@ -196,10 +196,7 @@ def _own_card(path: Path, time: int) -> DatasetCard | None:
 def card(name: str) -> DatasetCard:
     """Return the card of a dataset, of the catalog or of one's own; or of several, ``a+b``.
 
-    Raises
-    ------
-    UserError
-        If there is no such dataset; the message names near matches.
+    UserError names near matches if there is no such dataset.
     """
     if JOINT in name:
         return _joined(name, [card(part) for part in name.split(JOINT)])
@@ -243,17 +240,9 @@ def parts(facts: DatasetCard) -> list[DatasetCard]:
 
 
 def load_card(path: str | os.PathLike[str]) -> DatasetCard:
-    """Read a dataset card of your own: one TOML file, one table, its header the dataset's name.
+    """Read a card of your own: a TOML file of one table, ``[its-name]`` and keys of `DatasetCard`.
 
-    Parameters
-    ----------
-    path : path
-        A file such as ``[my-hospital]`` followed by the keys of `DatasetCard`.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read, or for every key that is unknown, missing or of a wrong kind.
+    Raises UserError if it cannot be read, or for every key that is unknown, missing or wrong.
     """
     path = Path(path)
     tables = read_toml(path, "dataset card")

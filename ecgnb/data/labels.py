@@ -31,7 +31,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,15 +57,13 @@ class LabelSet:
         return tuple(self.members)
 
 
-def _label_set(name: str, classes: dict[str, list[str]] | None = None, **facts: Any) -> LabelSet:
-    return LabelSet(name, members=classes or {}, **facts)
-
-
 LABEL_SETS: Mapping[str, LabelSet] = MappingProxyType(
-    {name: _label_set(name, **table) for name, table in _TABLES["label-sets"].items()}
+    {n: LabelSet(n, members=t.pop("classes", {}), **t) for n, t in _TABLES["label-sets"].items()}
 )
 """The label sets by name; the page on datasets lists them."""
 
+# The Challenge's copy of PTB has its codes in SNOMED CT.
+_TABLES["to-snomed"]["ptb"] |= {code: code for code in _TABLES["snomed"]}
 # The codes each vocabulary knows: whatever else occurs is reported by `unknown_codes`.
 _KNOWN: dict[str, set[str]] = {name: {*_TABLES[name]} for name in ("scp", "snomed", "brugada")}
 _KNOWN["scp"] |= {*_TABLES["scp-axis"]}
@@ -91,7 +88,8 @@ def default_label_set(vocabulary: str) -> str:
     """
     able = [entry for entry in LABEL_SETS.values() if vocabulary in entry.vocabularies]
     if not able:
-        raise UserError(f"No label set reads the vocabulary '{vocabulary}'.")
+        way = "such a dataset can only be an unlabelled source"
+        raise UserError(f"No label set reads the vocabulary '{vocabulary}': {way}.")
     return min(able, key=lambda entry: len(entry.classes)).name
 
 
@@ -142,11 +140,11 @@ def encode(
 
 
 def split_codes(text: str) -> list[str]:
-    """Split the codes of one record, which blanks, commas, semicolons or bars may separate.
+    """Split the codes of one record, at blanks, commas, semicolons, bars, brackets and quotes.
 
     Raises ValueError if one of them is neither ``CODE`` nor ``CODE:number``.
     """
-    codes = re.sub("[,;|]", " ", text).split()
+    codes = re.sub(r"""[][{}'",;|]""", " ", text).split()
     if wrong := [code for code in codes if ":" in code and not _VALUED.fullmatch(code)]:
         raise ValueError(f"the code '{wrong[0]}' has no number after its colon")
     return codes
@@ -173,10 +171,6 @@ def unknown_codes(codes: pd.Series, vocabulary: str) -> dict[str, int]:
     They do not fail: label sets of fixed classes pass over them, and those found in the data keep
     them under their own code.
     """
-    if vocabulary not in VOCABULARIES:
-        raise UserError(
-            f"There is no vocabulary '{vocabulary}': choose one of {', '.join(VOCABULARIES)}."
-        )
     if vocabulary in _WITHOUT_TABLE:
         return {}
     tokens = _tokens(codes).drop_duplicates(["row", "code"])

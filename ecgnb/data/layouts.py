@@ -10,6 +10,7 @@ import functools
 import os
 import posixpath
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ecgnb.data import foreign, own
+from ecgnb.data import foreign, own, records
 from ecgnb.data.catalog import CATALOG, OWN_LAYOUTS, DatasetCard, data_root, find
 from ecgnb.data.own import check_file, read_own
 from ecgnb.data.records import LEADS, age_of, sex_of
@@ -107,6 +108,7 @@ class Listing:
     tensor: Tensor | None = None  # the array with all signals, where they are not in WFDB records
     dropped: tuple[tuple[str, str], ...] = ()  # records that cannot be used, and why
     notes: tuple[str, ...] = ()  # what of a table was left out or not understood
+    patients_known: bool = True  # False in a copy that does not tell what its card says
 
 
 def _ptb_xl(folder: Path, card: DatasetCard) -> Listing:
@@ -123,7 +125,7 @@ def _ptb_xl(folder: Path, card: DatasetCard) -> Listing:
             "path": used[column] + ".hea",
             "patient": used["patient_id"].map("p{:05.0f}".format),
             "fold": used["strat_fold"].astype(int),
-            "age": used["age"].astype(float).clip(upper=_OLDEST),
+            "age": used["age"].replace(300, _OLDEST).map(age_of).clip(upper=_OLDEST),
             "sex": used["sex"].map({0: "male", 1: "female"}).fillna(""),
             "codes": (used["scp_codes"].map(_scp_codes) + " " + axis).str.strip(),
         }
@@ -174,38 +176,49 @@ def _named_in_records_files(folder: Path) -> list[str]:
 
 
 def _brugada_huca(folder: Path, card: DatasetCard) -> Listing:
-    table = pd.read_csv(check_file(folder / "metadata.csv"), dtype={"patient_id": str})
-    paths = "files/" + table["patient_id"] + "/" + table["patient_id"]
-    findings = ("brugada", "basal_pattern", "sudden_death")
-    codes = [
-        " ".join(f"{name}:{int(value)}" for name, value in zip(findings, row, strict=True))
-        for row in table[list(findings)].fillna(0).itertuples(index=False)
-    ]
-    listed = pd.DataFrame({"record": table["patient_id"], "path": paths + ".hea", "codes": codes})
+    table = pd.read_csv(check_file(folder / "metadata.csv"), dtype=str, keep_default_na=False)
+    names = table["patient_id"]
+    paths = "files/" + names + "/" + names
+    findings = ["brugada", "basal_pattern", "sudden_death"]
+    for name in findings:
+        own.check(table[name], (*"012",), "0, 1 or 2")
+    codes = map(" ".join, zip(*(f"{name}:" + table[name] for name in findings), strict=True))
+    listed = pd.DataFrame({"record": names, "path": paths + ".hea", "codes": [*codes]})
     present = paths.isin(_headers(folder).keys())
     return _listing(listed[present], tuple(paths[~present]))
 
 
-def _ptb(folder: Path, card: DatasetCard) -> Listing:
-    """As `_challenge`, but each patient has a folder, and record names are told apart by it."""
+def _ptb_or_incart(folder: Path, card: DatasetCard) -> Listing:
+    """As `_challenge`; PTB has a folder a patient. The Challenge's copies do not tell patients."""
     listing = _challenge(folder, card)
-    folders = ("/" + listing.table["path"]).str.split("/").str[-2]
-    strange = listing.table["path"][~folders.str.fullmatch(r"patient\d+")]
-    if len(strange):
+    paths = listing.table["path"]
+    folders = paths.str.extract(r"(?:^|/)(patient\d+)/[^/]+$", expand=False)
+    if card.layout == "ptb" and folders.notna().all():
+        return replace(listing, table=listing.table.assign(patient=folders))
+    if folders.isna().all() and next(filter(None, _codes(folder, paths)), "").isdigit():
+        note = f"the PhysioNet Challenge's copy of {card.short_title}, which tells no patient"
+        return replace(listing, patients_known=False, notes=(note,))
+    if card.layout == "ptb":
         raise UserError(
-            f"{folder / strange.iloc[0]} is not in a folder of its patient, as in {card.title}. "
-            "The PhysioNet Challenge's copy does not say who shares a patient: get the original "
-            f"(`ecgnb fetch {card.name}`), or move the copy to a folder of another name with a "
-            'card of layout = "challenge" and vocabulary = "snomed"'
+            f"{folder / paths[folders.isna()].iloc[0]} is not in a folder of its patient, as in "
+            f"{card.title}: get that whole (`ecgnb fetch {card.name}`), or move the file away"
         )
-    return replace(listing, table=listing.table.assign(patient=folders))
+    return listing
 
 
+def _codes(folder: Path, paths: pd.Series) -> Iterator[str]:
+    """Yield the first code of each header that can be read."""
+    for path in paths:
+        with suppress(records.RecordError):
+            yield records.facts(records.read_header(folder / path))["codes"].partition(" ")[0]
+
+
+_CODE_TEST_CLASSES = ["1dAVb", "RBBB", "LBBB", "SB", "AF", "ST"]
 _CODE_TEST_LEADS = ("I", "II", "III", "aVL", "aVF", "aVR", "V1", "V2", "V3", "V4", "V5", "V6")
 
 
 def _code_test(folder: Path, card: DatasetCard) -> Listing:
-    gold = read_own(folder / "annotations" / "gold_standard.csv")
+    gold = read_own(folder / "annotations" / "gold_standard.csv")[_CODE_TEST_CLASSES]
     stated = np.column_stack([own.stated(gold[name]) for name in gold])
     facts = read_own(folder / "attributes.csv")
     codes = [" ".join(gold.columns[row]) or "NORM" for row in stated]
@@ -244,14 +257,16 @@ def _own_table(
         record, found = own.by_name(table["record"], headers or {})
     else:
         raise ValueError(f"the table has no column 'record' among {', '.join(map(str, table))}")
-    if len(wrong := record[(record == "") | record.duplicated()]):
-        name, row = str(wrong.iloc[0]), int(wrong.index[0])
-        first = int(record[record == name].index[0])
+    which = found.str[0].where(found.map(len) == 1, record)
+    if (wrong := (record == "") | record.duplicated() | which.duplicated()).any():
+        name, row = str(record[wrong].iloc[0]), wrong[wrong].index[0]
+        first = record[(record == name) | (which == which[row])].index[0]
         fault = f"'{name}' stands in rows {first + 2} and {row + 2}"
         raise ValueError(fault if name else f"row {row + 2} names no record")
     codes, dropped, notes = own.codes(table)
     dropped |= {row: f"it may be {' or '.join(of[:2])}" for row, of in found.items() if of[1:]}
-    patient = table.get("patient", record).str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    odd = r"^(\d+)\.0$|^(?i:unknown|none|nan|n/?a|[-?.]*)$"  # as pandas writes a number; nobody
+    patient = table.get("patient", record).str.replace(odd, r"\1", regex=True)
     listed = pd.DataFrame(
         {
             "record": record,
@@ -300,13 +315,13 @@ def _headers(folder: Path) -> dict[str, str]:
     for prefix, files in _walk(folder):
         stems = [name[:-4] for name in files if name.endswith(".hea")]
         found.update((prefix + stem, "") for stem in stems)
-        others = {name.rpartition(".")[0] for name in files if not name.endswith(".hea")}
+        others = {name[:-4] for name in files if name.endswith((".dat", ".mat"))}
         for stem in {*stems} - others:  # a record of several segments has no signal file
             with open(folder / f"{prefix}{stem}.hea", errors="replace") as file:
-                first, *lines = file.read(2**20).split("\n")
-            if "/" in first.partition(" ")[0]:
-                segments = {line.split()[0] for line in lines if line.strip() and line[0] != "#"}
-                for segment in segments & {*stems}:
+                lines = [line.split()[0] for line in file.read(2**20).split("\n") if line.strip()]
+            first, *segments = [line for line in lines if line[0] != "#"] or [""]
+            if "/" in first:
+                for segment in {*segments} & {*stems}:
                     found[prefix + segment] = f"a segment of {prefix}{stem}"
                 found[prefix + stem] = "record of several segments"
     for path in found:
@@ -331,10 +346,10 @@ def _listing(
 
 
 LAYOUTS: Mapping[str, Callable[[Path, DatasetCard], Listing]] = {
-    **dict.fromkeys(("challenge", "incart", "ludb"), _challenge),
+    **dict.fromkeys(("challenge", "ludb"), _challenge),
     "ptb-xl": _ptb_xl,
     "brugada-huca": _brugada_huca,
-    "ptb": _ptb,
+    **dict.fromkeys(("ptb", "incart"), _ptb_or_incart),
     "code-test": _code_test,
     "table": _table,
     "array": _array,
@@ -354,8 +369,8 @@ def list_records(card: DatasetCard, folder: Path) -> Listing:
         raise UserError(f"{card.name} cannot be read: {reason(error, folder)}") from error
     except (OSError, KeyError, TypeError, ValueError) as error:  # and those of pandas
         way = "correct that file" if card.layout in OWN_LAYOUTS else "get that file again"
-        fault = error if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        said = f"a table of {card.name} in {folder} cannot be read ({fault}); {way}"
+        fault = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        said = f"a table of {card.name} in {folder} cannot be read ({fault.strip()}); {way}"
         raise UserError(said) from error
     if card.record_range:
         first, last = card.record_range

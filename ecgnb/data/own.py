@@ -24,7 +24,8 @@ _COLUMNS = ("record", "patient", "fold", "age", "sex", "codes")
 # Other names of our columns, letters and digits alone.
 _OTHER_NAMES = {
     "record": "recordid recordname records ecgid filename file id name",
-    "patient": "patientid patientnr patientnumber pid mrn subject subjectid person personid",
+    "patient": "patientid patientnr patientnumber patientenid pat patid patnr pid mrn participant "
+    "participantid subject subjectid person personid",
     "fold": "folds stratfold cvfold",
     "age": "ages ageyears ageinyears",
     "sex": "gender",
@@ -33,9 +34,9 @@ _OTHER_NAMES = {
 _NEAR = {other: name for name, others in _OTHER_NAMES.items() for other in others.split()}
 _YES, _NO = ("1", "1.0", "yes", "true"), ("0", "0.0", "no", "false")
 # A column of zeros and ones under such a name is no diagnosis.
-_NO_CLASS = (
-    "gender male female site center centre hospital device nurse train istrain test istest val "
-    "isval validation split set height weight bmi id index year"
+_NO_CLASS = re.compile(
+    r"(is)?(gender|geschlecht|sexe?|sexo|(sex)?(fe)?male|site|cent(er|re)|hospital|device|nurse|set|"
+    r"data|train(ing)?|test|val(id)?|validation|split|fold|height|weight|bmi|id|index|year)(set|\d*)"
 )
 
 
@@ -123,15 +124,17 @@ def by_name(names: pd.Series, headers: Iterable[str]) -> tuple[pd.Series, pd.Ser
 
 def stated(cells: pd.Series) -> npt.NDArray[np.bool_]:
     """Read a class; ValueError names a cell that says neither yes nor no."""
-    yes = cells.str.lower().isin(_YES)
-    wrong = cells[~yes & ~cells.str.lower().isin(_NO)]
+    check(cells, (*_YES, *_NO), "1 or 0, or leave the column out if it is no class")
+    return cells.str.lower().isin(_YES).to_numpy()
+
+
+def check(cells: pd.Series, known: Iterable[str], wanted: str) -> None:
+    """Raise a ValueError that names the first cell that holds nothing known."""
+    wrong = cells[~cells.str.lower().isin(known)]
     if len(wrong):
         cell = f"'{wrong.iloc[0]}'" if wrong.iloc[0] else "nothing"
-        raise ValueError(
-            f"row {wrong.index[0] + 2} of the column '{cells.name}' holds {cell}: write 1 or 0, or "
-            "leave the column out if it is no class"
-        )
-    return yes.to_numpy()
+        where = f"row {wrong.index[0] + 2} of the column '{cells.name}'"
+        raise ValueError(f"{where} holds {cell}: write {wanted}")
 
 
 def codes(table: pd.DataFrame) -> tuple[pd.Series, dict[Any, str], list[str]]:
@@ -149,7 +152,7 @@ def codes(table: pd.DataFrame) -> tuple[pd.Series, dict[Any, str], list[str]]:
     else:
         for name in names:
             known = table[name].str.lower().isin((*_YES, *_NO))
-            if _plain(name) in _NO_CLASS.split():
+            if _NO_CLASS.fullmatch(_plain(name)):
                 left[name] = "by its name no diagnosis"
             elif 2 * known.sum() <= (table[name] != "").sum():
                 left[name] = "not 0 or 1"
@@ -157,6 +160,8 @@ def codes(table: pd.DataFrame) -> tuple[pd.Series, dict[Any, str], list[str]]:
         if not classes:
             raise ValueError("there is neither a column 'codes' nor a column of zeros and ones")
         tokens = np.array([re.sub(r"[\s:,;|]+", "-", name) for name in classes])
+        if again := [name for name, count in Counter(tokens.tolist()).items() if count > 1]:
+            raise ValueError(f"two columns make one class '{again[0]}': keep one")
         rows = np.column_stack([stated(table[name]) for name in classes])
         codes = [" ".join(tokens[row]) for row in rows]
     said = ", ".join(f"{name} ({why})" for name, why in left.items())

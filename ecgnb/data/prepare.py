@@ -283,7 +283,7 @@ def _files_fingerprint(facts: DatasetCard, source: Path, listing: Listing) -> st
                 states = [
                     (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
                     for entry in entries
-                    if entry.is_file() and not entry.name.endswith((".csv", ".txt"))
+                    if entry.is_file() and entry.name != "records.csv"
                 ]
             digest.update(f"{part} {sorted(states)}\n".encode())
     if not listing.in_headers:

@@ -45,7 +45,6 @@ _MOST_SIGNALS = 512
 _MOST_BYTES = 2**20  # of a header
 _LEVEL_4_INT16 = b"\x1e\x00\x00\x00"  # how a MATLAB level 4 file of an int16 matrix begins
 _LEVEL_4 = 24  # bytes: 20 of header, and the name "val" with its closing zero
-_FOREIGN = {b"MATLAB": "a MATLAB", b"\x93NUMPY": "a NumPy", b"\x89HDF\r\n": "an HDF5"}
 
 # Bytes that six samples take; the formats 508 to 524 are compressed.
 _BYTES_OF_SIX = {"8": 6, "80": 6, "16": 12, "61": 12, "160": 12, "24": 18, "32": 24}
@@ -133,7 +132,7 @@ def read_header(path: Path) -> Header:
         count = int(first[1])
         # The frequency may carry a counter frequency and a base counter: 360/360(0).
         rate = float(first[2].partition("/")[0]) if len(first) > 2 else _DEFAULT_RATE
-        samples = int(first[3]) if len(first) > 3 else None
+        samples = (int(first[3]) or None) if len(first) > 3 else None
     except (IndexError, ValueError) as error:
         raise RecordError(f"header has a corrupt first line: {lines[0][:80]!r}") from error
     if "/" in first[0]:
@@ -247,7 +246,7 @@ def _read_16(header: Header, name: str, count: int, skip: int) -> npt.NDArray[np
     if skip:
         if not _is_level_4(content, count):
             return None
-    elif content[:6] in _FOREIGN or _is_level_4(content, count) or name.lower().endswith(".mat"):
+    elif foreign.kind(content[:_LEVEL_4], count) or name.lower().endswith(".mat"):
         return None
     if len(content) < wanted:
         there = max(0, len(content) - skip) // (2 * count)
@@ -264,7 +263,7 @@ def _read_other(header: Header, name: str, columns: Sequence[int]) -> Digital:
     signals = [header.signals[at] for at in columns]
     path, number = header.path.parent / name, signals[0].number
     start, size = _contents(path, _LEVEL_4), os.path.getsize(path)
-    kind = _FOREIGN.get(start[:6]) or ("a MATLAB" if _is_level_4(start, len(signals)) else "")
+    kind = foreign.kind(start, len(signals))
     if name.lower().endswith(".mat"):
         found = foreign.matrix(path, len(signals), header.samples, certain=bool(kind))
         if found is not None:

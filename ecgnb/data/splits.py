@@ -63,10 +63,7 @@ def assign_folds(
 def source_split(table: pd.DataFrame) -> Split:
     """Split a dataset for pre-training: folds 1-8 train, 9 validates, 10 tests.
 
-    Raises
-    ------
-    UserError
-        If a patient stands on two sides, or a fold is not one of 1 to 10.
+    Raises UserError if a patient stands on two sides, or a fold is not one of 1 to 10.
     """
     fold = _folds(table)
     return _split(table, *(np.flatnonzero(part) for part in (fold <= 8, fold == 9, fold == 10)))
@@ -77,20 +74,9 @@ def target_split(table: pd.DataFrame, labels: npt.NDArray[np.bool_], seed: int) 
 
     Over five seeds in a row every record is tested once. The rest trains, in a stratified random
     order of this seed; the first n of it are the training subset of size n, so subsets are nested.
+    The table has columns ``fold`` (1 to 10) and ``patient``; labels, (records, classes), stratify.
 
-    Parameters
-    ----------
-    table : DataFrame
-        With columns ``fold`` (1 to 10) and ``patient``.
-    labels : ndarray of bool, shape (records, classes)
-        Stratifies the order.
-    seed : int
-        The run's seed.
-
-    Raises
-    ------
-    UserError
-        If a patient stands on two sides, or a fold is not one of 1 to 10.
+    Raises UserError if a patient stands on two sides, or a fold is not one of 1 to 10.
     """
     fifth = (_folds(table) - 1) // 2
     test = fifth == seed % 5
@@ -104,13 +90,7 @@ def target_split(table: pd.DataFrame, labels: npt.NDArray[np.bool_], seed: int) 
 
 
 def subset(split: Split, size: int) -> Indices:
-    """Take the first `size` training records; 0 means all.
-
-    Raises
-    ------
-    UserError
-        If there are fewer, or `size` is negative.
-    """
+    """Take the first `size` training records, 0 for all; UserError if there are fewer."""
     if size < 0:
         raise UserError(f"a training size of {size} is less than none; choose 0 for all")
     if size > len(split.train):

@@ -65,7 +65,7 @@ $(STAMP): pyproject.toml constraints.txt
 # Besides, what the tests and workflow/ need, which the book does not.
 $(TOOLS): $(STAMP)
 	@echo "adding the tools for tests and clusters to .venv"
-	@$(BIN)/pip install -qq --no-compile -c constraints.txt -e '.[book,imagenet,test,workflow]'
+	@$(BIN)/pip install -qq --no-compile -c constraints.txt -e '.[book,imagenet,onnx,test,workflow]'
 	@touch $@
 
 lint: $(TOOLS)

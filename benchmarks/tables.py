@@ -82,13 +82,10 @@ def _answer(found: Found) -> str:
     by_family: dict[str, list[float]] = {}
     for row in found["training"]:
         by_family.setdefault(MODELS[row["model"]].family, []).append(row["times"])
-    parts = [
-        f"{name} {' to '.join(dict.fromkeys(f'{end:.1f}' for end in (min(times), max(times))))} times"
-        for name, times in (
-            ("ResNets train", by_family["CNN"]),
-            ("recurrent networks", by_family["RNN"]),
-        )
-    ]
+    parts = []
+    for name, family in (("ResNets train", "CNN"), ("recurrent networks", "RNN")):
+        ends = dict.fromkeys(f"{end(by_family[family]):.1f}" for end in (min, max))
+        parts.append(f"{name} {' to '.join(ends)} times")
     limit = max(found["limits"]["bf16"], found["limits"]["float32"])  # not all CPUs have bfloat16
     shares = [
         row["gflop_per_second"] / limit for row in found["training"] if row["gflop_per_second"]

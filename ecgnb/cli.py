@@ -105,10 +105,20 @@ def datasets() -> None:
         here = "simulated" if facts.simulated else "-"
         if root and (folder := find(facts, root)):
             here = str(folder)
-        count = f"{facts.records:,}" if facts.records else "?"
+        count = f"{facts.records:,}" if facts.records else _prepared(facts.name)
         _say(f"{facts.name:18} {count:>8} records  {facts.licence:24} {here}")
     if root is None:
         _say("ECGNB_DATA is not set: set it to the folder that holds your datasets.")
+
+
+def _prepared(name: str) -> str:
+    """Count the records of a dataset as it was last prepared, if it was."""
+    written = (cache_root() / "prepared").glob(f"{name}-{'?' * 12}/manifest.json")
+    latest = max(written, key=os.path.getmtime, default=Path())
+    try:
+        return f"{json.loads(latest.read_text(encoding='utf-8'))['counts']['kept']:,}"
+    except (OSError, ValueError, KeyError):
+        return "?"
 
 
 @app.command("fetch")

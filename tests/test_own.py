@@ -13,7 +13,9 @@ import papermill
 import pytest
 from conftest import as_fifo, edit, write_record
 from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
 
+from ecgnb.cli import app
 from ecgnb.data import catalog, layouts
 from ecgnb.data.arrays import Options
 from ecgnb.data.catalog import data_root
@@ -206,20 +208,22 @@ def test_a_flag_that_alone_predicts_a_label_is_said(root):
     told = {"leak": padded ^ (rng.random(200) < 0.1), "none": rng.random(200) < 0.5}
     signals = waves(200, 100)
     signals[padded, 60:] = 0
-    ages = rng.integers(20, 90, 200)
-    rows = (f"{int(a)},{int(b)},{age},F" for a, b, age in zip(*told.values(), ages, strict=True))
-    array(root, "\n".join(["leak,none,age,sex", *rows]), signals)
+    facts = {"age": rng.integers(20, 90, 200), "Center": np.where(told["leak"], "A", "B")}
+    table = pd.DataFrame({**told, **facts, "sex": "F"})
+    array(root, table.replace({True: 1, False: 0}).to_csv(index=False), signals)
     prepared = prepare("mine", Options(seconds=1))
+    assert prepared.table["seconds"].tolist() == [0.6 if short else 1.0 for short in padded]
+    scores = {"padded": padded, "length": ~padded, "age": facts["age"]}
+    scores[f"site {facts['Center'][0]}"] = facts["Center"] == facts["Center"][0]
     found = confounders(prepared.table, pd.DataFrame(told)).set_index(["feature", "label"])
-    assert set(found.index) == {(f, label) for f in ("padded", "age") for label in told}
+    assert set(found.index) == {(feature, label) for feature in scores for label in told}
     for (feature, label), row in found.iterrows():
-        scores = padded if feature == "padded" else ages
-        assert row["auroc"] == pytest.approx(roc_auc_score(told[label], scores))
-        assert (row["low"] > 0.5) == ((feature, label) == ("padded", "leak"))
-        assert row["low"] < row["auroc"] < row["high"]
+        assert row["auroc"] == pytest.approx(roc_auc_score(told[label], scores[feature]))
+        assert (row["low"] > 0.5 or row["high"] < 0.5) == (label == "leak" and feature != "age")
+        assert row["low"] <= row["auroc"] <= row["high"]
     said = [line for line in summary(prepared).split("\n  ") if "alone predicts" in line]
-    assert len(said) == 1
-    assert said[0].startswith("padded alone predicts leak: AUROC 0.")
+    assert {line.split(" alone")[0] for line in said} == {*scores} - {"age"}
+    assert re.search(r"mine +200 records", CliRunner().invoke(app, ["datasets"]).stdout)
 
 
 SCALED = {  # what an array is stored in, and how many millivolts are taken for one

@@ -60,7 +60,7 @@ def test_arrays_table_and_manifest_of_a_simulated_hospital(hospital, root):
     assert isinstance(prepared.signals, np.memmap)
     assert prepared.signals.dtype == np.int16
     assert prepared.signals.shape == (HOSPITAL_RECORDS, 12, 1000)
-    assert list(prepared.table) == [*SELECTION, "flags"]
+    assert list(prepared.table) == [*SELECTION, "flags", "seconds", "site"]
     assert prepared.table["record"].is_monotonic_increasing
     assert set(prepared.table["fold"]) == set(range(1, 11))
     assert prepared.table.groupby("patient")["fold"].nunique().eq(1).all()

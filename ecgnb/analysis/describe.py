@@ -91,9 +91,9 @@ def counterparts(source: Described, target: Described) -> pd.DataFrame:
     """Tabulate the target's labels, and how many records of the source show the same finding.
 
     Labels are the same if the common label set `COMMON` puts their codes into one class, or, where
-    it has no such class, if both datasets are read with one label set and it gives them one name.
-    The columns are ``label``, ``finding``, ``target`` and ``source``: records with it, missing
-    where the two datasets cannot be compared.
+    it has no such class, if they have one name, which never means two things. The columns are
+    ``label``, ``finding``, ``target`` and ``source``: records with it, missing where the two
+    datasets cannot be compared.
     """
     same = source.side.label_set == target.side.label_set
     theirs = _labels(source.table, source.side)
@@ -109,7 +109,7 @@ def counterparts(source: Described, target: Described) -> pd.DataFrame:
         seen = None
         if len(classes):
             seen = int(source.common[classes].any(axis=1).sum())
-        elif same:
+        elif same or label in theirs:
             seen = int(theirs[label].sum()) if label in theirs else 0
         rows.append((label, full_name(str(label)), int(count), seen))
     table = pd.DataFrame(rows, columns=["label", "finding", "target", "source"])

@@ -30,7 +30,7 @@ from ecgnb.files import in_processes
 SELECTION = ("record", "patient", "fold", "age", "sex", "codes")
 """Columns of a table that names the records of a study, and of a prepared table."""
 
-PREPARED_VERSION = 1
+PREPARED_VERSION = 2
 """Raised by hand when the same raw files would give other arrays."""
 
 _MARK = "#"
@@ -147,6 +147,7 @@ def convert_record(
     else:
         values, rate = layouts.read_microvolts(tensor, int(path)), tensor.rate
     values = _trimmed(values, rate)
+    long = len(values) / rate
     wanted, used = options.samples, max(1, round(options.seconds * rate))
     # Asked before the filter, which makes a ripple of 0.01 % of a lead that is stuck.
     flat = np.ptp(values[:_GLANCE], axis=0) == 0
@@ -164,7 +165,7 @@ def convert_record(
     shortest = wanted if options.short == "drop" else wanted // 2
     window = resample.fit_window(resampled, wanted, shortest=shortest)
     if window is None:
-        long, least = len(resampled) / options.rate, shortest / options.rate
+        least = shortest / options.rate
         raise records.RecordError(f"record of {long:.1f} s is shorter than {least:g} s")
     values, padded = window
     if options.band:
@@ -176,7 +177,7 @@ def convert_record(
     flags += ["clipped"] if max(high.max(), -low.min()) == _MICROVOLT_LIMIT else []
     spans = sorted((high - low).tolist())
     content = whole.tobytes()
-    facts |= {"flags": " ".join(flags), "range": spans[len(spans) // 2]}
+    facts |= {"flags": " ".join(flags), "range": spans[len(spans) // 2], "seconds": long}
     return content, {**facts, "digest": hashlib.sha256(content).digest()}
 
 
@@ -302,7 +303,8 @@ def write_arrays(
     copies = checks.copies(whole["digest"])
     if selection is None:
         whole = _as_one_patient(whole, copies)
-    table = whole[[*SELECTION, "flags"]].reset_index(drop=True)
+    whole["site"] = whole.get("site", "")
+    table = whole[[*SELECTION, "flags", "seconds", "site"]].reset_index(drop=True)
     if (table["fold"] == 0).any():
         labels = table["codes"].str.get_dummies(" ").to_numpy(dtype=bool)
         table["fold"] = splits.assign_folds(table["patient"], labels, splits.FOLDS, _FOLD_SEED)

@@ -70,21 +70,26 @@ def confounders(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        Of a prepared dataset, with columns ``flags``, ``age`` and ``sex``.
+        Of a prepared dataset.
     labels : DataFrame of bool, shape (records, classes)
         One column a class, as `ecgnb.data.labels.encode` gives them for the same rows.
 
     Returns
     -------
     DataFrame
-        One row a ``feature`` (``padded``, ``clipped``, ``flat``, ``age``, ``female``) and ``label``
-        that five records have and five have not: ``auroc``, and ``low`` and ``high``, the 95 %
-        interval of Hanley & McNeil (1982), which takes records as independent.
+        One row a ``feature`` (``padded``, ``clipped``, ``flat``, ``length``, ``site ...``, ``age``,
+        ``female``) and ``label`` that five records have and five have not: ``auroc``, and ``low``
+        and ``high``, the 95 % interval of Hanley & McNeil (1982), which takes records as
+        independent.
     """
     features = {kind: table["flags"].str.contains(kind) for kind in ("padded", "clipped", "flat")}
-    female = table["sex"].map({"female": 1.0, "male": 0.0})
+    sites = [one for one in table["site"].unique() if one]
+    sites = sites[:1] if len(sites) == 2 else sites  # the other says the same
+    features |= {f"site {one}": table["site"] == one for one in sites}
+    features |= {"length": table["seconds"], "age": table["age"]}
+    features["female"] = table["sex"].map({"female": 1.0, "male": 0.0})
     rows = []
-    for feature, values in {**features, "age": table["age"], "female": female}.items():
+    for feature, values in features.items():
         known = values.notna().to_numpy()
         ranks = values[known].rank().to_numpy()
         for label in labels if len(set(ranks)) > 1 else ():
@@ -101,7 +106,7 @@ def confounders(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_confounders(table: pd.DataFrame, labels: pd.DataFrame) -> Iterator[str]:
-    """Say where a flag alone predicts a label, the plainest first; age and sex rightly may."""
+    """Say where what is no ECG predicts a label, the plainest first; age and sex rightly may."""
     found = confounders(table, labels)
     plain = np.maximum(found["low"], 1 - found["high"])
     chosen = found.assign(plain=plain)[(plain > _PLAIN) & ~found["feature"].isin(("age", "female"))]

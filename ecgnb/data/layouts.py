@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ecgnb.data import foreign, own, records
+from ecgnb.data import foreign, own, records, splits
 from ecgnb.data.catalog import CATALOG, OWN_LAYOUTS, DatasetCard, data_root, find
 from ecgnb.data.own import check_file, read_own
 from ecgnb.data.records import LEADS, age_of, sex_of
@@ -89,7 +89,7 @@ def read_microvolts(tensor: Tensor, record: int) -> npt.NDArray[np.float64]:
     return values[:, [tensor.leads.index(lead) for lead in LEADS]]
 
 
-COLUMNS = ("record", "path", "patient", "fold", "age", "sex", "codes")
+COLUMNS = ("record", "path", "patient", "fold", "age", "sex", "codes", "site")
 _OLDEST = 90.0  # PTB-XL writes 300 for every age over 89
 
 
@@ -118,16 +118,19 @@ def _ptb_xl(folder: Path, card: DatasetCard) -> Listing:
     column = "filename_lr" if table["filename_lr"].isin(there).any() else "filename_hr"
     present = table[column].isin(there)
     used = table[present]
+    if strange := {*used["strat_fold"]} - {*range(1, splits.FOLDS + 1)}:
+        raise ValueError(f"strat_fold is {strange.pop()}, and must be 1 to {splits.FOLDS}")
     axis = used["heart_axis"].map(_AXES).fillna("")
     listed = pd.DataFrame(
         {
             "record": used["ecg_id"].map("{:05d}".format),
             "path": used[column] + ".hea",
-            "patient": used["patient_id"].map("p{:05.0f}".format),
+            "patient": used["patient_id"].map("p{:05.0f}".format).where(used["patient_id"].notna()),
             "fold": used["strat_fold"].astype(int),
             "age": used["age"].replace(300, _OLDEST).map(age_of).clip(upper=_OLDEST),
             "sex": used["sex"].map({0: "male", 1: "female"}).fillna(""),
             "codes": (used["scp_codes"].map(_scp_codes) + " " + axis).str.strip(),
+            "site": used.get("device", pd.Series("", used.index)).str.split().str.join(" "),
         }
     )
     return _listing(listed, tuple(table[column][~present]))
@@ -276,6 +279,7 @@ def _own_table(
             "age": own.cells(age_of, table, "age", notes).astype(float),
             "sex": own.cells(sex_of, table, "sex", notes),
             "codes": codes,
+            "site": next((table[name] for name in table if own.names_site(str(name))), ""),
         }
     )
     here = found.map(len) > 0
@@ -336,8 +340,9 @@ def _listing(
 ) -> Listing:
     """List a table; what it does not tell is unknown, and each record is of another patient."""
     unknown: dict[str, Any] = {"patient": table["record"], "fold": 0, "age": float("nan")}
-    unknown |= {"sex": "", "codes": ""}
+    unknown |= {"sex": "", "codes": "", "site": ""}
     table = table.assign(**{name: table.get(name, unknown[name]) for name in unknown})
+    table["patient"] = table["patient"].fillna(table["record"])
     reasons = {f"{path}.hea": reason for path, reason in headers.items() if reason}
     out = table["path"].isin(reasons.keys())
     dropped = zip(table["record"][out], table["path"][out].map(reasons), strict=True)

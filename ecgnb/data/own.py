@@ -40,6 +40,14 @@ _NO_CLASS = re.compile(
 )
 
 
+_SITE = re.compile("site|cent(er|re)|hospital|device")
+
+
+def names_site(column: str) -> bool:
+    """Tell whether a column says where a record was made, which may give its label away."""
+    return bool(_SITE.fullmatch(_plain(column)))
+
+
 def check_file(path: Path) -> Path:
     """Refuse what is not there, and pipes and devices, from which a reader would wait for ever."""
     if not path.is_file():

@@ -48,7 +48,8 @@ class Prepared:
     signals : ndarray of int16, shape (records, 12, samples), memory-mapped
         In microvolts, leads in the order of `ecgnb.data.records.LEADS`.
     table : DataFrame
-        One row a record: `SELECTION` and ``flags`` (``flat:V1``, ``padded``, ``clipped``).
+        One row a record: `SELECTION`, ``flags`` (``flat:V1``, ``padded``, ``clipped``), the
+        ``seconds`` that the file holds, and the ``site`` or device, as far as a table names it.
     manifest : dict
         Where it came from, what was kept, what was dropped and why.
     """

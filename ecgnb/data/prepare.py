@@ -261,7 +261,7 @@ def _raw_folder(facts: DatasetCard) -> Path:
 def _simulated(name: str, options: Options) -> Path:
     count = options.simulated_records
     # The code is the dataset: another simulator writes into another folder.
-    files = sorted(Path(str(simulate.__file__)).parent.glob("*.py"))
+    files = sorted(Path(str(simulate.__file__)).parent.glob("*.[pt]*"))  # and its tables
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
     folder = cache_root() / "simulated" / f"{name}-{count}-{digest}"
     if not folder.is_dir():

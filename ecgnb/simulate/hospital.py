@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+import tomllib
 from collections import deque
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from zlib import crc32
 
@@ -22,15 +24,8 @@ from ecgnb.simulate import ecg
 from ecgnb.simulate.ecg import FINDINGS, Plan
 from ecgnb.simulate.heart import DOWER, LEADS, Array, Patient, draw_patient, twelve_leads
 
-# fmt: off
-SNOMED = {
-    "NSR": "426783006", "SB": "426177001", "STach": "427084000", "SA": "427393009",
-    "AF": "164889003", "AFL": "164890007", "PAC": "284470004", "PVC": "427172004",
-    "IAVB": "270492004", "LBBB": "164909002", "RBBB": "59118001", "LAnFB": "445118002",
-    "LVH": "164873001", "LQRSV": "251146004", "STD": "429622005", "STE": "164931005",
-    "TInv": "59931005", "MI": "164865005",
-}
-# fmt: on
+_TABLES = tomllib.loads(files(__package__).joinpath("hospitals.toml").read_text(encoding="utf-8"))
+SNOMED: dict[str, str] = _TABLES["snomed"]
 
 
 @dataclass(frozen=True)
@@ -64,38 +59,10 @@ class Hospital:
     mistaken: float  # probability that a coded finding is taken for one that looks like it
 
 
-# fmt: off
 HOSPITALS = {
-    "sim-north": Hospital(  # old patients, quiet recordings, diligent coding
-        name="sim-north", prefix="N", age=64, age_spread=16, women=0.47, repeat_every=5,
-        prevalence={
-            "SB": 0.11, "STach": 0.08, "SA": 0.05, "AF": 0.11, "AFL": 0.03, "PAC": 0.06,
-            "PVC": 0.08, "IAVB": 0.09, "LBBB": 0.06, "RBBB": 0.06, "LAnFB": 0.07, "LVH": 0.09,
-            "LQRSV": 0.05, "MI": 0.12, "STE": 0.03, "STD": 0.07, "TInv": 0.08,
-        },
-        rate=500, seconds=10, gain=1000, leads=LEADS, upper_case=False,
-        mains_hz=50, mains=0.002, muscle=0.006, motion=0.006, wander=0.03,
-        misplaced=0.25, rotation=8, swapped=0.004,
-        codes={"RBBB": "713427006"},
-        coded={"LQRSV": 0.85, "TInv": 0.9, "STD": 0.9}, coded_else=0.97,
-        sinus_beside_others=0.9, mistaken=0.01,
-    ),
-    "sim-south": Hospital(  # younger patients, restless recordings, hurried coding
-        name="sim-south", prefix="S", age=55, age_spread=19, women=0.56, repeat_every=8,
-        prevalence={
-            "SB": 0.18, "STach": 0.16, "SA": 0.07, "AF": 0.08, "AFL": 0.05, "PAC": 0.05,
-            "PVC": 0.07, "IAVB": 0.06, "LBBB": 0.04, "RBBB": 0.07, "LAnFB": 0.04, "LVH": 0.06,
-            "LQRSV": 0.07, "MI": 0.06, "STE": 0.04, "STD": 0.08, "TInv": 0.13,
-        },
-        rate=250, seconds=12, gain=200, leads=("I", "II", *LEADS[6:], *LEADS[2:6]), upper_case=True,
-        mains_hz=60, mains=0.005, muscle=0.008, motion=0.010, wander=0.05,
-        misplaced=0.45, rotation=14, swapped=0.01,
-        codes={"PVC": "17338001", "LBBB": "733534002"},
-        coded={"LQRSV": 0.35, "LAnFB": 0.6, "MI": 0.7, "IAVB": 0.9, "PAC": 0.9}, coded_else=0.95,
-        sinus_beside_others=0.15, mistaken=0.02,
-    ),
+    name: Hospital(name, **{**table, "leads": tuple(table["leads"])})
+    for name, table in _TABLES["hospitals"].items()
 }
-# fmt: on
 
 
 Noise = NDArray[np.float32]

@@ -68,7 +68,9 @@ def show_table(
 
 
 def show_decision(answers: dict[str, Any], table: pd.DataFrame, name: str) -> None:
-    """Show a page that answers a reader's choices, and write it as ``NAME.html``, to stand alone.
+    """Show a page that answers a reader's choices; write it as ``NAME.html``, to stand alone.
+
+    Another page can hold what is in ``NAME-part.html``.
 
     Parameters
     ----------
@@ -85,7 +87,8 @@ def show_decision(answers: dict[str, Any], table: pd.DataFrame, name: str) -> No
     page = page.replace("DATA", data)
     title = html.escape(answers["title"])
     alone = f"{_ALONE}<title>{title}</title>\n<main><h1>{title}</h1>\n{page}</main></html>\n"
-    put(_file(f"{name}.html"), lambda path: path.write_text(alone, encoding="utf-8"))
+    _write(f"{name}.html", alone)
+    _write(f"{name}-part.html", page)
     display({"text/html": page, "text/plain": table.to_string(index=False)}, raw=True)
 
 
@@ -105,8 +108,11 @@ def write_csv(data: pd.DataFrame, name: str) -> None:
     columns = [
         column for column in data if column not in ("boot", "run", "boot_other", "run_other")
     ]
-    text = data[columns].to_csv(index=False, lineterminator="\n")
-    put(_file(f"{name}.csv"), lambda path: path.write_text(text, encoding="utf-8"))
+    _write(f"{name}.csv", data[columns].to_csv(index=False, lineterminator="\n"))
+
+
+def _write(name: str, text: str) -> None:
+    put(_file(name), lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _file(name: str) -> Path:

@@ -109,7 +109,7 @@ book/generated/datasets.md book/generated/studies.md: book/generated/%.md: book/
 # What every command says of itself, for the page on the package.
 book/generated/cli.md: $(SOURCES) $(STAMP)
 	@mkdir -p $(@D)
-	@$(BIN)/typer ecgnb.cli utils docs --name ecgnb | sed -n 's/^## /### /; /^### /,$$p' > $@.tmp
+	@$(BIN)/typer ecgnb.cli utils docs --name ecgnb | sed -n '/^## /,$$p' > $@.tmp
 	@mv $@.tmp $@
 
 # speed.md and precision.md.
@@ -121,14 +121,18 @@ book/generated/speed.md: $(wildcard benchmarks/results/*.json) benchmarks/tables
 HTML  := _build/html/index.html
 PAGES := $(wildcard book/*.md book/*.bib book/_static/*) _config.yml _toc.yml
 
-# Of the theme's font of icons, 156 kB, those that the pages show; fonttools comes with matplotlib.
+# Of the theme's icons, a font of 156 kB and 85 kB of rules, those that the pages show; fonttools comes
+# with matplotlib.
 ICONS  := _build/html/_static/vendor/fontawesome/webfonts/fa-solid-900
+COMMA  := ,
 GLYPHS := f002,f019,f03a,f03b,f042,f053,f054,f062,f065,f077,f078,f0c9,f104,f105,f107,f121,f15b,f15c,f185,f186,f1c1
 
 $(HTML): $(EXECUTED) $(GENERATED) $(PAGES)
 	@rm -rf _build/html _build/.doctrees
 	@$(BIN)/jupyter-book build book --path-output . --config _config.yml --toc "$(CURDIR)/_toc.yml" \
 	  -W -n --keep-going -q > /dev/null
+	@perl -pi -e 's/\.fa-[^{}]*\{content:"\\(?!($(subst $(COMMA),|,$(GLYPHS)))")[0-9a-f]+"\}//g' \
+	  _build/html/_static/styles/pydata-sphinx-theme.css
 	@$(BIN)/pyftsubset $(ICONS).ttf --unicodes=$(GLYPHS) --flavor=woff --output-file=$(ICONS).woff2
 
 book: $(HTML)

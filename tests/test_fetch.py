@@ -790,8 +790,35 @@ def test_a_card_gets_no_folder_of_another_dataset(server, root):
     for folder in ("ptb-xl", "PTB-XL", "ptb-xl/1.0.3/new", "challenge-2021", "mine", "mine/new"):
         _unharmed(server, root, ("made", folder), "is that of ")
     (root.parent / "elsewhere").mkdir()
-    (root / "way").symlink_to(root.parent / "elsewhere")
-    _unharmed(server, root, ("way/made",), "leads out of the data root by a link")
+    for way, end in {"way": root.parent / "elsewhere", "here": "mine"}.items():
+        (root / way).symlink_to(end)
+        _unharmed(server, root, (f"{way}/made",), "leads elsewhere by a link")
+    _unharmed(server, root, ("a" * 300,), "is too long")
+
+
+def test_no_link_leads_what_is_written_or_removed_elsewhere(full, root):
+    lay(root.parent / "elsewhere", {"tree/made/precious.txt": b"mine", "precious.txt": b"mine"})
+    before = contents(root.parent / "elsewhere")
+    lay(root / "made", {"g0/R0000.hea": RECORDS["g0/R0000.hea"]})
+    for link in (root / "made" / "g1", root / ".ecgnb-fetch"):
+        shutil.rmtree(root / ".ecgnb-fetch", ignore_errors=True)
+        link.symlink_to(root.parent / "elsewhere")
+        refuses(the(full), f"{link} (leads elsewhere by|is) a link")
+        assert contents(root.parent / "elsewhere") == before
+
+
+@pytest.mark.parametrize(
+    "mark", ["", "[" * 9999, '{"kept": 3}', '{"kept": [], "left_out": [], "files": ""}']
+)
+def test_what_fetch_has_not_brought_is_never_replaced(server, root, mark):
+    """Nor later, when there is a mark and the home has one more file of its name."""
+    lay(root / "made", {"R1.hea": b"mine", "R2.hea": b"mine", fetch._MARK: mark.encode()})
+    for name in ("R1.hea", "R2.hea"):
+        put(server, {name: b"theirs"})
+        (root / "made" / f"note on {name}").touch()  # so that it asks its home again
+        _, said = get(the(server))
+        assert f"{name} (remove" in said[-1]
+        assert (root / "made" / name).read_bytes() == b"mine"
 
 
 def test_two_cards_have_no_work_in_common(server, root):

@@ -18,7 +18,7 @@ from ecgnb.data.catalog import CATALOG, JOINT, cache_root, card, data_root, find
 from ecgnb.data.fetch import describe, fetch, no_home
 from ecgnb.data.prepare import prepare, summary
 from ecgnb.errors import UserError
-from ecgnb.files import put, writable
+from ecgnb.files import plain, put, writable
 from ecgnb.models import MODELS
 from ecgnb.study.data import (
     fingerprints,
@@ -40,9 +40,7 @@ from ecgnb.study.spec import Study, read_shard, shards_needed
 
 
 def _say(text: object, *, err: bool = False) -> None:
-    """Print a line; what would steer a terminal, in a name from a file, is printed as its code."""
-    plain = (c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in str(text))
-    typer.echo("".join(plain), err=err)
+    typer.echo(plain(text), err=err)
 
 
 class _Commands(TyperGroup):
@@ -372,7 +370,7 @@ def predict_csv(
     from ecgnb.export import predict_records
 
     table, refused = predict_records(folder, names, rate)
-    text = table.to_csv(index=False, float_format="%.6g")
+    text = plain(table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     if out is None:
         typer.echo(text, nl=False)
     else:

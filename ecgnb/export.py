@@ -20,9 +20,10 @@ from ecgnb.data.arrays import Options, convert_record
 from ecgnb.data.catalog import cache_root, card, parts
 from ecgnb.data.labels import full_name
 from ecgnb.data.layouts import Tensor, open_tensor
+from ecgnb.data.own import check_file
 from ecgnb.data.records import LEADS, RecordError, read_header
 from ecgnb.errors import UserError
-from ecgnb.files import put, writable
+from ecgnb.files import plain, put, writable
 from ecgnb.models.build import build_model
 from ecgnb.study.data import fingerprints
 from ecgnb.study.plan import open_progress
@@ -237,23 +238,24 @@ class Network:
 
     def __init__(self, folder: Path) -> None:
         try:
-            self.card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
-            whole = hash_of(folder / WEIGHTS) == self.card["weights"]
-            run, given, self.names = self.card["run"], self.card["input"], self.card["outputs"]
+            self.card: dict[str, Any] = json.loads(check_file(folder / CARD).read_text("utf-8"))
+            noted = self.card["format"], self.card["weights"]
+            if noted != (_FORMAT, hash_of(check_file(folder / WEIGHTS))):
+                raise UserError(f"{folder / WEIGHTS} is not what {CARD} describes; export it again")
+            run, given, outputs = self.card["run"], self.card["input"], [*self.card["outputs"]]
             self.options = Options(**given["options"])
+            self.lowest_rate, self.z_scored = float(given["lowest_rate"]), bool(given["z_scored"])
             self.known = [one["name"] for one in self.card["classes"]]
-            protocol = run["protocol"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._columns = [outputs.index(one) for one in self.known]
+            self._ranged = check_protocol(run["protocol"]).ranged
+            size = len(outputs), self.options.samples
+            self._model = build_model(run["model"], run["head"], *size, 0)
+            load_encoder(self._model, folder / WEIGHTS, head=True)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, ArithmeticError) as error:
             raise UserError(
                 f"{folder} holds no exported network ({type(error).__name__}: {error}); "
                 "`ecgnb export` writes one"
             ) from error
-        if not whole or self.card["format"] != _FORMAT:
-            raise UserError(f"{folder / WEIGHTS} is not what {CARD} describes; export it again")
-        self._input = given
-        self._ranged = check_protocol(protocol).ranged
-        self._model = build_model(run["model"], run["head"], len(self.names), given["samples"], 0)
-        load_encoder(self._model, folder / WEIGHTS, head=True)
 
     def ask(self, signals: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
         """Return probabilities, shape (records, classes of the card).
@@ -265,14 +267,14 @@ class Network:
         values = torch.from_numpy(np.ascontiguousarray(signals)).to(device)
         rows = torch.arange(len(signals), device=device)
         said = predict(self._model.to(device), Records(values, rows, self._ranged), "float32")
-        return said[:, [self.names.index(one) for one in self.known]]
+        return said[:, self._columns]
 
     def read(self, source: Path | Tensor, record: str) -> tuple[npt.NDArray[np.int16], str]:
         """Return one record as the network wants it, and its flags; RecordError refuses it."""
         if isinstance(source, Path):
             header = read_header(source / record)
             rate, units = header.sampling_rate, {one.unit.upper() for one in header.signals}
-            if ("NU" in units) != self._input["z_scored"]:
+            if ("NU" in units) != self.z_scored:
                 raise RecordError(
                     "is z-scored, and the network knows millivolts"
                     if "NU" in units
@@ -280,10 +282,9 @@ class Network:
                 )
         else:
             rate = source.rate
-        if rate < self._input["lowest_rate"]:
+        if rate < self.lowest_rate:
             raise RecordError(
-                f"is sampled at {rate:g} Hz, and the network wants {self._input['lowest_rate']:g} "
-                "or more"
+                f"is sampled at {rate:g} Hz, and the network wants {self.lowest_rate:g} or more"
             )
         path, tensor = (source, None) if isinstance(source, Path) else (Path(), source)
         content, found = convert_record(record, path, False, tensor, self.options)
@@ -323,7 +324,8 @@ def predict_records(
     refused: dict[str, str] = {}
     spans: list[int] = []
     batch: list[tuple[str, npt.NDArray[np.int16], str]] = []
-    for place, (name, source, record) in enumerate(found := list(_expanded(names, rate)), start=1):
+    for place, (path, source, record) in enumerate(found := list(_expanded(names, rate)), start=1):
+        name = plain(path)  # pandas refuses a name that is no text
         try:
             values, flags = network.read(source, record)
         except (RecordError, ValueError, ArithmeticError) as error:
@@ -342,7 +344,7 @@ def predict_records(
         raise UserError(f"none of {len(refused)} records can be used; the first, {first}: {why}")
     # An array does not say its unit.
     asked = len(spans) >= _ENOUGH or any(isinstance(source, Tensor) for _, source, _ in found)
-    if asked and not network.card["input"]["z_scored"]:
+    if asked and not network.z_scored:
         for note in checks.of_amplitude(np.array(spans)):
             raise UserError(f"nothing is predicted: {note}")
     return pd.concat(rows, ignore_index=True), refused

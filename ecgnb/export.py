@@ -1,6 +1,7 @@
 """A trained network to take home: weights, a card that says what they are, and predictions."""
 
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -353,7 +354,7 @@ def predict_records(
 def _expanded(names: Iterable[str], rate: float | None) -> Iterator[tuple[str, Path | Tensor, str]]:
     """List each record: its name, the folder or array that holds it, and its name there."""
     for name in names:
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         if path.suffix == ".npy":
             if rate is None:
                 raise UserError(f"{name} does not say its sampling rate; add --rate, in Hz")

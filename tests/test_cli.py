@@ -99,6 +99,12 @@ def test_datasets_lists_the_catalog():
     assert all(name in result.output for name in ("ptb-xl", "code-test", "sim-north"))
 
 
+@pytest.mark.parametrize("folder", ["/none", "~nobody-here/results"])
+def test_results_that_are_missing_are_said(folder):
+    said = run("status", "clinical", ECGNB_RESULTS=folder)
+    assert said.output.startswith(f"no recorded runs of clinical are in {folder}")
+
+
 @recorded
 def test_plan_and_status_of_recorded_runs():
     status = run("status", "clinical", ECGNB_DATA="")

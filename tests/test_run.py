@@ -5,6 +5,7 @@ import os
 import subprocess
 import time
 import warnings
+import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -344,8 +345,9 @@ def test_the_index_may_lack_runs_and_name_lost_ones_but_never_err(tmp_path, ran_
     score = ran_run.facts["validation_auroc"]
     assert store.scores() == {ran_run.key: score}
     index = tmp_path / "scores.txt"
-    line = index.read_text()
-    for wrong in (line[:-5], line.replace("0.8", "0.9"), line.replace("0.8125", "nan")):
+    line, none = index.read_text(), f"{ran_run.key} nan"
+    none += f" {zlib.crc32(none.encode()):08x}\n"
+    for wrong in (line[:-5], line.replace("0.8", "0.9"), line.replace("0.8125", "nan"), none):
         index.write_text(wrong)
         assert store.scores() == {}
     assert store.score(ran_run.key) == score

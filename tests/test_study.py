@@ -1,18 +1,20 @@
 """Runs, the store and the runner, on a study of a few seconds."""
 
+import os
 import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
 from dataclasses import asdict, replace
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import as_fifo
 from sklearn.metrics import roc_auc_score
 from tiny import TINY, begin, do, lend_data, tiny
 
@@ -223,6 +225,29 @@ def _flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 16
     path.write_bytes(content)
+
+
+def test_what_no_run_has_written_is_made_again(copied):
+    progress = open_progress(tiny())
+    key = next(run for run in progress.finished() if run.records).key
+    path, index = progress.store.path(key), copied / "runs" / "scores.txt"
+    with np.load(path) as file:
+        arrays = dict(file)
+    deep, fewer = np.frombuffer(b"[" * 9999, np.uint8), arrays["predictions"][1:]
+    spoilt = [{**arrays, "facts": deep}, {**arrays, "predictions": fewer}]
+    for spoil in (as_fifo, *(partial(np.savez, **one) for one in spoilt)):
+        spoil(path)
+        with pytest.warns(UserWarning, match=r"\.npz was damaged; it is removed"):
+            assert progress.store.load(key) is None
+        assert not os.path.lexists(path)
+        path.touch()
+    index.touch()
+    as_fifo(index)
+    assert key not in progress.store.scores()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match="cannot write to"), pytest.warns(match="npz"):
+        progress.store.load(key)
 
 
 @pytest.mark.parametrize("spoil", [_flip, lambda path: path.write_bytes(b"")])

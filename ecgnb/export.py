@@ -56,16 +56,8 @@ def export(study: Study, folder: Path, **wanted: object) -> Result:
     **wanted
         ``model``, ``arm``, ``size``: only among runs with these.
 
-    Returns
-    -------
-    Result
-        The run as it came out now, in float32.
-
-    Raises
-    ------
-    UserError
-        If no such run is finished, its data are not here, it comes out otherwise than it did, or
-        the folder cannot be written.
+    Returns the run as it came out now, in float32. Raises UserError if no such run is finished, its
+    data are not here, it comes out otherwise than it did, or the folder cannot be written.
     """
     chosen, among = _chosen(study, {name: one for name, one in wanted.items() if one is not None})
     spec = chosen[0].spec
@@ -224,17 +216,9 @@ def describe(facts: dict[str, Any], folder: Path) -> Iterator[str]:
 
 
 class Network:
-    """An exported network, ready to be asked.
+    """An exported network, ready to be asked; `export` wrote its folder, on any computer.
 
-    Parameters
-    ----------
-    folder : Path
-        As `export` wrote it, on any computer.
-
-    Raises
-    ------
-    UserError
-        If it is no such folder, or its files do not belong together.
+    Raises UserError if it is no such folder, or its files do not belong together.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -308,17 +292,9 @@ def predict_records(
     rate : float, optional
         Sampling rate of the arrays in Hz.
 
-    Returns
-    -------
-    DataFrame
-        ``record``, the probability of each class, and ``flags`` as in a prepared table.
-    dict of str to str
-        The records that the network is not for, with the reason of each.
-
-    Raises
-    ------
-    UserError
-        If there is no network, no such record, or none that can be used.
+    Returns a table with ``record``, the probability of each class, and ``flags`` as in a prepared
+    table; and the records that the network is not for, with the reason of each. Raises UserError if
+    there is no network, no such record, or none that can be used.
     """
     network = Network(folder)
     rows: list[pd.DataFrame] = []

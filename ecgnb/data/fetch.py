@@ -105,13 +105,9 @@ class Place:
     def publish(self, wanted: Iterable[Entry], kept: list[str], home: str) -> None:
         """Put the gathered files, all of them whole, where they belong, and forget the work."""
         top, tree = self.work / "tree", self.tree
-        gathered = {
-            (tree / entry.path).relative_to(top).as_posix()
-            for entry in wanted
-            if entry.path not in kept
-        }
-        for path in _files(top).keys() - gathered:  # of a download that was given up for another
-            (top / path).unlink()
+        gathered = {tree / entry.path for entry in wanted if entry.path not in kept}
+        for path in {top / name for name in _files(top)} - gathered:  # of a download given up
+            path.unlink()
         if self.there:
             new = {self.folder / path: tree / path for path in _files(tree)}
             inside = _real(self.folder)
@@ -209,23 +205,14 @@ def fetch(
     ----------
     dataset : str or DatasetCard
         A name of the catalog, or a card of one's own.
-    everything : bool
-        Whether to fetch also what ecgnb does not read, such as the 500 Hz records of PTB-XL.
-    progress : bool
-        Whether to show progress bars; never where ``TQDM_DISABLE`` is set.
+    everything, progress : bool
+        Whether to fetch also what ecgnb does not read, such as the 500 Hz records of PTB-XL;
+        whether to show progress bars, which is never done where ``TQDM_DISABLE`` is set.
     say : callable
         Told the licence, and what happens, a sentence at a time.
 
-    Returns
-    -------
-    Path
-        The folder of the dataset.
-
-    Raises
-    ------
-    UserError
-        If the dataset has no public home, ``ECGNB_DATA`` is not set or not writable, there is not
-        enough room, or no home serves it whole.
+    Returns the folder of the dataset. Raises UserError if it has no public home, ``ECGNB_DATA`` is
+    not set or not writable, there is not enough room, or no home serves it whole.
     """
     place = _place(dataset, everything)
     if place.is_whole():

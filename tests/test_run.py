@@ -240,14 +240,6 @@ def test_durations_as_a_person_says_them(seconds, text):
     assert shards_needed(seconds, 30) == 1 + (seconds > 1800) * 3
 
 
-def test_shards_are_all_runs_once(study):
-    whole = list(study.cells())
-    shards = [list(replace(study, shard=(number, 3)).cells()) for number in (1, 2, 3)]
-    assert sorted(map(str, (cell for shard in shards for cell in shard))) == sorted(map(str, whole))
-    assert all(len(shard) > len(whole) / 6 for shard in shards)
-    assert {cell.arm for cell in shards[0]} == {cell.arm for cell in whole}
-
-
 @pytest.mark.parametrize("shards", [2, 7, 40])
 def test_shards_need_nothing_of_each_other(shards):
     """Each pre-training is in one shard; with one seed, so is each that chooses a rate."""

@@ -18,7 +18,7 @@ from ecgnb.data.catalog import CATALOG, JOINT, cache_root, card, data_root, find
 from ecgnb.data.fetch import describe, fetch, no_home
 from ecgnb.data.prepare import prepare, summary
 from ecgnb.errors import UserError
-from ecgnb.files import put, writable
+from ecgnb.files import plain, put, writable
 from ecgnb.models import MODELS
 from ecgnb.study.data import (
     fingerprints,
@@ -27,7 +27,7 @@ from ecgnb.study.data import (
     record_dataset,
     say_missing,
 )
-from ecgnb.study.declare import load_study, study_names
+from ecgnb.study.declare import FASTEST, LONGEST, load_study, study_names
 from ecgnb.study.plan import (
     check_recorded,
     duration,
@@ -40,9 +40,7 @@ from ecgnb.study.spec import Study, read_shard, shards_needed
 
 
 def _say(text: object, *, err: bool = False) -> None:
-    """Print a line; what would steer a terminal, in a name from a file, is printed as its code."""
-    plain = (c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in str(text))
-    typer.echo("".join(plain), err=err)
+    typer.echo(plain(text), err=err)
 
 
 class _Commands(TyperGroup):
@@ -155,8 +153,8 @@ def prepare_dataset(
         list[str] | None, typer.Argument(help="Datasets; without any, all that are here.")
     ] = None,
     study: Annotated[str, typer.Option(help="Prepare the datasets of this study.")] = "",
-    rate: Annotated[float, typer.Option(min=1, help="Sampling rate in Hz.")] = 100.0,
-    seconds: Annotated[float, typer.Option(min=1, help="Length of the window.")] = 10.0,
+    rate: Annotated[float, typer.Option(min=1, max=FASTEST, help="Sampling in Hz.")] = 100.0,
+    seconds: Annotated[float, typer.Option(min=1, max=LONGEST, help="Of the window.")] = 10.0,
     short: Annotated[str, typer.Option(help="Shorter records: pad or drop.")] = "pad",
     record: Annotated[
         bool,
@@ -213,7 +211,7 @@ def plan(
     from ecgnb.study.cost import groups
     from ecgnb.study.run import check_data, default_workers, worker_bytes
 
-    declared = first_seeds(load_study(study), seeds)
+    declared = first_seeds(_load(study), seeds)
     progress = open_progress(declared)
     if progress.missing():
         check_data(declared)
@@ -237,12 +235,18 @@ def plan(
     _say(f"shards of about {minutes:g} min with so many processes each: {shards}")
 
 
-def _say_how(study: Study, workers: int, precision: str) -> None:
-    """Say what was chosen for this machine, and which data are missing."""
-    from ecgnb.training.device import choose_device, choose_setting, describe_device
-
+def _load(name: str) -> Study:
+    """Read a study, and say first which of its data or recorded runs are missing."""
+    study = load_study(name)
     if missing := say_missing(study):
         _say(missing)
+    return study
+
+
+def _say_how(study: Study, workers: int, precision: str) -> None:
+    """Say what was chosen for this machine."""
+    from ecgnb.training.device import choose_device, choose_setting, describe_device
+
     device = choose_device()
     _say(f"{describe_device(device)}, {workers} processes of one thread")
     for model in dict.fromkeys(model for pair in study.pairs for model in pair.models):
@@ -272,7 +276,7 @@ def run(
     """
     from ecgnb.study.run import default_workers, run_study
 
-    whole = load_study(study)
+    whole = _load(study)
     if part and not origin:
         raise UserError("say who has made the part, and where, with --origin")
     if record:
@@ -292,7 +296,7 @@ def run(
 @app.command()
 def status(study: StudyName) -> None:
     """Say what is done of a study, and where."""
-    declared = load_study(study)
+    declared = _load(study)
     every = open_progress(declared).runs()
     for stage in dict.fromkeys(run.stage for run in every):
         runs = [done for run, done in every.items() if run.stage == stage]
@@ -385,7 +389,7 @@ def predict_csv(
     from ecgnb.export import predict_records
 
     table, refused = predict_records(folder, names, rate)
-    text = table.to_csv(index=False, float_format="%.6g")
+    text = plain(table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     if out is None:
         typer.echo(text, nl=False)
     else:

@@ -1,6 +1,7 @@
 """A trained network to take home: weights, a card that says what they are, and predictions."""
 
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -23,9 +24,10 @@ from ecgnb.data.arrays import Options, convert_record
 from ecgnb.data.catalog import cache_root, card, parts
 from ecgnb.data.labels import full_name
 from ecgnb.data.layouts import Tensor, open_tensor
+from ecgnb.data.own import check_file
 from ecgnb.data.records import LEADS, RecordError, read_header
 from ecgnb.errors import UserError
-from ecgnb.files import put, writable
+from ecgnb.files import plain, put, writable
 from ecgnb.models.build import build_model
 from ecgnb.study.data import fingerprints
 from ecgnb.study.plan import open_progress
@@ -57,16 +59,8 @@ def export(study: Study, folder: Path, **wanted: object) -> Result:
     **wanted
         ``model``, ``arm``, ``size``: only among runs with these.
 
-    Returns
-    -------
-    Result
-        The run as it came out now, in float32.
-
-    Raises
-    ------
-    UserError
-        If no such run is finished, its data are not here, it comes out otherwise than it did, or
-        the folder cannot be written.
+    Returns the run as it came out now, in float32. Raises UserError if no such run is finished, its
+    data are not here, it comes out otherwise than it did, or the folder cannot be written.
     """
     chosen, among = _chosen(study, {name: one for name, one in wanted.items() if one is not None})
     spec = chosen[0].spec
@@ -225,39 +219,31 @@ def describe(facts: dict[str, Any], folder: Path) -> Iterator[str]:
 
 
 class Network:
-    """An exported network, ready to be asked.
+    """An exported network, ready to be asked; `export` wrote its folder, on any computer.
 
-    Parameters
-    ----------
-    folder : Path
-        As `export` wrote it, on any computer.
-
-    Raises
-    ------
-    UserError
-        If it is no such folder, or its files do not belong together.
+    Raises UserError if it is no such folder, or its files do not belong together.
     """
 
     def __init__(self, folder: Path) -> None:
         try:
-            self.card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
-            whole = hash_of(folder / WEIGHTS) == self.card["weights"]
-            run, given, self.names = self.card["run"], self.card["input"], self.card["outputs"]
+            self.card: dict[str, Any] = json.loads(check_file(folder / CARD).read_text("utf-8"))
+            noted = self.card["format"], self.card["weights"]
+            if noted != (_FORMAT, hash_of(check_file(folder / WEIGHTS))):
+                raise UserError(f"{folder / WEIGHTS} is not what {CARD} describes; export it again")
+            run, given, outputs = self.card["run"], self.card["input"], [*self.card["outputs"]]
             self.options = Options(**given["options"])
+            self.lowest_rate, self.z_scored = float(given["lowest_rate"]), bool(given["z_scored"])
             self.known = [one["name"] for one in self.card["classes"]]
-            protocol = run["protocol"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.kept = [outputs.index(one) for one in self.known]
+            self.ranged = check_protocol(run["protocol"]).ranged
+            size = len(outputs), self.options.samples
+            self.model = build_model(run["model"], run["head"], *size, 0)
+            load_encoder(self.model, folder / WEIGHTS, head=True)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, ArithmeticError) as error:
             raise UserError(
                 f"{folder} holds no exported network ({type(error).__name__}: {error}); "
                 "`ecgnb export` writes one"
             ) from error
-        if not whole or self.card["format"] != _FORMAT:
-            raise UserError(f"{folder / WEIGHTS} is not what {CARD} describes; export it again")
-        self._input = given
-        self.ranged = check_protocol(protocol).ranged
-        self.kept = [self.names.index(one) for one in self.known]
-        self.model = build_model(run["model"], run["head"], len(self.names), given["samples"], 0)
-        load_encoder(self.model, folder / WEIGHTS, head=True)
 
     def ask(self, signals: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
         """Return probabilities, shape (records, classes of the card).
@@ -276,7 +262,7 @@ class Network:
         if isinstance(source, Path):
             header = read_header(source / record)
             rate, units = header.sampling_rate, {one.unit.upper() for one in header.signals}
-            if ("NU" in units) != self._input["z_scored"]:
+            if ("NU" in units) != self.z_scored:
                 raise RecordError(
                     "is z-scored, and the network knows millivolts"
                     if "NU" in units
@@ -284,10 +270,9 @@ class Network:
                 )
         else:
             rate = source.rate
-        if rate < self._input["lowest_rate"]:
+        if rate < self.lowest_rate:
             raise RecordError(
-                f"is sampled at {rate:g} Hz, and the network wants {self._input['lowest_rate']:g} "
-                "or more"
+                f"is sampled at {rate:g} Hz, and the network wants {self.lowest_rate:g} or more"
             )
         path, tensor = (source, None) if isinstance(source, Path) else (Path(), source)
         content, found = convert_record(record, path, False, tensor, self.options)
@@ -342,24 +327,17 @@ def predict_records(
     rate : float, optional
         Sampling rate of the arrays in Hz.
 
-    Returns
-    -------
-    DataFrame
-        ``record``, the probability of each class, and ``flags`` as in a prepared table.
-    dict of str to str
-        The records that the network is not for, with the reason of each.
-
-    Raises
-    ------
-    UserError
-        If there is no network, no such record, or none that can be used.
+    Returns a table with ``record``, the probability of each class, and ``flags`` as in a prepared
+    table; and the records that the network is not for, with the reason of each. Raises UserError if
+    there is no network, no such record, or none that can be used.
     """
     network = Network(folder)
     rows: list[pd.DataFrame] = []
     refused: dict[str, str] = {}
     spans: list[int] = []
     batch: list[tuple[str, npt.NDArray[np.int16], str]] = []
-    for place, (name, source, record) in enumerate(found := list(_expanded(names, rate)), start=1):
+    for place, (path, source, record) in enumerate(found := list(_expanded(names, rate)), start=1):
+        name = plain(path)  # pandas refuses a name that is no text
         try:
             values, flags = network.read(source, record)
         except (RecordError, ValueError, ArithmeticError) as error:
@@ -378,7 +356,7 @@ def predict_records(
         raise UserError(f"none of {len(refused)} records can be used; the first, {first}: {why}")
     # An array does not say its unit.
     asked = len(spans) >= _ENOUGH or any(isinstance(source, Tensor) for _, source, _ in found)
-    if asked and not network.card["input"]["z_scored"]:
+    if asked and not network.z_scored:
         for note in checks.of_amplitude(np.array(spans)):
             raise UserError(f"nothing is predicted: {note}")
     return pd.concat(rows, ignore_index=True), refused
@@ -387,7 +365,7 @@ def predict_records(
 def _expanded(names: Iterable[str], rate: float | None) -> Iterator[tuple[str, Path | Tensor, str]]:
     """List each record: its name, the folder or array that holds it, and its name there."""
     for name in names:
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         if path.suffix == ".npy":
             if rate is None:
                 raise UserError(f"{name} does not say its sampling rate; add --rate, in Hz")

@@ -35,6 +35,11 @@ def put(path: Path, write: Callable[[Path], object]) -> None:
         Path(name).unlink(missing_ok=True)
 
 
+def plain(text: object) -> str:
+    """Write what would steer a terminal, or is no text, in a name from a file as its code."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in str(text))
+
+
 _HELP = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space")
 _HELP |= dict.fromkeys(
     (errno.EACCES, errno.EPERM), "let its owner share it, as the page on clusters says"

@@ -4,13 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pages
 import psutil
 import pytest
-from tiny import lend_data
+from tiny import lend_data, wait_for
 from typer.testing import CliRunner
 
 from ecgnb import __version__, cli
@@ -79,11 +78,7 @@ def test_ctrl_c_is_one_sentence_and_waits_for_nobody(whom, tmp_path, cache, comm
         # Where the tests run in the background, programs begin with their ears closed to it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 120
-    while len(list(cache.glob("runs/??/.*.claim"))) < 2:
-        assert time.monotonic() < deadline
-        assert program.poll() is None
-        time.sleep(0.1)
+    wait_for(lambda: program.poll() or len(list(cache.glob("runs/??/.*.claim"))) >= 2)
     running = psutil.Process(program.pid).children(recursive=True)
     (os.kill if whom == "the program" else os.killpg)(program.pid, signal.SIGINT)
     printed = program.communicate(timeout=60)[1]
@@ -97,6 +92,12 @@ def test_datasets_lists_the_catalog():
     result = run("datasets", ECGNB_DATA="")
     assert result.exit_code == 0
     assert all(name in result.output for name in ("ptb-xl", "code-test", "sim-north"))
+
+
+@pytest.mark.parametrize("folder", ["/none", "~nobody-here/results"])
+def test_results_that_are_missing_are_said(folder):
+    said = run("status", "clinical", ECGNB_RESULTS=folder)
+    assert said.output.startswith(f"no recorded runs of clinical are in {folder}")
 
 
 @recorded

@@ -1,6 +1,7 @@
 """A network taken home says of records what its run said, and refuses what it is not for."""
 
 import json
+import os
 import shutil
 from io import StringIO
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import write_record
+from conftest import as_fifo, edit, write_record
 from typer.testing import CliRunner
 
 from ecgnb.cli import app
@@ -123,13 +124,46 @@ def test_what_the_network_is_not_for_is_refused(taken, tmp_path, changes, reason
     assert reason in said.stderr
 
 
-def test_a_network_that_is_none_or_changed_is_refused(taken, tmp_path):
-    with pytest.raises(UserError, match="holds no exported network"):
-        Network(tmp_path)
-    path = taken[0] / WEIGHTS
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        Path.unlink,
+        as_fifo,
+        lambda path: path.write_text("[" * 9999),
+        lambda path: edit(path, '"outputs": [', '"outputs": 5, "were": ['),
+        lambda path: edit(path, '"head"', '"heads"'),
+        lambda path: edit(path, '"name": "NSR"', '"name": "none"'),
+        lambda path: edit(path, '"lowest_rate": ', '"lowest_rate": "low", "was": '),
+    ],
+)
+def test_a_network_that_is_none_or_changed_is_refused(taken, spoil):
+    network = taken[0] / WEIGHTS
+    whole = network.read_bytes()
+    network.write_bytes(whole[:-1] + b"?")
     with pytest.raises(UserError, match="export it again"):
         Network(taken[0])
+    network.write_bytes(whole)
+    spoil(taken[0] / CARD)
+    with pytest.raises(UserError, match="holds no exported network"):
+        Network(taken[0])
+
+
+def test_names_of_files_are_text_in_the_table(taken, tmp_path):
+    """None steers a terminal, and what is no text ends nothing."""
+    write_record(tmp_path / "records", "r")
+    for name in ("a\x1b[31mb", os.fsdecode(b"\xff")):
+        for suffix in (".hea", ".dat"):
+            os.link(tmp_path / "records" / f"r{suffix}", tmp_path / "records" / f"{name}{suffix}")
+    edit(taken[0] / CARD, "NSR", "NSR\\u001b]")
+    asked = ["predict", str(taken[0]), str(tmp_path / "records")]
+    said = CliRunner().invoke(app, asked).stdout
+    CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "out.csv")])
+    assert said == (tmp_path / "out.csv").read_text()
+    assert "\x1b" not in said
+    table = pd.read_csv(StringIO(said))
+    assert "NSR\\x1b]" in table
+    names = [name.rpartition("/")[2] for name in table["record"]]
+    assert names == ["a\\x1b[31mb", "r", "\\xdcff"]
 
 
 def test_a_study_without_such_a_run_exports_none(taken, tmp_path, monkeypatch):

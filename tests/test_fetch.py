@@ -25,7 +25,7 @@ from unittest.mock import Mock
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from conftest import HOSPITAL_RECORDS
+from tiny import wait_for
 from typer.testing import CliRunner
 
 from ecgnb import cli
@@ -473,6 +473,9 @@ def test_lists_without_end_or_sense(full, root, monkeypatch, kind):
         full.files["/made/1/SHA256SUMS.txt"] = bytes(200)
         home = f"{full.url}/made/1/SHA256SUMS.txt"
     refuses(a_card(home), "is a list without end|is longer than any list|is no list of files")
+    full.files["/api/records/7"] = b"<html>"
+    for address in ("/?list-type=2&prefix=x/", "/api/records/7#x.zip"):
+        refuses(a_card(full.url + address), "lists no file|no list of files")
 
 
 @pytest.mark.parametrize("between", [" ", "  ", " *", " ./", "  ./"])
@@ -494,12 +497,6 @@ def test_a_record_of_zenodo(server, root):
             refuses(facts, "its checksum or its size is wrong")
         else:
             brings(facts, {"a.hdf5": noise(9000), "annotations/b.csv": b"1"})
-
-
-@pytest.mark.parametrize("address", ["/?list-type=2&prefix=x/", "/api/records/7#x.zip"])
-def test_a_home_that_answers_with_a_page(server, root, address):
-    server.files["/api/records/7"] = b"<html>"
-    refuses(a_card(server.url + address), "lists no file|no list of files")
 
 
 def test_at_most_eight_connections(server, root):
@@ -616,13 +613,6 @@ def card_file(path, facts):
     )
 
 
-def wait_for(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def test_killed_and_resumed(server, root, capsys):
     big = a_zip({"a.hea": noise(2_000_000)})
     server.files["/x.zip"] = big
@@ -632,7 +622,7 @@ def test_killed_and_resumed(server, root, capsys):
     parts = root / ".ecgnb-fetch" / "made%2F1" / "parts"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
-            wait_for(lambda: parts.is_dir() and sum(p.stat().st_size for p in parts.iterdir()), 60)
+            wait_for(lambda: parts.is_dir() and sum(p.stat().st_size for p in parts.iterdir()))
         finally:
             process.kill()
     assert not (root / "made").exists()
@@ -676,16 +666,10 @@ def test_stopped_at_any_step_nothing_half_is_whole(server, root, way):
     assert steps > (1 if way == "zip" else len(few) / 2)
 
 
-def test_a_fetched_dataset_can_be_prepared(server, root, hospital, home):
-    files = contents(hospital)
-    put(server, files)
-    server.files["/x.zip"] = a_zip(files)
-    facts = the(server, home)
-    folder, _ = get(facts)
-    assert folder == root / "made" / "1"
-    prepared = prepare(facts)
-    assert prepared.manifest["counts"]["kept"] == HOSPITAL_RECORDS
-    assert prepared.manifest["counts"]["absent"] == 0
+def test_a_fetched_dataset_can_be_prepared(server, root, hospital):
+    put(server, contents(hospital))
+    assert get(the(server))[0] == root / "made" / "1"
+    assert prepare(the(server)).manifest["counts"]["absent"] == 0
 
 
 def test_dry_run_downloads_nothing(full, root):
@@ -711,20 +695,11 @@ def test_progress_in_bytes(server, root, monkeypatch, capsys):
     assert re.search(r"made: fetching: 100%.*2\.00M/2\.00M \[.*B/s\]", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize(
-    ("name", "sentence"),
-    [
-        ("sim-north", "is simulated by ecgnb: nothing has to be fetched"),
-        ("ptb-xl-filtered", "has no public home known to ecgnb"),
-        ("ptb-xl-extended", "is no download of its own but joined of ptb-xl and ptb-xl-filtered"),
-    ],
-)
-def test_what_cannot_be_fetched(root, name, sentence):
-    with pytest.raises(UserError, match=sentence):
-        fetch.fetch(name)
-
-
-def test_every_card_says_where_it_is_or_why_not():
+def test_every_card_says_where_it_is_or_why_not(root):
+    assert "is simulated by ecgnb: nothing has to" in fetch.no_home(card("sim-north"))
+    assert "joined of ptb-xl and ptb-xl-filtered" in fetch.no_home(card("ptb-xl-extended"))
+    with pytest.raises(UserError, match="has no public home known to ecgnb"):
+        fetch.fetch("ptb-xl-filtered")
     assert all(bool(facts.homes) != bool(fetch.no_home(facts)) for facts in CATALOG.values())
     assert card("chapman-shaoxing").homes == card("ningbo").homes
 
@@ -753,10 +728,6 @@ def test_is_whole(tmp_path):
     (tmp_path / "a").write_bytes(b"123456789")
     crc = "crc32:cbf43926"  # the check value of this checksum
     assert is_whole(Entry("a", 9, crc), tmp_path / "a")
-    assert not is_whole(Entry("a", 8, crc), tmp_path / "a")
-    assert not is_whole(Entry("a", None, "sha256:00"), tmp_path / "a")
-    assert is_whole(Entry("a"), tmp_path / "a")
-    assert not is_whole(Entry("b"), tmp_path / "b")
     assert not is_whole(Entry("a/b", 1), tmp_path / "a" / "b")
     assert not is_whole(Entry("a"), tmp_path)
 
@@ -790,8 +761,35 @@ def test_a_card_gets_no_folder_of_another_dataset(server, root):
     for folder in ("ptb-xl", "PTB-XL", "ptb-xl/1.0.3/new", "challenge-2021", "mine", "mine/new"):
         _unharmed(server, root, ("made", folder), "is that of ")
     (root.parent / "elsewhere").mkdir()
-    (root / "way").symlink_to(root.parent / "elsewhere")
-    _unharmed(server, root, ("way/made",), "leads out of the data root by a link")
+    for way, end in {"way": root.parent / "elsewhere", "here": "mine"}.items():
+        (root / way).symlink_to(end)
+        _unharmed(server, root, (f"{way}/made",), "leads elsewhere by a link")
+    _unharmed(server, root, ("a" * 300,), "is too long")
+
+
+def test_no_link_leads_what_is_written_or_removed_elsewhere(full, root):
+    lay(root.parent / "elsewhere", {"tree/made/precious.txt": b"mine", "precious.txt": b"mine"})
+    before = contents(root.parent / "elsewhere")
+    lay(root / "made", {"g0/R0000.hea": RECORDS["g0/R0000.hea"]})
+    for link in (root / "made" / "g1", root / ".ecgnb-fetch"):
+        shutil.rmtree(root / ".ecgnb-fetch", ignore_errors=True)
+        link.symlink_to(root.parent / "elsewhere")
+        refuses(the(full), f"{link} (leads elsewhere by|is) a link")
+        assert contents(root.parent / "elsewhere") == before
+
+
+@pytest.mark.parametrize(
+    "mark", ["", "[" * 9999, '{"kept": 3}', '{"kept": [], "left_out": [], "files": ""}']
+)
+def test_what_fetch_has_not_brought_is_never_replaced(server, root, mark):
+    """Nor later, when there is a mark and the home has one more file of its name."""
+    lay(root / "made", {"R1.hea": b"mine", "R2.hea": b"mine", fetch._MARK: mark.encode()})
+    for name in ("R1.hea", "R2.hea"):
+        put(server, {name: b"theirs"})
+        (root / "made" / f"note on {name}").touch()  # so that it asks its home again
+        _, said = get(the(server))
+        assert f"{name} (remove" in said[-1]
+        assert (root / "made" / name).read_bytes() == b"mine"
 
 
 def test_two_cards_have_no_work_in_common(server, root):

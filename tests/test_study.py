@@ -1,17 +1,20 @@
 """Runs, the store and the runner, on a study of a few seconds."""
 
+import os
 import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
 from dataclasses import asdict, replace
+from functools import partial, reduce
 from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import as_fifo
 from sklearn.metrics import roc_auc_score
 from tiny import TINY, begin, do, lend_data, tiny
 
@@ -222,6 +225,29 @@ def _flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 16
     path.write_bytes(content)
+
+
+def test_what_no_run_has_written_is_made_again(copied):
+    progress = open_progress(tiny())
+    key = next(run for run in progress.finished() if run.records).key
+    path, index = progress.store.path(key), copied / "runs" / "scores.txt"
+    with np.load(path) as file:
+        arrays = dict(file)
+    deep, fewer = np.frombuffer(b"[" * 9999, np.uint8), arrays["predictions"][1:]
+    spoilt = [{**arrays, "facts": deep}, {**arrays, "predictions": fewer}]
+    for spoil in (as_fifo, *(partial(np.savez, **one) for one in spoilt)):
+        spoil(path)
+        with pytest.warns(UserWarning, match=r"\.npz was damaged; it is removed"):
+            assert progress.store.load(key) is None
+        assert not os.path.lexists(path)
+        path.touch()
+    index.touch()
+    as_fifo(index)
+    assert key not in progress.store.scores()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match="cannot write to"), pytest.warns(match="npz"):
+        progress.store.load(key)
 
 
 @pytest.mark.parametrize("spoil", [_flip, lambda path: path.write_bytes(b"")])
@@ -476,7 +502,10 @@ def test_what_is_kept_short_is_near(cache):
         ({"batchsize": 8}, "no field 'batchsize' .did you mean 'batch_size'"),
         ({"pairs": 5}, "'pairs' must be tables"),
         ({"title": 5}, "'title' must be text in quotes, not 5"),
-        ({"seeds": 10**10}, "'seeds' must be 1 to 10,000, not 10,000,000,000"),
+        ({"seeds": 10**10}, "'seeds' must be 1 to 10,000"),
+        ({"seeds": 16**5000}, "'seeds' must be 1 to 10,000"),
+        ({"deep": reduce(lambda inner, _: [inner], range(3000))}, "holds a value that no study"),
+        ({"data": {"simulated_records": 10**12}}, "'simulated_records' must be 1 to 1,000,000"),
         ({"seeds": 1e10}, "'seeds' must be a list of whole numbers, or how many, not 1"),
         ({"learning_rates": [float("inf")]}, "'learning_rates' must be"),
         ({"data": {"rate": 1e308}}, "'rate' must be 1 to 10,000 Hz"),
@@ -580,6 +609,7 @@ def test_what_was_asked_for_holds_for_the_study_of_a_chapter_too():
         ("demoo", {}, r"unknown study 'demoo' \(did you mean 'demo'\?\)"),
         ("demo:sim-west", {}, "There is no dataset 'sim-west'"),
         ("demo:sim-north+sim-south", {}, r"sim-north\+sim-south is several datasets; name one"),
+        ("~nobody-here/a.toml", {}, "Cannot read the study ~nobody-here/a.toml"),
         ("demo", {"target": 5}, "names of a dataset in quotes, not 5"),
         ("demo", {"models": "[gru"}, r"'\[gru' is no list"),
         ("demo", {"models": "[]"}, "'pairs' is empty"),

@@ -7,14 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import yaml
+from tiny import wait_for
 
 pytest.importorskip("snakemake", reason="Snakemake is not installed: the extra `workflow` has it")
 
@@ -92,6 +92,16 @@ class Checkout:
         assert done.returncode == status, done.stdout
         return done.stdout
 
+    def start(self, *arguments: str, profile: str = "local", **options: Any) -> subprocess.Popen:
+        return subprocess.Popen(
+            self.command(*arguments, profile=profile),
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            **options,
+        )
+
     def finished(self) -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in self.cache.glob("runs/??/*.npz")}
 
@@ -150,15 +160,8 @@ def test_a_study_from_the_first_run_to_an_edited_package(checkout: Checkout):
 
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on(one_job: Checkout):
-    process = subprocess.Popen(
-        one_job.command("--cores", "1", "studies"),
-        cwd=one_job.folder,
-        env=one_job.environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    _wait(lambda: len(one_job.finished()) >= 3)
+    process = one_job.start("--cores", "1", "studies", start_new_session=True)
+    wait_for(lambda: len(one_job.finished()) >= 3)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = one_job.finished()
@@ -167,13 +170,6 @@ def test_killed_in_the_middle_it_goes_on(one_job: Checkout):
     one_job.snakemake("--cores", "1", "studies")
     assert before.items() < one_job.finished().items()
     assert len(one_job.finished()) == RUNS
-
-
-def _wait(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 # Stand-ins for Slurm's programs. A job is a process; its state is what its file says.
@@ -217,16 +213,11 @@ def test_slurm_profile_against_stand_ins(one_job: Checkout):
         one_job.program(name, text)
     one_job.environment["SLURM_JOBS"] = str(jobs)
     soon = ("--slurm-init-seconds-before-status-checks", "1")
-    process = subprocess.Popen(
-        one_job.command(*soon, "--slurm-status-command", "sacct", profile="slurm"),
-        cwd=one_job.folder,
-        env=one_job.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        # Where the tests run in the background, programs begin with their ears closed to it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    _wait(lambda: len(one_job.finished()) >= 3)
+    asks = (*soon, "--slurm-status-command", "sacct")
+    # Where the tests run in the background, programs begin with their ears closed to it.
+    hears = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = one_job.start(*asks, profile="slurm", **hears)
+    wait_for(lambda: len(one_job.finished()) >= 3)
     process.send_signal(signal.SIGINT)
     assert process.wait(TIMEOUT_S) != 0
     assert (jobs / "0.state").read_text() == "CANCELLED\n"

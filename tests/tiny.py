@@ -62,6 +62,14 @@ def lend_data(cache, common):
     return cache
 
 
+def wait_for(reached, seconds=300):
+    """Wait until something holds, or fail."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
 def begin(*arguments, **options):
     """Start a Python program that may import what tests may."""
     paths = [str(FOLDER), os.environ.get("PYTHONPATH", ""), str(FOLDER.parent)]

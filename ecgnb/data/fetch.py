@@ -21,8 +21,9 @@ from ecgnb.data import catalog
 from ecgnb.data.catalog import CATALOG, DatasetCard, card, find, is_plain, own_cards
 from ecgnb.data.download import Entry, HomeError, Transfer, download, download_all, is_whole, total
 from ecgnb.data.homes import is_archive, list_members, look, unpack
+from ecgnb.data.own import check_file
 from ecgnb.errors import UserError
-from ecgnb.files import locked, reason
+from ecgnb.files import locked, put, reason
 
 _MARK = ".ecgnb-whole.json"
 _ANOTHER_COPY = (
@@ -30,6 +31,7 @@ _ANOTHER_COPY = (
     "this one"
 )
 Bring = Callable[[Sequence[Entry], tqdm], None]
+_LONGEST_NAME = 200  # of the 255 that a file system takes, as a folder to work in is called so too
 _SIGNALS = (".hea", ".mat", ".dat")
 _MARGIN_BYTES = 50_000_000  # a disk should not be filled to the last byte
 
@@ -51,12 +53,15 @@ class Place:
 
     @cached_property
     def mark(self) -> dict[str, Any]:
-        """What was written down when all was there."""
-        mark = {"left_out": [], "kept": [], "files": "", "made": 0}
-        with suppress(OSError, ValueError, TypeError):
-            written = json.loads((self.folder / _MARK).read_text(encoding="utf-8"))
-            mark = {**mark, **written, "made": (self.folder / _MARK).stat().st_mtime_ns}
-        return mark
+        """What was written down when all was there; what is damaged vouches for nothing."""
+        with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+            path = check_file(self.folder / _MARK)
+            mark = json.loads(path.read_text(encoding="utf-8"))
+            lists = {key: [*map(str, mark[key])] for key in ("left_out", "kept")}
+            # Earlier versions did not write down which files were not theirs.
+            others, made = mark.get("others", ()), path.stat().st_mtime_ns * ("others" in mark)
+            return {**lists, "others": {*others}, "files": mark["files"], "made": made}
+        return {"left_out": [], "kept": [], "others": set(), "files": "", "made": 0}
 
     def wants(self, entry: Entry) -> bool:
         """Return whether a file of a download belongs here; hidden ones never do."""
@@ -84,34 +89,40 @@ class Place:
         same = self.mark["files"] == _census(self.folder)
         return same and set(self.mark["left_out"]) <= set(self.left_out)
 
-    def keeps(self, entry: Entry) -> bool:
+    def keeps(self, path: str) -> bool:
         """Return whether a file that is not as published may be the user's own work.
 
         It is not if it is empty, or has not been touched since it was found whole.
         """
         try:
-            facts = (self.folder / entry.path).lstat()
+            facts = (self.folder / path).lstat()
         except (FileNotFoundError, NotADirectoryError):
             return False
         touched = max(facts.st_mtime_ns, facts.st_ctime_ns) > self.mark["made"]
-        mine = touched or entry.path in self.mark["kept"]
+        mine = touched or path in self.mark["others"]
         return not stat.S_ISREG(facts.st_mode) or (facts.st_size > 0 and mine)
 
     def publish(self, wanted: Iterable[Entry], kept: list[str], home: str) -> None:
         """Put the gathered files, all of them whole, where they belong, and forget the work."""
         top, tree = self.work / "tree", self.tree
-        inside = PurePosixPath(tree.relative_to(top).as_posix())
-        gathered = {str(inside / entry.path) for entry in wanted if entry.path not in kept}
-        for path in _files(top).keys() - gathered:  # of a download that was given up for another
-            (top / path).unlink()
+        gathered = {tree / entry.path for entry in wanted if entry.path not in kept}
+        for path in {top / name for name in _files(top)} - gathered:  # of a download given up
+            path.unlink()
         if self.there:
-            for path in _files(tree):
-                (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(tree / path, self.folder / path)
+            new = {self.folder / path: tree / path for path in _files(tree)}
+            inside = _real(self.folder)
+            for parent in {path.parent for path in new}:
+                if not _real(parent).is_relative_to(inside):
+                    raise UserError(f"{parent} leads elsewhere by a link, and nothing is put there")
+            for place in new:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(new[place], place)
         folder = self.folder if self.there else tree
+        others = filter(self.keeps, _files(folder).keys() - {entry.path for entry in wanted})
         mark = {"from": home, "left_out": self.left_out, "files": _census(folder), "kept": kept}
+        mark["others"] = sorted({*kept, *others})
         with suppress(OSError):  # a folder that may only be read can be whole all the same
-            (folder / _MARK).write_text(json.dumps(mark, indent=1) + "\n")
+            put(folder / _MARK, lambda path: path.write_text(json.dumps(mark, indent=1) + "\n"))
         if not self.there:
             os.replace(top, _first_to_make(self.folder))
         shutil.rmtree(self.work, ignore_errors=True)
@@ -121,7 +132,7 @@ def place_of(facts: DatasetCard, root: Path, *, everything: bool) -> Place:
     """Find or choose the folder of a dataset under the data root.
 
     Raises UserError if a folder of the card does not lie below it, or, for a card that is not the
-    catalog's, is another dataset's: a card may come from somebody else.
+    catalog's, is another dataset's or a link: a card may come from somebody else.
     """
     ours = facts in CATALOG.values()
     others = () if ours else (*CATALOG.values(), *own_cards().values())
@@ -131,8 +142,10 @@ def place_of(facts: DatasetCard, root: Path, *, everything: bool) -> Place:
             wrong = "is not a plain name under the data root"
         elif taken:
             wrong = f"is that of {taken[0]}"
-        elif not ours and not (root / folder).resolve().is_relative_to(root.resolve()):
-            wrong = "leads out of the data root by a link"
+        elif len(quote(folder)) > _LONGEST_NAME:
+            wrong = "is too long"
+        elif not ours and _real(root / folder) != _real(root) / folder.casefold():
+            wrong = "leads elsewhere by a link"
         else:
             continue
         raise UserError(
@@ -141,8 +154,16 @@ def place_of(facts: DatasetCard, root: Path, *, everything: bool) -> Place:
         )
     found = find(facts, root)
     work = root / ".ecgnb-fetch" / quote(facts.folders[0], safe="")
+    for path in (work.parent, work, work / "tree", work / "parts"):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link, through which nothing is removed: remove the link")
     left_out = () if everything else facts.unread
     return Place(facts, found or root / facts.folders[0], found is not None, work, left_out)
+
+
+def _real(path: Path) -> Path:
+    """Return where a path leads, on any system; a loop of links leads to itself."""
+    return Path(os.path.realpath(path).casefold())
 
 
 def _overlap(folder: str, others: Iterable[str]) -> bool:
@@ -184,23 +205,14 @@ def fetch(
     ----------
     dataset : str or DatasetCard
         A name of the catalog, or a card of one's own.
-    everything : bool
-        Whether to fetch also what ecgnb does not read, such as the 500 Hz records of PTB-XL.
-    progress : bool
-        Whether to show progress bars; never where ``TQDM_DISABLE`` is set.
+    everything, progress : bool
+        Whether to fetch also what ecgnb does not read, such as the 500 Hz records of PTB-XL;
+        whether to show progress bars, which is never done where ``TQDM_DISABLE`` is set.
     say : callable
         Told the licence, and what happens, a sentence at a time.
 
-    Returns
-    -------
-    Path
-        The folder of the dataset.
-
-    Raises
-    ------
-    UserError
-        If the dataset has no public home, ``ECGNB_DATA`` is not set or not writable, there is not
-        enough room, or no home serves it whole.
+    Returns the folder of the dataset. Raises UserError if it has no public home, ``ECGNB_DATA`` is
+    not set or not writable, there is not enough room, or no home serves it whole.
     """
     place = _place(dataset, everything)
     if place.is_whole():
@@ -309,8 +321,8 @@ def _first_that_serves(
             failures.append(str(error))
     raise UserError(
         f"{place.card.title} could not be fetched: {'; '.join(failures)}. What has arrived is kept:"
-        f" run it again later, or put the files from {place.card.url} into {place.card.folders[0]} "
-        "yourself"
+        f" run it again later, or put the files from {place.card.url or 'its home'} into "
+        f"{place.card.folders[0]} yourself"
     )
 
 
@@ -387,7 +399,7 @@ def _sort(
         for entry in bar:
             if is_whole(entry, place.folder / entry.path):
                 continue
-            if place.keeps(entry):
+            if place.keeps(entry.path):
                 kept.append(entry.path)
             elif not is_whole(entry, place.tree / entry.path):
                 missing.append(entry)

@@ -24,6 +24,8 @@ from ecgnb.data.arrays import SELECTION, Options, canonical, file_digest, write_
 from ecgnb.data.catalog import DatasetCard, cache_root, card, data_root, find
 from ecgnb.data.labels import default_label_set, encode
 from ecgnb.data.layouts import Listing
+from ecgnb.data.own import check_file
+from ecgnb.data.records import LEADS
 from ecgnb.errors import UserError
 from ecgnb.files import locked, writable
 from ecgnb.simulate import hospital
@@ -225,9 +227,15 @@ def _ready(facts: DatasetCard, folder: Path) -> Prepared | None:
     Its files have one time. Where one was touched since, all is read and hashed.
     """
     try:
+        for name in _FILES:
+            check_file(folder / name)
         signals = np.load(folder / "signals.npy", mmap_mode="r", allow_pickle=False)
         table = pd.read_parquet(folder / "records.parquet")
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        kept = manifest["counts"]["kept"]
+        here = signals.dtype, signals.shape[:2], len(table), signals.flags.c_contiguous
+        if here != (np.int16, (kept, len(LEADS)), kept, True) or signals.ndim != 3:
+            return None
         if len({(folder / name).stat().st_mtime_ns for name in _FILES}) > 1:
             digest = hashlib.sha256(signals.data)
             digest.update(canonical(table).encode())
@@ -237,7 +245,7 @@ def _ready(facts: DatasetCard, folder: Path) -> Prepared | None:
             with suppress(OSError):  # another's cache
                 _same_time(folder)
         return Prepared(facts, folder, signals, table, manifest)
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -341,6 +349,7 @@ def join(name: str, parts: Sequence[Prepared]) -> Prepared:
             os.fsync(file.fileno())
         table = join_tables({part.card.name: part.table for part in parts})
         table.to_parquet(partial / "records.parquet", index=False)
-        return {"fingerprint": fingerprint, "parts": {p.card.name: p.fingerprint for p in parts}}
+        prints = {part.card.name: part.fingerprint for part in parts}
+        return {"fingerprint": fingerprint, "parts": prints, "counts": {"kept": len(table)}}
 
     return _ready(facts, folder) or _make(facts, folder, lambda whole: True, write)

@@ -57,18 +57,8 @@ _STYLE: Any = {
 def panel(height: float = 3.4, rows: int = 1, **shared: Any) -> tuple[Figure, Any]:
     """Start a figure in the style of the book, which holds from then on, see `matplotlib.rcParams`.
 
-    Parameters
-    ----------
-    height : float
-        Inches; the width is that of the book.
-    rows : int
-        Panels one under another.
-    **shared
-        For `matplotlib.figure.Figure.subplots`.
-
-    Returns
-    -------
-    Figure, and Axes or an array of them
+    It is `height` inches high and as wide as the book, with `rows` of axes one under another;
+    `shared` is for `matplotlib.figure.Figure.subplots`.
     """
     mpl.rcParams.update(_STYLE)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
@@ -92,12 +82,8 @@ def size_axis(axes: Axes, records: Iterable[float]) -> None:
 def label_ends(axes: Axes, ends: Iterable[tuple[str, float, float, str]]) -> None:
     """Write names at the ends of lines, apart from each other, in the place of a legend.
 
-    Parameters
-    ----------
-    axes : Axes
-        With its limits as they shall be.
-    ends : iterable of (str, float, float, str)
-        The name of a line, where it ends, in data, and its colour.
+    `ends` are the name of a line, where it ends, in data, and its colour; the limits of the axes
+    are as they shall be.
     """
     axes.get_ylim()  # which are set only when somebody asks
     line, free = 0.035, -np.inf  # half a line's height, and where there is room, of the axes

@@ -37,7 +37,7 @@ def results_root() -> Path:
     for this user or beside the package (``pip install --target``).
     """
     if own := os.environ.get("ECGNB_RESULTS"):
-        return Path(own).expanduser()
+        return Path(os.path.expanduser(own))  # a home that is not there is left as it is
     beside = Path(ecgnb.__file__).parents[1]
     user = sysconfig.get_path("data", sysconfig.get_preferred_scheme("user"))
     installed = [Path(base) / _SHARE for base in (sysconfig.get_path("data"), user, beside)]

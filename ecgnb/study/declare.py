@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
@@ -27,8 +28,8 @@ from ecgnb.training.metrics import UNLABELLED
 _SMALL = 1000  # records; with fewer, few classes have ten positives in a fifth
 _SMALL_TEST_POSITIVES = 2
 _TRAINED = 0.6  # of the records; a fifth validates and a fifth tests
-_MOST_SEEDS = 10_000
-_FASTEST, _LONGEST = 10_000, 3600  # Hz, and seconds of a window
+_MOST_SEEDS, _MOST_SIMULATED = 10_000, 1_000_000
+FASTEST, LONGEST = 10_000, 3600  # Hz, and seconds of a window
 
 _PAIR_FIELDS = ("models", "heads", "sizes", "seeds", "arms", "min_test_positives")
 _LEVELS = {"study": Study, "pairs": Pair, "source": Side, "target": Side, "data": Options}
@@ -137,7 +138,7 @@ def _is_file(name: str) -> bool:
 
 def _read(name: str) -> tuple[str, dict[str, Any]]:
     if _is_file(name):
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         # Its name may be that of a published study, whose recorded runs it must not replace.
         return path.stem, {**read_toml(path, "study"), "recorded": False}
     if name not in study_names():
@@ -177,7 +178,7 @@ def _number(text: object) -> object:
 
 def _seeds(name: str, count: int) -> range:
     if not 0 <= count <= _MOST_SEEDS:
-        raise UserError(f"study {name}: 'seeds' must be 1 to {_MOST_SEEDS:,}, not {count:,}")
+        raise UserError(f"study {name}: 'seeds' must be 1 to {_MOST_SEEDS:,}")
     return range(count)
 
 
@@ -321,7 +322,7 @@ def _validated(values: Mapping[str, Any]) -> Study:
     try:
         # As JSON a list is a tuple, and nothing is taken for what it is not.
         study = _adapter.validate_json(json.dumps(values, default=str))
-    except (ValidationError, TypeError, ValueError) as error:
+    except (ValidationError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"study {values['name']}{_sentence(error)}") from error
     check_protocol(study.protocol)
     for _, recipe in study.recipes:
@@ -357,13 +358,13 @@ def _sentence(error: Exception) -> str:
 
 def _mistakes(study: Study) -> Iterable[str]:
     data = study.data
-    if not (1 <= data.rate <= _FASTEST and 0 < data.seconds <= _LONGEST):
+    if not (1 <= data.rate <= FASTEST and 0 < data.seconds <= LONGEST):
         yield (
-            f": 'rate' must be 1 to {_FASTEST:,} Hz and 'seconds' at most {_LONGEST:,}, not "
+            f": 'rate' must be 1 to {FASTEST:,} Hz and 'seconds' at most {LONGEST:,}, not "
             f"{data.rate:g} and {data.seconds:g}"
         )
-    if data.simulated_records < 1:
-        yield ": 'simulated_records' must be at least 1"
+    if not 1 <= data.simulated_records <= _MOST_SIMULATED:
+        yield f": 'simulated_records' must be 1 to {_MOST_SIMULATED:,}"
     for pair in study.pairs:
         yield from _mistakes_of(study, pair)
     read = {

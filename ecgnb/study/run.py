@@ -76,15 +76,8 @@ def run_study(
     Each run trains on one thread in a process of its own, so that its numbers do not depend on
     how many run side by side. Whatever stops the work, finished runs stay and are not repeated.
 
-    Parameters
-    ----------
-    study : Study
-    workers : int, optional
-        Processes side by side; by default `default_workers`.
-    precision : str
-        See `ecgnb.training.device.choose_setting`.
-    progress : bool
-        Whether to show a progress bar.
+    There are `workers` processes, by default `default_workers`; on `precision` see
+    `ecgnb.training.device.choose_setting`; `progress` shows a bar.
     """
     check_precision(precision)
     study = data.with_what_is_here(study)

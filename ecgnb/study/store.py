@@ -8,6 +8,7 @@ reads look first at the cache, then there. What is damaged is named; in the cach
 import functools
 import hashlib
 import json
+import os
 import platform
 import re
 import warnings
@@ -27,6 +28,7 @@ from pyarrow import compute, parquet
 
 import ecgnb
 from ecgnb.data.catalog import cache_root
+from ecgnb.data.own import check_file
 from ecgnb.errors import UserError
 from ecgnb.files import locked, put, writable
 from ecgnb.study.spec import RunSpec
@@ -78,6 +80,7 @@ class Result:
         return float(next(self.facts[name] for name in SCORES if name in self.facts))
 
 
+_DAMAGES = (zipfile.BadZipFile, zlib.error, RecursionError)
 _ARRAYS = ("predictions", "validation")
 
 
@@ -267,7 +270,7 @@ class Store:
 
     def has_weights(self, key: str) -> bool:
         """Tell whether a pre-training can be used: its result and its weights are there."""
-        return self.has(key) and self.weights(key).exists()
+        return self.has(key) and self.weights(key).is_file()
 
     def sound_weights(self, key: str) -> bool:
         """Tell whether weights are those that their pre-training wrote; remove others."""
@@ -281,21 +284,24 @@ class Store:
 
     def _damaged(self, path: Path) -> None:
         warnings.warn(f"{path} was damaged; it is removed, and made again", stacklevel=3)
-        path.unlink(missing_ok=True)
+        with self._writable():
+            path.unlink(missing_ok=True)
 
     def _read(self, key: str) -> Result | None:
         """Read a result of the cache; None, and away with it, if it is damaged."""
         path = self.path(key)
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(check_file(path), allow_pickle=False) as file:
                 told = json.loads(file["facts"].tobytes())
                 # Older versions kept no probabilities of validation.
-                return _result(told, **{name: file[name] for name in _ARRAYS if name in file})
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
-            self._damaged(path)
-            return None
+                result = _result(told, **{name: file[name] for name in _ARRAYS if name in file})
+            if len(result.records) == len(result.predictions):
+                return result
+        except (OSError, ValueError, KeyError, TypeError, EOFError, *_DAMAGES):
+            if not os.path.lexists(path):
+                return None
+        self._damaged(path)
+        return None
 
     def shared(
         self, name: str, compute: Callable[[], npt.NDArray[np.float32]]
@@ -353,19 +359,19 @@ class Store:
         """
         there = {path.stem for path in self.folder.glob("??/*.npz")}
         try:
-            lines = (self.folder / _INDEX).read_text(errors="replace").split("\n")
+            lines = check_file(self.folder / _INDEX).read_text(errors="replace").split("\n")
         except OSError:
             lines = []
         parts = (line.rpartition(" ") for line in lines)
         notes = (note.split(" ") for note, _, check in parts if check == _check(note))
-        here = {key: float(score) for key, score in notes if key in there}
+        here = {key: float(score) for key, score in notes if key in there and score != "nan"}
         return {**recorded_scores(self.recorded), **here}
 
     def _note(self, key: str, score: float) -> None:
         """Put the score of a run into the index; without it the run is as done as with it."""
         path, note = self.folder / _INDEX, f"{key} {score!r}"
         claim = path.with_name(f".{_INDEX}.claim")
-        with suppress(OSError), locked(claim), open(path, "a") as file:
+        with suppress(OSError), locked(claim), open(_no_pipe(path), "a") as file:
             file.write(f"{note} {_check(note)}\n")
 
     def score(self, key: str) -> float | None:
@@ -431,6 +437,10 @@ def hash_of(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _no_pipe(path: Path) -> Path:
+    return check_file(path) if path.exists() else path
 
 
 def _check(note: str) -> str:

@@ -40,7 +40,7 @@ def data(cache, common):
 def ran(common):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECGNB_CACHE", str(lend_data(common / "two", common)))
-        yield do(two())
+        return do(two())
 
 
 def test_several_datasets_make_a_pair_each():
@@ -169,7 +169,7 @@ def test_a_probe_is_not_helped_by_knowing_a_patient():
     assert alone > 0.95 > grouped + 0.2
 
 
-def test_scores_by_class_and_f1_are_what_scikit_learn_says(ran):
+def test_scores_by_class_and_f1_are_what_scikit_learn_says(ran, data):
     study, results = two(), [run for run in ran if run.spec.seed == 0]
     run = next(run for run in results if run.spec.arm == "finetune-whole")
     table = read_table(study, run.spec.dataset).set_index("record", drop=False)

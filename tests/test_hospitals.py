@@ -34,7 +34,7 @@ def test_explained_variance_of_one_record():
 
 
 @pytest.fixture(scope="module")
-def two_hospitals(common):
+def made(common):
     """Made scores on two simulated hospitals: as good as their labels, with more or less noise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECGNB_CACHE", str(common / "two_hospitals"))
@@ -54,7 +54,14 @@ def two_hospitals(common):
                 facts["hospital_auroc"] = 0.6 + 0.1 * (cell.arm == "as-is")
             records = tuple(table["record"][rows])
             results.append(_result(cell, number, facts, said.clip(0, 1), records, tuple(labels)))
-        yield study, results
+    return study, results
+
+
+@pytest.fixture
+def two_hospitals(made, common, monkeypatch):
+    """In the cache that has their records."""
+    monkeypatch.setenv("ECGNB_CACHE", str(common / "two_hospitals"))
+    return made
 
 
 def test_the_matrix_is_what_scikit_learn_says(two_hospitals):

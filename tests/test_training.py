@@ -1,5 +1,6 @@
 """Training: the models, the loop and the arms, on tiny sizes."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -43,34 +44,6 @@ def _equal(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-DEEP = ("resnet1d50", "resnet1d101")  # of which one head is enough
-EVERY_MODEL = [
-    (name, head)
-    for name, entry in MODELS.items()
-    if entry.build
-    for head in entry.heads
-    if name not in DEEP or head == "pooled"
-]
-
-
-@pytest.mark.parametrize(("name", "head"), EVERY_MODEL)
-def test_every_model_trains_transfers_and_predicts(name, head, tmp_path):
-    train, validation = _data(40, 0), _data(40, 1)
-    source = build_model(name, head, CLASSES, SAMPLES, seed=1)
-    fitted = fit(source, train, validation, SCHEDULE)
-    assert fitted.history["update"] == [4, 8, 12]
-    assert fitted.best_update in fitted.history["update"]
-    save_weights(source, tmp_path / "w.safetensors", {"model": name})
-    target = build_model(name, head, 5, SAMPLES, seed=2)
-    untouched = {name: value.clone() for name, value in target.head.state_dict().items()}
-    load_encoder(target, tmp_path / "w.safetensors")
-    assert _equal(source.encoder.state_dict(), target.encoder.state_dict())
-    assert _equal(untouched, target.head.state_dict())
-    scores = predict(target, train.records, "float32")
-    assert scores.shape == (40, 5)
-    assert ((scores >= 0) & (scores <= 1)).all()
-
-
 def test_same_seed_same_encoder_whatever_the_classes():
     one = build_model("gru", "pooled", 3, SAMPLES, 4).encoder.state_dict()
     other = build_model("gru", "pooled", 7, SAMPLES, 4).encoder.state_dict()
@@ -79,7 +52,7 @@ def test_same_seed_same_encoder_whatever_the_classes():
 
 def test_training_learns():
     model = build_model("resnet1d18", "pooled", CLASSES, SAMPLES, 0)
-    schedule = Schedule(1e-3, 60, 16, 6, 0)
+    schedule = Schedule(3e-3, 20, 16, 4, 0)
     fitted = fit(model, _data(120), _data(80, 1), schedule)
     assert fitted.score > 0.85
     assert fitted.history["train_loss"][-1] < fitted.history["train_loss"][0]
@@ -88,7 +61,7 @@ def test_training_learns():
 @pytest.mark.parametrize("arm", [name for name in ARMS if ARMS[name].frozen])
 def test_frozen_arms_leave_the_encoder(arm):
     model = _gru()
-    before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    before = copy.deepcopy(model.encoder.state_dict())
     trained = train_arm(model, arm, _data(), _data(seed=1), _data(seed=2).records, SCHEDULE)
     assert trained.test.shape == (40, CLASSES)
     assert _equal(before, model.encoder.state_dict())
@@ -97,7 +70,7 @@ def test_frozen_arms_leave_the_encoder(arm):
 def test_probing_comes_first_and_costs_its_share_of_the_updates(monkeypatch):
     """A third of the updates train the head; fine-tuning begins with just that network."""
     model = build_model("resnet1d18", "pooled", CLASSES, SAMPLES, 0)
-    before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    before = copy.deepcopy(model.encoder.state_dict())
     begun = []
 
     def watched(trained, train, validation, schedule, **settings):
@@ -109,12 +82,12 @@ def test_probing_comes_first_and_costs_its_share_of_the_updates(monkeypatch):
     train, validation = _data(120), _data(80, 1)
     truth = validation.labels.numpy().astype(bool)
     monkeypatch.setattr(transfer, "fit", watched)
-    schedule = Schedule(1e-2, 90, 16, 6, 0)
+    schedule = Schedule(1e-2, 36, 16, 6, 0)
     trained = train_arm(model, "probe-then-finetune", train, validation, None, schedule)
     history = trained.fitted.history
-    assert history["update"] == [15, 30, 45, 60, 75, 90]
+    assert history["update"] == [6, 12, 18, 24, 30, 36]
     assert history["seconds"] == sorted(history["seconds"])
-    assert trained.fitted.best_update > 30
+    assert trained.fitted.best_update > 12
     # The head was trained on scaled features, and says the same of plain ones.
     assert begun == [pytest.approx(max(history["validation_auroc"][:2]))]
     assert not _equal(before, model.encoder.state_dict())
@@ -201,14 +174,10 @@ def test_one_cycle_is_that_of_pytorch(updates):
             cycle.step()
 
 
-def test_a_recipe_keeps_the_weights_that_it_names():
-    models = {}
-    for name in ("one-cycle", "one-cycle-average"):
-        models[name], fitted, _ = _train("gru", "pooled", recipe=name)
-        assert fitted.best_update == SCHEDULE.updates
-        said = predict(models[name], _data(seed=1).records, "float32")
-        assert np.array_equal(said, fitted.validation)
-    assert not _equal(*(model.state_dict() for model in models.values()))
+def test_an_average_of_weights_is_not_the_last_of_them():
+    recipes = ("one-cycle", "one-cycle-average")
+    last, average = (_train("gru", "pooled", recipe=name)[0].state_dict() for name in recipes)
+    assert not _equal(last, average)
 
 
 @pytest.mark.parametrize("arm", ["linear-probe", "probe-then-finetune"])
@@ -258,20 +227,46 @@ def _train(name, head, path=None, updates=0, precision="float32", **changes):
     return model, fit(model, _data(), _data(seed=1), schedule, **settings), checkpoint
 
 
+DEEP = ("resnet1d50", "resnet1d101")  # of which one head is enough
+
+
 @pytest.mark.parametrize(
     ("name", "head", "recipe"),
     [
-        *((*each, "cosine-best") for each in EVERY_MODEL if each[0] != DEEP[-1]),
+        *(
+            (name, head, "cosine-best")
+            for name, entry in MODELS.items()
+            if entry.build
+            for head in entry.heads
+            if name not in DEEP or head == "pooled"
+        ),
         ("gru", "pooled", "paper"),
         *(("gru", "pooled", name) for name in RECIPES if name.startswith("one-cycle")),
     ],
 )
-def test_a_stopped_training_ends_with_the_same_bits(name, head, recipe, tmp_path):
+def test_every_model_trains_transfers_and_ends_with_the_same_bits_if_stopped(
+    name, head, recipe, tmp_path
+):
     """Whether it is stopped between two looks at validation (5) or right after one (8)."""
     precision = choose_setting(name, "auto", torch.device("cpu")).precision
     protocol = recipe if recipe in PROTOCOLS else "clean"
     changes = {"protocol": protocol, "recipe": recipe, "precision": precision}
     whole, fitted, _ = _train(name, head, **changes)
+    assert fitted.history["update"] == [4, 8, 12]
+    assert fitted.best_update in ([12] if recipe.startswith("one-cycle") else [4, 8, 12])
+    said = predict(whole, _data(seed=1).records, precision)
+    assert np.array_equal(said, fitted.validation)
+    save_weights(whole, tmp_path / "w.safetensors", {"model": name})
+    target = build_model(name, head, 5, SAMPLES, seed=2)
+    untouched = copy.deepcopy(target.head.state_dict())
+    load_encoder(target, tmp_path / "w.safetensors")
+    assert _equal(whole.encoder.state_dict(), target.encoder.state_dict())
+    assert _equal(untouched, target.head.state_dict())
+    scores = predict(target, _data().records, "float32")
+    assert scores.shape == (40, 5)
+    assert ((scores >= 0) & (scores <= 1)).all()
+    if name == DEEP[-1]:
+        return  # the same layers as those of the other, and the slowest of all
     path = tmp_path / "one.checkpoint"
     for updates in (5, 3):
         with pytest.raises(_StopError):
@@ -286,18 +281,17 @@ def test_a_stopped_training_ends_with_the_same_bits(name, head, recipe, tmp_path
     assert 0 < resumed.earlier_seconds < resumed.history["seconds"][-1]
 
 
-@pytest.mark.parametrize("spoil", ["another", "torn", "absent"])
-def test_a_checkpoint_that_does_not_fit_is_left(spoil, tmp_path):
+@pytest.mark.parametrize("spoil", ["another", "torn"])
+def test_a_checkpoint_that_does_not_fit_is_left(spoil, tmp_path, recwarn):
     path = tmp_path / "one.checkpoint"
     with pytest.raises(_StopError):
         _train("gru", "pooled", path, 5)
     if spoil == "torn":
         path.write_bytes(path.read_bytes()[:1000])
-    if spoil == "absent":
-        path.unlink()
     checkpoint = _StopsAfter(path, 0, "another" if spoil == "another" else "this")
     fit(_gru(), _data(), _data(seed=1), SCHEDULE, checkpoint=checkpoint)
     assert checkpoint.trained == SCHEDULE.updates
+    assert ["is damaged" in str(one.message) for one in recwarn] == [True] * (spoil == "torn")
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_no_training(tmp_path, monkeypatch):

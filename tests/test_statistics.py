@@ -105,7 +105,7 @@ def test_intervals_cover_the_truth_at_their_rate(seeds, patients, luck, both):
 def test_intervals_cover_the_truth_though_fifths_share_training_records(size):
     """Cross-validated classifiers, whose training sets overlap: the larger, the more."""
     benchmark = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "coverage.py"))
-    row = benchmark["cross_validated"](size, 0.05, 1, np.random.default_rng(11))
+    row = benchmark["cross_validated"](size, 0.05, 1, np.random.default_rng(1))
     assert 0.93 <= row["covered"] <= 0.97
 
 

@@ -11,11 +11,10 @@ from scipy.optimize import least_squares
 
 from ecgnb.analysis import compare, curves
 from ecgnb.analysis.bootstrap import REPLICATES
-from ecgnb.analysis.compare import FROM, NET, average, pair, runs_table, summarise
+from ecgnb.analysis.compare import FROM, NET, pair, runs_table, summarise
 from ecgnb.analysis.convergence import break_even, median_time, summarise_times, times_to_target
 from ecgnb.analysis.curves import Curve, data_multipliers, fit_curves
 from ecgnb.errors import UserError
-from ecgnb.models import MODELS
 from ecgnb.models.build import forward_gflop
 from ecgnb.report import notebook
 from ecgnb.study.declare import load_study
@@ -25,16 +24,7 @@ SIZES, SEEDS = (50, 100, 200, 400, 800), range(10)
 SCRATCH, TUNED = Curve(0.05, 3.0, 0.7), Curve(0.05, 0.6, 0.45)
 
 
-def made(study, level, luck=0.001):
-    """Runs of all cells of a study, their AUROC at a level of their own but for a seed's luck."""
-    rng = np.random.default_rng(0)
-    return [
-        _run(place, cell, level(cell) + rng.normal(0, luck))
-        for place, cell in enumerate(study.cells())
-    ]
-
-
-def _run(place, cell, auroc):
+def _run(place, cell, auroc, **others):
     tuned = cell.arm == "finetune"
     update = np.arange(10, 101, 10)
     history = {
@@ -49,7 +39,7 @@ def _run(place, cell, auroc):
     facts |= {"package": "0", "torch": "0", "precision": "float32"}
     records = tuple(f"r{k}" for k in range(cell.seed % 5, 500, 5))
     scores = np.zeros((len(records), 4), np.float16)
-    return Result(f"{place:020d}", cell, tuple("abcd"), records, scores, history, facts)
+    return Result(f"{place:020d}", cell, tuple("abcd"), records, scores, history, facts | others)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +50,12 @@ def study():
 
 @pytest.fixture(scope="module")
 def results(study):
-    curve = {"scratch": SCRATCH, "finetune": TUNED}
-    return made(study, lambda cell: 1 - float(curve[cell.arm].error(cell.size)), 0.002)
+    """Runs of all cells, their AUROC that of a known curve but for a seed's luck."""
+    curve, rng = {"scratch": SCRATCH, "finetune": TUNED}, np.random.default_rng(0)
+    return [
+        _run(place, cell, 1 - float(curve[cell.arm].error(cell.size)) + rng.normal(0, 0.002))
+        for place, cell in enumerate(study.cells())
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -268,32 +262,12 @@ def test_break_even_counts_the_pretraining(study, times):
     assert row["fewest"] < row["targets"] < row["most"]
 
 
-def families_of(study, results):
-    """The mean gain of the convolutional networks less that of the recurrent ones, a row a size."""
-    runs = runs_table(study, [run for run in results if run.spec.head == "pooled"])
-    gains = pair(runs[runs["arm"] == "finetune"], runs[runs["arm"] == "scratch"])
-    family = gains["model"].map(lambda name: MODELS[name].family)
-    sides = [average(gains[family == one], ["model"], ["size"]) for one in ("CNN", "RNN")]
-    return summarise(pair(*sides, ["size"]), ["size"])
-
-
-def test_a_family_gains_what_its_networks_gain_on_average():
-    networks = {"models": ["resnet1d18", "resnet1d50", "gru", "lstm"], "heads": ["pooled"]}
-    study = load_study("demo", **networks, sizes=[50, 200], seeds=5)
-    gains = {"resnet1d18": 0.05, "resnet1d50": 0.2, "gru": 0.01, "lstm": 0.05}
-    runs = made(study, lambda cell: 0.7 + gains.get(cell.model, 0) * (cell.arm == "finetune"))
-
-    found = families_of(study, runs)
-    assert found["mean"].to_numpy() == pytest.approx([0.125 - 0.03] * 2, abs=0.004)
-    assert families_of(study, [r for r in runs if r.spec.model == "gru"]).empty
-
-
 def test_a_size_has_one_number_of_training_records():
     study = load_study("demo", models=["resnet1d18", "gru"], heads=["pooled"], sizes=[0], seeds=5)
     runs = [
-        replace(run, facts={**run.facts, "train_records": 715 + (run.spec.seed > 1)})
-        for run in made(study, lambda cell: 0.8)
-        if run.spec.model == "gru" or run.spec.seed < 2
+        _run(place, cell, 0.8, train_records=715 + (cell.seed > 1))
+        for place, cell in enumerate(study.cells())
+        if cell.model == "gru" or cell.seed < 2
     ]
     runs = runs_table(study, runs)
     gain = summarise(pair(runs[runs["arm"] == "finetune"], runs[runs["arm"] == "scratch"]))

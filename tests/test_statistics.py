@@ -86,18 +86,19 @@ def _simulated(rng, seeds, truth=0.0, patients=0.02, luck=0.0, both=0.0):
     return folds
 
 
-@pytest.mark.parametrize("seeds", [5, 10, 40])
+@pytest.mark.parametrize("seeds", [2, 3, 4, 5, 10, 40])
 @pytest.mark.parametrize(
     ("patients", "luck", "both"),
     [(0.02, 0, 0), (0.02, 0.02, 0), (0.02, 0.04, 0.01), (0.01, 0.08, 0)],
 )
 def test_intervals_cover_the_truth_at_their_rate(seeds, patients, luck, both):
+    """With few seeds they may do so more often."""
     rng = np.random.default_rng(8)
     found = [
         paired_difference(_simulated(rng, seeds, 0.03, patients, luck, both)) for _ in range(1000)
     ]
     covered = np.mean([one.low < 0.03 < one.high for one in found])
-    assert 0.93 <= covered <= 0.97
+    assert 0.93 <= covered <= (0.97 if seeds >= 5 else 1)
 
 
 @pytest.mark.slow
@@ -107,14 +108,6 @@ def test_intervals_cover_the_truth_though_fifths_share_training_records(size):
     benchmark = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "coverage.py"))
     row = benchmark["cross_validated"](size, 0.05, 1, np.random.default_rng(1))
     assert 0.93 <= row["covered"] <= 0.97
-
-
-@pytest.mark.parametrize("seeds", [2, 3, 4])
-@pytest.mark.parametrize(("patients", "luck"), [(0.02, 0), (0.02, 0.02), (0.01, 0.08)])
-def test_few_seeds_promise_no_more_than_they_keep(seeds, patients, luck):
-    rng = np.random.default_rng(9)
-    found = [paired_difference(_simulated(rng, seeds, 0, patients, luck)) for _ in range(1000)]
-    assert np.mean([one.low < 0 < one.high for one in found]) >= 0.935
 
 
 def test_one_seed_decides_nothing():
@@ -259,6 +252,10 @@ def test_networks_are_averaged_over_seeds_that_all_have():
     mean = average(both, ["model"], ["size"])
     assert mean["score"].tolist() == pytest.approx([0.8] * 5)
     assert summarise(mean, ["size"])["mean"].item() == pytest.approx(0.8)
+    sides = [average(_runs([0.6] * some, size=50), ["model"], ["size"]) for some in (5, 0)]
+    change, nothing = (summarise(pair(mean, side, ["size"]), ["size"]) for side in sides)
+    assert change["mean"].item() == pytest.approx(0.2)
+    assert nothing.empty
 
 
 def test_equal_gains_are_unequal_on_the_scale_of_error():

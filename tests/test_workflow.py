@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -75,20 +75,16 @@ class Checkout:
         config = yaml.safe_load(path.read_text()) | {"studies": studies, "workers": 1, **others}
         path.write_text(yaml.safe_dump(config))
 
-    def command(self, *arguments: str, profile: str = "local") -> list[str]:
-        common = ["--profile", f"workflow/profiles/{profile}", "--nocolor"]
-        return [sys.executable, "-m", "snakemake", *common, *arguments]
+    def program_of(self, *arguments: str, profile: str = "local") -> dict[str, Any]:
+        """What starts Snakemake, as `subprocess` takes it."""
+        command = [sys.executable, "-m", "snakemake", "--nocolor"]
+        command += ["--profile", f"workflow/profiles/{profile}", *arguments]
+        options = {"cwd": self.folder, "env": self.environment, "stderr": subprocess.STDOUT}
+        return {"args": command, **options}
 
     def snakemake(self, *arguments: str, profile: str = "local", status: int = 0) -> str:
-        done = subprocess.run(
-            self.command(*arguments, profile=profile),
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=TIMEOUT_S,
-        )
+        program = self.program_of(*arguments, profile=profile)
+        done = subprocess.run(**program, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT_S)
         assert done.returncode == status, done.stdout
         return done.stdout
 
@@ -150,14 +146,8 @@ def test_a_study_from_the_first_run_to_an_edited_package(checkout: Checkout):
 
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on(one_job: Checkout):
-    process = subprocess.Popen(
-        one_job.command("--cores", "1", "studies"),
-        cwd=one_job.folder,
-        env=one_job.environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    program = one_job.program_of("--cores", "1", "studies")
+    process = subprocess.Popen(**program, stdout=subprocess.DEVNULL, start_new_session=True)
     _wait(lambda: len(one_job.finished()) >= 3)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -218,11 +208,8 @@ def test_slurm_profile_against_stand_ins(one_job: Checkout):
     one_job.environment["SLURM_JOBS"] = str(jobs)
     soon = ("--slurm-init-seconds-before-status-checks", "1")
     process = subprocess.Popen(
-        one_job.command(*soon, "--slurm-status-command", "sacct", profile="slurm"),
-        cwd=one_job.folder,
-        env=one_job.environment,
+        **one_job.program_of(*soon, "--slurm-status-command", "sacct", profile="slurm"),
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
         # Where the tests run in the background, programs begin with their ears closed to it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )

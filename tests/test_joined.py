@@ -108,12 +108,6 @@ def test_a_card_of_several():
         card("ptb-xl+ptb-xk")
 
 
-@pytest.mark.parametrize("source", ["sim-north+sim-south", "sim-south+ptb-xl"])
-def test_the_target_must_not_be_among_the_sources(source):
-    with pytest.raises(UserError, match="have patients in common"):
-        _study(source)
-
-
 def test_one_missing_part_is_a_missing_source(root):
     assert missing_datasets(_study("sim-north+georgia")) == ["sim-north+georgia"]
 

@@ -31,12 +31,8 @@ def _run(place, cell, auroc, **others):
         "update": list(update),
         "seconds": list(0.1 * update),
         "validation_auroc": list(auroc * (1 - np.exp(-update / (20 if tuned else 40)))),
-        "validation_f1": [0.6, 0.7, 0.5],
-        "test_f1": [0.5, 0.6, 0.65 + 0.1 * tuned],
     }
-    facts = {"auroc": auroc, "train_records": cell.size or 900, "classes": 4, "device": "cpu"}
-    facts |= {"weighted_f1": auroc, "validation_records": 100, "seconds": 1.0}
-    facts |= {"package": "0", "torch": "0", "precision": "float32"}
+    facts = {"auroc": auroc, "train_records": cell.size or 900}
     records = tuple(f"r{k}" for k in range(cell.seed % 5, 500, 5))
     scores = np.zeros((len(records), 4), np.float16)
     return Result(f"{place:020d}", cell, tuple("abcd"), records, scores, history, facts | others)
@@ -58,11 +54,6 @@ def results(study):
     ]
 
 
-@pytest.fixture(scope="module")
-def times(study, results):
-    return times_to_target(study, results)
-
-
 @pytest.fixture(autouse=True)
 def known_scores(monkeypatch):
     """Each run's AUROC is what its facts say, and patients move it a little."""
@@ -74,19 +65,18 @@ def known_scores(monkeypatch):
     monkeypatch.setattr(compare, "_scored", scored)
 
 
-def test_curves_are_found_from_their_points():
-    sizes = np.array(SIZES, dtype=float)
+def test_curves_are_found_from_their_points_as_by_a_general_optimiser():
+    sizes, rng = np.array(SIZES, dtype=float), np.random.default_rng(0)
     known = [SCRATCH, TUNED, Curve(0.0, 1.0, 0.3)]
-    errors = np.array([curve.error(sizes) for curve in known])
-    for curve, found in zip(known, fit_curves(sizes, errors), strict=True):
+    errors = [curve.error(sizes) for curve in known]
+    errors = np.vstack(
+        [errors, rng.uniform(0.05, 0.4, (10, 5)), np.sort(rng.uniform(0, 0.4, (10, 5)))]
+    )
+    fitted = fit_curves(sizes, errors)
+    for curve, found in zip(known, fitted, strict=False):
         assert found.error(sizes) == pytest.approx(curve.error(sizes), abs=1e-4)
         assert found.records(0.12) == pytest.approx(curve.records(0.12), rel=0.01)
-
-
-def test_the_fit_is_that_of_a_general_optimiser():
-    sizes, rng = np.array(SIZES, dtype=float), np.random.default_rng(0)
-    errors = np.vstack([rng.uniform(0.05, 0.4, (10, 5)), np.sort(rng.uniform(0, 0.4, (10, 5)))])
-    for own, found in zip(errors, fit_curves(sizes, errors), strict=True):
+    for own, found in zip(errors, fitted, strict=True):
         missed = [
             least_squares(
                 lambda x, own=own: x[0] + x[1] * (sizes / 50) ** -x[2] - own,
@@ -106,25 +96,17 @@ def test_no_number_of_records_gets_under_the_floor_and_two_sizes_make_no_curve(s
         fit_curves(np.array([50.0, 100.0]), np.array([[0.2, 0.1]]))
 
 
-def test_the_multiple_is_that_of_the_known_curves(study, results):
-    found = {(one.model, one.head): one for one in data_multipliers(study, results)}
-    one = found["resnet1d18", "pooled"]
-    sizes = np.array(SIZES, dtype=float)
-    expected = np.array([SCRATCH.records(float(e)) for e in TUNED.error(sizes)]) / sizes
-    value, low, high = one.multiples
-    assert value[:3] == pytest.approx(expected[:3], rel=0.1)
-    assert ((low <= expected) & (expected <= high)).sum() >= 4
-
-
 @pytest.mark.parametrize("rounds", [1, 2])
-def test_intervals_of_multiples_cover_the_truth(study, results, monkeypatch, rounds):
+def test_multiples_are_those_of_the_known_curves_and_their_intervals_cover_them(
+    study, results, monkeypatch, rounds
+):
     """Whether the seeds are one a fifth or several; patients and luck are shared by the sizes."""
     monkeypatch.setattr(curves, "_REPLICATES", 200)
     rng = np.random.default_rng(rounds)
     sizes = np.array(SIZES, dtype=float)
     expected = np.array([SCRATCH.records(float(e)) for e in TUNED.error(sizes)]) / sizes
     runs = [run for run in results if run.spec.model == "resnet1d18" and run.spec.seed < 5 * rounds]
-    hits = []
+    found = []
     for _ in range(60):
         patients, luck = rng.normal(0, 0.01, (5, 2)), rng.normal(0, 0.012, (10, 2))
         moved = {}
@@ -136,9 +118,10 @@ def test_intervals_of_multiples_cover_the_truth(study, results, monkeypatch, rou
             drawn = np.random.default_rng((fifth, tuned)).normal(0, 0.01, REPLICATES)
             moved[run.key] = 1 - error, 1 - error + drawn
         monkeypatch.setattr(compare, "_scored", lambda study, run, *_, moved=moved: moved[run.key])
-        one = data_multipliers(study, runs)[0]
-        hits.append((one.multiples[1] <= expected) & (expected <= one.multiples[2]))
-    assert 0.93 <= np.mean(hits) <= 0.98
+        found.append(data_multipliers(study, runs)[0].multiples)
+    values, low, high = np.moveaxis(found, 1, 0)
+    assert np.median(values[:, :3], axis=0) == pytest.approx(expected[:3], rel=0.1)
+    assert 0.93 <= ((low <= expected) & (expected <= high)).mean() <= 0.98
 
 
 def test_one_seed_has_no_interval(study, results):
@@ -158,17 +141,6 @@ def test_a_change_of_the_gain_is_over_the_seeds_that_both_sizes_have(study, resu
     assert set(change["verdict"]) == {"helps"}
     difference = change["first"] - change["second"]
     assert difference.to_numpy() == pytest.approx(change["mean"].to_numpy())
-
-
-def test_times_until_the_level_of_scratch(times):
-    summary = summarise_times(times)
-    assert (summary["other_median"] < summary["scratch_median"]).all()
-    assert (summary["saved"] > 0.3).all()
-    assert (summary["p"] <= summary["p_holm"]).all()
-    assert (summary["p_holm"] < 0.05).all()
-    saved = summary["scratch_mean"] - summary["other_mean"]
-    assert ((summary["low"] < saved) & (saved < summary["high"])).all()
-    assert summary["saved"].to_numpy() == pytest.approx(saved / summary["scratch_mean"])
 
 
 def two_arms(results, repetitions, speed, seeds):
@@ -204,7 +176,12 @@ def test_neither_of_two_equal_arms_is_sooner_beyond_chance(study, results, seeds
 
 def test_an_arm_twice_as_fast_is_found(study, results):
     summary = summarise_times(times_to_target(study, two_arms(results, 50, speed=2, seeds=40)))
+    saved = summary["scratch_mean"] - summary["other_mean"]
+    assert ((summary["low"] < saved) & (saved < summary["high"])).all()
+    assert summary["saved"].to_numpy() == pytest.approx(saved / summary["scratch_mean"])
     assert (summary["saved"] > 0).all()
+    assert (summary["other_median"] < summary["scratch_median"]).mean() > 0.9
+    assert (summary["p"] <= summary["p_holm"]).all()
     assert ((summary["p"] < 0.05) & (summary["low"] > 0)).mean() > 0.7
 
 
@@ -244,15 +221,15 @@ def test_seeds_of_one_fifth_are_too_few(study, results):
         times_to_target(study, [run for run in results if run.spec.seed % 5 == 0])
 
 
-def test_break_even_counts_the_pretraining(study, times):
+def test_break_even_counts_the_pretraining(study, results):
+    times = times_to_target(study, [run for run in results if run.spec.model == "resnet1d18"])
     costs = break_even(times)
-    row = costs[(costs["model"] == "resnet1d18") & (costs["size"] == 50)].iloc[0]
+    row = costs[costs["size"] == 50].iloc[0]
     forward = forward_gflop("resnet1d18", "pooled", 4, study.data.samples)
     update = 3 * forward * study.batch_size
     pretraining = update * study.pairs[0].source.updates
     assert row["pretraining_gflop"] == pytest.approx(pretraining)
-    chosen = times[(times["model"] == "resnet1d18") & (times["size"] == 50)]
-    means = chosen.groupby("arm")["updates"].mean()
+    means = times[times["size"] == 50].groupby("arm")["updates"].mean()
     saved = update * (means["scratch"] - means["finetune"])
     assert row["targets"] == pytest.approx(row["pretraining_gflop"] / saved)
     summary = summarise_times(times).set_index(["model", "head", "size"])

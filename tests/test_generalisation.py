@@ -32,11 +32,6 @@ def two(arms=("scratch", "as-is", "finetune-whole"), updates=6, **changes):
     return tiny(asked, side | {"updates": updates}, side, **changes)
 
 
-@pytest.fixture
-def data(cache, common):
-    return lend_data(cache, common)
-
-
 @pytest.fixture(scope="module")
 def ran(common):
     with pytest.MonkeyPatch.context() as patch:
@@ -86,7 +81,7 @@ def test_no_patient_of_a_target_stands_in_a_source():
             assert not sides[0] & sides[1], (declared.source.dataset, declared.target.dataset)
 
 
-def test_pre_training_reads_nothing_of_the_hospital_that_is_held_out(data, monkeypatch):
+def test_pre_training_reads_nothing_of_the_hospital_that_is_held_out(lent, monkeypatch):
     study = two()
     materials = Materials(study, open_store())
     spec = next(cell for cell in study.cells() if cell.arm == "as-is")
@@ -99,7 +94,7 @@ def test_pre_training_reads_nothing_of_the_hospital_that_is_held_out(data, monke
     assert datasets == {pretraining.dataset} != {spec.dataset}
 
 
-def test_the_head_is_kept_where_it_should_be(data, monkeypatch):
+def test_the_head_is_kept_where_it_should_be(lent, monkeypatch):
     seen = {}
     original = trainer.train_arm
 
@@ -171,7 +166,7 @@ def test_a_probe_is_not_helped_by_knowing_a_patient():
     assert alone > 0.95 > grouped + 0.2
 
 
-def test_scores_by_class_and_f1_are_what_scikit_learn_says(ran, data):
+def test_scores_by_class_and_f1_are_what_scikit_learn_says(ran, lent):
     study, results = two(), [run for run in ran if run.spec.seed == 0]
     run = next(run for run in results if run.spec.arm == "finetune-whole")
     table = read_table(study, run.spec.dataset).set_index("record", drop=False)

@@ -112,8 +112,7 @@ def test_intervals_cover_the_truth_though_fifths_share_training_records(size):
 
 def test_one_seed_decides_nothing():
     alone = paired_difference(_simulated(np.random.default_rng(0), 1, truth=0.5))
-    assert alone.verdict == "undecided"
-    assert alone.p == 1
+    assert (alone.verdict, alone.p, alone.low) == ("undecided", 1, -np.inf)
     assert alone.equivalence_p >= 0.5
     assert np.isnan(seeds_needed(alone))
 
@@ -123,30 +122,6 @@ def test_folds_weigh_alike():
     folds[0] = Fold(folds[0].differences[:1], folds[0].replicates[:1])
     with pytest.raises(ValueError, match="unequal"):
         paired_difference(folds)
-
-
-def test_two_equal_networks_are_seldom_told_apart_through_the_whole_rule():
-    rng = np.random.default_rng(10)
-    decided = []
-    for _ in range(60):
-        folds = []
-        for _ in range(5):
-            truth = rng.random((120, 3)) < 0.3
-            common = truth + rng.normal(size=truth.shape)
-            sides = [common + rng.normal(0, 0.7, truth.shape) for _ in range(2)]
-            values = [auroc(truth, side).mean() for side in sides]
-            drawn = [bootstrap_auroc(truth, side, np.arange(120)) for side in sides]
-            folds.append(Fold(np.array([values[0] - values[1]]), (drawn[0] - drawn[1])[None]))
-        decided.append(paired_difference(folds).verdict in {"helps", "harms"})
-    assert np.mean(decided) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / len(decided))
-
-
-def test_a_large_difference_helps_and_its_reverse_harms():
-    folds = _simulated(np.random.default_rng(0), 5, truth=0.1)
-    turned = [Fold(-fold.differences, -fold.replicates) for fold in folds]
-    assert paired_difference(folds).verdict == "helps"
-    assert paired_difference(turned).verdict == "harms"
-    assert paired_difference(turned).mean == pytest.approx(-paired_difference(folds).mean)
 
 
 def test_luck_and_patients_are_told_apart():

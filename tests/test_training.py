@@ -17,9 +17,9 @@ from ecgnb.training.arms import ARMS, PROTOCOLS, RECIPES
 from ecgnb.training.checkpoint import Checkpoint
 from ecgnb.training.device import choose_setting
 from ecgnb.training.fit import Schedule, _factors, fit
-from ecgnb.training.inputs import Data, Records, augment, normalise, predict
+from ecgnb.training.inputs import Data, Records, augment, predict
 from ecgnb.training.metrics import auroc, best_thresholds, eligible, evaluate, f1, macro_auroc
-from ecgnb.training.transfer import encode, load_encoder, save_weights, train_arm
+from ecgnb.training.transfer import load_encoder, save_weights, train_arm
 
 SAMPLES, CLASSES = 128, 3
 SCHEDULE = Schedule(learning_rate=3e-3, updates=12, batch_size=8, evaluations=3, seed=0)
@@ -58,13 +58,18 @@ def test_training_learns():
     assert fitted.history["train_loss"][-1] < fitted.history["train_loss"][0]
 
 
-@pytest.mark.parametrize("arm", [name for name in ARMS if ARMS[name].frozen])
-def test_frozen_arms_leave_the_encoder(arm):
+@pytest.mark.parametrize("arm", [name for name in ARMS if ARMS[name].frozen or ARMS[name].probing])
+def test_frozen_encoders_are_left_and_their_features_not_augmented(arm):
     model = _gru()
     before = copy.deepcopy(model.encoder.state_dict())
-    trained = train_arm(model, arm, _data(), _data(seed=1), _data(seed=2).records, SCHEDULE)
+    schedule = replace(SCHEDULE, recipe="one-cycle-augmented-average")
+    records = _data(seed=2).records
+    trained = train_arm(model, arm, _data(), _data(seed=1), records, schedule)
+    # A head was trained on scaled features, and says the same of plain ones.
+    np.testing.assert_allclose(predict(model, records, "float32"), trained.test, atol=1e-5)
+    assert trained.fitted.best_update == (SCHEDULE.updates if ARMS[arm].trained else 0)
     assert trained.test.shape == (40, CLASSES)
-    assert _equal(before, model.encoder.state_dict())
+    assert _equal(before, model.encoder.state_dict()) == ARMS[arm].frozen
 
 
 def test_probing_comes_first_and_costs_its_share_of_the_updates(monkeypatch):
@@ -88,18 +93,8 @@ def test_probing_comes_first_and_costs_its_share_of_the_updates(monkeypatch):
     assert history["update"] == [6, 12, 18, 24, 30, 36]
     assert history["seconds"] == sorted(history["seconds"])
     assert trained.fitted.best_update > 12
-    # The head was trained on scaled features, and says the same of plain ones.
     assert begun == [pytest.approx(max(history["validation_auroc"][:2]))]
     assert not _equal(before, model.encoder.state_dict())
-
-
-def test_head_on_stored_features_equals_head_on_encoder():
-    model = build_model("resnet1d18", "pooled", CLASSES, SAMPLES, 0).eval()
-    records = _data().records
-    features = encode(model, records, "float32")
-    with torch.no_grad():
-        whole = model(normalise(records.values))
-        torch.testing.assert_close(model.head(features), whole, rtol=1e-4, atol=1e-5)
 
 
 def test_batches_smaller_than_the_batch_size():
@@ -178,13 +173,6 @@ def test_an_average_of_weights_is_not_the_last_of_them():
     recipes = ("one-cycle", "one-cycle-average")
     last, average = (_train("gru", "pooled", recipe=name)[0].state_dict() for name in recipes)
     assert not _equal(last, average)
-
-
-@pytest.mark.parametrize("arm", ["linear-probe", "probe-then-finetune"])
-def test_features_of_a_frozen_encoder_are_not_augmented(arm):
-    schedule = replace(SCHEDULE, recipe="one-cycle-augmented-average")
-    fitted = train_arm(_gru(), arm, _data(), _data(seed=1), None, schedule).fitted
-    assert fitted.best_update == SCHEDULE.updates
 
 
 def test_augmented_records_are_the_same_again_and_near_the_originals():
@@ -292,18 +280,6 @@ def test_a_checkpoint_that_does_not_fit_is_left(spoil, tmp_path, recwarn):
     fit(_gru(), _data(), _data(seed=1), SCHEDULE, checkpoint=checkpoint)
     assert checkpoint.trained == SCHEDULE.updates
     assert ["is damaged" in str(one.message) for one in recwarn] == [True] * (spoil == "torn")
-
-
-def test_a_checkpoint_that_cannot_be_written_ends_no_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "_EVERY_S", 0.0)
-    (tmp_path / "full").touch()  # a file, where a folder would have to be
-    given = _data(), _data(seed=1), SCHEDULE
-    one, other = _gru(), _gru()
-    with pytest.warns(UserWarning, match="a training that is stopped now begins again") as told:
-        fit(one, *given, checkpoint=Checkpoint(tmp_path / "full" / "one.checkpoint", "this"))
-    assert len(told) == 1
-    fit(other, *given)
-    assert _equal(one.state_dict(), other.state_dict())
 
 
 def test_a_checkpoint_is_due_once_a_minute(tmp_path, monkeypatch):

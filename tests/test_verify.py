@@ -16,8 +16,10 @@ from ecgnb.study.plan import record_runs, write_part
 from ecgnb.study.store import read_part, write_table
 from ecgnb.study.verify import verify
 
-ARMS = ["scratch", "finetune", "linear-probe"]
-CHANGES = {"recorded": True, "arms": ARMS, "sizes": [30], "learning_rates": [0.01]}
+pytestmark = pytest.mark.usefixtures("lent")  # a cache that knows nothing of the recorded runs
+
+CHANGES = {"recorded": True, "sizes": [30], "learning_rates": [0.01]}
+CHANGES |= {"arms": ["scratch", "finetune", "linear-probe"]}
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +32,6 @@ def trained(common, tmp_path_factory):
         do(small)
         record_runs(small)
         yield small
-
-
-@pytest.fixture(autouse=True)
-def lent(cache, common):
-    """A cache that knows nothing of the runs, though their data are there."""
-    lend_data(cache, common)
 
 
 def test_runs_come_out_as_recorded_on_the_same_machine(trained):

@@ -4,7 +4,6 @@ import json
 import multiprocessing.dummy as threads
 import os
 import re
-import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -143,12 +142,11 @@ def test_kills(ran, monkeypatch):
     assert found["survivors"] == 0
 
 
-def test_precision(ran, monkeypatch, tmp_path, cache):
+def test_precision(ran, lent, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setenv("ECGNB_CACHE", str(ran))
         table = tmp_path / "tiny.parquet"
         write_table(open_progress(load_study(TINY)).all_done(), table)
-    shutil.copytree(ran, cache, ignore=shutil.ignore_patterns("runs"))
     put(monkeypatch, precision, recorded_runs=lambda study: (table,))
     put(monkeypatch, precision, STUDY=TINY, MODEL="gru", Pool=lambda *_: ThreadPoolExecutor(1))
     found = precision.measure()["all"]

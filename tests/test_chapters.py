@@ -88,12 +88,17 @@ def test_curves_are_found_from_their_points_as_by_a_general_optimiser():
         assert ((found.error(sizes) - own) ** 2).sum() / 2 < min(missed) + 1e-6
 
 
-def test_no_number_of_records_gets_under_the_floor_and_two_sizes_make_no_curve(study, results):
+def test_what_is_too_few_for_a_number_a_curve_or_an_interval(study, results):
     assert SCRATCH.records(0.04) == np.inf
     few = [run for run in results if run.spec.size in (50, 100)]
     assert data_multipliers(study, few) == []
     with pytest.raises(ValueError, match="3 sizes"):
         fit_curves(np.array([50.0, 100.0]), np.array([[0.2, 0.1]]))
+    one = data_multipliers(study, [run for run in results if run.spec.seed == 0])[0]
+    assert np.isnan(one.multiples[1:]).all()
+    assert np.isfinite(one.multiples[0]).all()
+    with pytest.raises(UserError, match="at least 2 seeds"):
+        times_to_target(study, [run for run in results if run.spec.seed % 5 == 0])
 
 
 @pytest.mark.parametrize("rounds", [1, 2])
@@ -122,12 +127,6 @@ def test_multiples_are_those_of_the_known_curves_and_their_intervals_cover_them(
     values, low, high = np.moveaxis(found, 1, 0)
     assert np.median(values[:, :3], axis=0) == pytest.approx(expected[:3], rel=0.1)
     assert 0.93 <= ((low <= expected) & (expected <= high)).mean() <= 0.98
-
-
-def test_one_seed_has_no_interval(study, results):
-    one = data_multipliers(study, [run for run in results if run.spec.seed == 0])[0]
-    assert np.isnan(one.multiples[1:]).all()
-    assert np.isfinite(one.multiples[0]).all()
 
 
 def test_a_change_of_the_gain_is_over_the_seeds_that_both_sizes_have(study, results):
@@ -214,11 +213,6 @@ def test_half_of_the_runs_are_enough_for_a_median():
     assert median_time(runs) == 120
     assert median_time(runs.assign(reached=runs["updates"] <= 120)) == 120
     assert np.isnan(median_time(runs.assign(reached=runs["updates"] <= 110)))
-
-
-def test_seeds_of_one_fifth_are_too_few(study, results):
-    with pytest.raises(UserError, match="at least 2 seeds"):
-        times_to_target(study, [run for run in results if run.spec.seed % 5 == 0])
 
 
 def test_break_even_counts_the_pretraining(study, results):

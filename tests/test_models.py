@@ -10,7 +10,7 @@ from torch import nn
 from ecgnb.models import MODELS
 from ecgnb.models.build import build_model
 from ecgnb.models.recurrent import gru
-from ecgnb.models.resnet1d import BasicBlock, Bottleneck, _relu
+from ecgnb.models.resnet1d import Bottleneck, _relu
 
 CLASSES, SAMPLES = 5, 128
 RESNETS = [name for name in MODELS if name.startswith("resnet")]
@@ -108,8 +108,6 @@ def _plain_block(block, x):
     inner = _normalise(block.norm2, _convolve(block.conv2, inner))
     if isinstance(block, Bottleneck):
         inner = _normalise(block.norm3, _convolve(block.conv3, F.relu(inner)))
-    else:
-        assert isinstance(block, BasicBlock)
     return F.relu(inner + shortcut)
 
 
@@ -153,12 +151,7 @@ def test_bf16_is_as_close_to_float32_as_plain_layers_are():
     model = build_model("resnet1d18", "pooled", CLASSES, SAMPLES, 0)
     records, labels = torch.randn(16, 12, SAMPLES), torch.rand(16, CLASSES).round()
 
-    def half(run):
-        def within(model, x):
-            with torch.autocast("cpu", torch.bfloat16):
-                return run(model, x)
-
-        return within
+    half = torch.autocast("cpu", torch.bfloat16)
 
     def distance(run):
         logits, gradients = _trained_once(model, run, records, labels)

@@ -50,14 +50,6 @@ def test_same_seed_same_encoder_whatever_the_classes():
     assert _equal(one, other)
 
 
-def test_training_learns():
-    model = build_model("resnet1d18", "pooled", CLASSES, SAMPLES, 0)
-    schedule = Schedule(3e-3, 20, 16, 4, 0)
-    fitted = fit(model, _data(120), _data(80, 1), schedule)
-    assert fitted.score > 0.85
-    assert fitted.history["train_loss"][-1] < fitted.history["train_loss"][0]
-
-
 @pytest.mark.parametrize("arm", [name for name in ARMS if ARMS[name].frozen or ARMS[name].probing])
 def test_frozen_encoders_are_left_and_their_features_not_augmented(arm):
     model = _gru()
@@ -72,7 +64,7 @@ def test_frozen_encoders_are_left_and_their_features_not_augmented(arm):
     assert _equal(before, model.encoder.state_dict()) == ARMS[arm].frozen
 
 
-def test_probing_comes_first_and_costs_its_share_of_the_updates(monkeypatch):
+def test_training_learns_and_probing_comes_first_at_its_share_of_the_updates(monkeypatch):
     """A third of the updates train the head; fine-tuning begins with just that network."""
     model = build_model("resnet1d18", "pooled", CLASSES, SAMPLES, 0)
     before = copy.deepcopy(model.encoder.state_dict())
@@ -87,12 +79,14 @@ def test_probing_comes_first_and_costs_its_share_of_the_updates(monkeypatch):
     train, validation = _data(120), _data(80, 1)
     truth = validation.labels.numpy().astype(bool)
     monkeypatch.setattr(transfer, "fit", watched)
-    schedule = Schedule(1e-2, 36, 16, 6, 0)
+    schedule = Schedule(5e-3, 36, 16, 6, 0)
     trained = train_arm(model, "probe-then-finetune", train, validation, None, schedule)
     history = trained.fitted.history
     assert history["update"] == [6, 12, 18, 24, 30, 36]
     assert history["seconds"] == sorted(history["seconds"])
     assert trained.fitted.best_update > 12
+    assert trained.fitted.score > 0.85
+    assert history["train_loss"][-1] < history["train_loss"][2]
     assert begun == [pytest.approx(max(history["validation_auroc"][:2]))]
     assert not _equal(before, model.encoder.state_dict())
 

@@ -49,8 +49,7 @@ def test_parts_stand_one_behind_the_other():
 
 @pytest.fixture
 def hospitals():
-    options = Options(simulated_records=12)
-    return [prepare(name, options) for name in ("sim-north", "sim-south")]
+    return [prepare(name, Options(simulated_records=12)) for name in ("sim-north", "sim-south")]
 
 
 @pytest.mark.parametrize("name", ["signals.npy", "records.parquet", "manifest.json"])

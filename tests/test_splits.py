@@ -96,10 +96,7 @@ def test_folds_and_subsets_are_stratified_better_than_by_chance():
         table, labels = random_table(seed)
         patients = table["patient"].unique()
         by_chance = dict(zip(patients, rng.integers(1, FOLDS + 1, len(patients)), strict=True))
-        for fold, found in (
-            (table["fold"], folds),
-            (table["patient"].map(by_chance), dealt),
-        ):
+        for fold, found in ((table["fold"], folds), (table["patient"].map(by_chance), dealt)):
             found.append(imbalance(labels, [np.flatnonzero(fold == k + 1) for k in range(FOLDS)]))
         in_train = labels[target_split(table, labels, seed).train]
         subsets.append(imbalance(in_train, [np.arange(100)]))

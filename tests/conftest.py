@@ -65,6 +65,14 @@ def simulated(cache: Path, common: Path) -> None:
     (cache / "simulated").symlink_to(shared)
 
 
+@pytest.fixture
+def lent(cache: Path, common: Path) -> Path:
+    """The test's cache, with the data of the tiny study, which are prepared once for all tests."""
+    from tiny import lend_data  # which imports torch
+
+    return lend_data(cache, common)
+
+
 @pytest.fixture(scope="session")
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Raw records of a simulated hospital: 500 Hz, 10 s, SNOMED codes. Only to read."""

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from tiny import do, lend_data, tiny
+from tiny import do, tiny
 
 import ecgnb.study.train as trainer
 from ecgnb.data.records import LEADS
 from ecgnb.errors import UserError
-from ecgnb.models import MODELS
 from ecgnb.models.build import build_model, build_reconstructor
 from ecgnb.study.plan import open_progress
 from ecgnb.study.store import Store, write_table
@@ -78,11 +77,9 @@ def test_reconstruction_is_learnt_and_the_encoder_is_handed_on(tmp_path):
     load_encoder(classifier, tmp_path / "w.safetensors")
     mine, theirs = (one.encoder.state_dict() for one in (classifier, model))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
-    assert MODELS["autoencoder"].unlabelled
 
 
-def test_a_study_pretrains_without_reading_a_label(cache, common, tmp_path, monkeypatch):
-    lend_data(cache, common)
+def test_a_study_pretrains_without_reading_a_label(lent, tmp_path, monkeypatch):
     pair = {"models": ["autoencoder"], "sizes": [30], "seeds": 1, "arms": ["scratch", "finetune"]}
     study = tiny(pair, {"label_set": "unlabelled", "min_positives": 0})
     read = trainer.read_labels

@@ -4,7 +4,6 @@ import json
 import multiprocessing.dummy as threads
 import os
 import re
-import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,7 +27,7 @@ import simulating
 import tables
 import torch
 import training
-from tiny import do
+from tiny import do, lend_data
 
 from ecgnb.data.arrays import Options
 from ecgnb.data.prepare import prepare
@@ -47,9 +46,9 @@ def put(patch, module, **values):
 @pytest.fixture(scope="module")
 def ran(common):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ECGNB_CACHE", str(common / "benchmarked"))
+        patch.setenv("ECGNB_CACHE", str(folder := lend_data(common / "benchmarked", common)))
         do(load_study(TINY))
-    return common / "benchmarked"
+    return folder
 
 
 @pytest.fixture
@@ -121,12 +120,15 @@ def test_simulating_and_coverage(monkeypatch):
 RUNNER = """
 import os, pathlib, shutil, sys, time
 done, cache = pathlib.Path(sys.argv[1]), pathlib.Path(os.environ["ECGNB_CACHE"])
-for path in sorted(done.rglob("*")):
+cache.mkdir(exist_ok=True)
+for name in ("simulated", "prepared"):
+    if not (cache / name).exists():
+        (cache / name).symlink_to(done / name)
+for path in sorted(done.glob("runs/??/*")):
     new = cache / path.relative_to(done)
-    if path.is_dir():
-        new.mkdir(parents=True, exist_ok=True)
-    elif not new.exists():
-        time.sleep(0.02)
+    new.parent.mkdir(parents=True, exist_ok=True)
+    if not new.exists():
+        time.sleep(0.05)
         shutil.copy2(path, new.with_suffix(".new"))
         os.replace(new.with_suffix(".new"), new)
 """
@@ -140,12 +142,11 @@ def test_kills(ran, monkeypatch):
     assert found["survivors"] == 0
 
 
-def test_precision(ran, monkeypatch, tmp_path, cache):
+def test_precision(ran, lent, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setenv("ECGNB_CACHE", str(ran))
         table = tmp_path / "tiny.parquet"
         write_table(open_progress(load_study(TINY)).all_done(), table)
-    shutil.copytree(ran, cache, ignore=shutil.ignore_patterns("runs"))
     put(monkeypatch, precision, recorded_runs=lambda study: (table,))
     put(monkeypatch, precision, STUDY=TINY, MODEL="gru", Pool=lambda *_: ThreadPoolExecutor(1))
     found = precision.measure()["all"]

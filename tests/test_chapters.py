@@ -11,11 +11,10 @@ from scipy.optimize import least_squares
 
 from ecgnb.analysis import compare, curves
 from ecgnb.analysis.bootstrap import REPLICATES
-from ecgnb.analysis.compare import FROM, NET, average, pair, runs_table, summarise
+from ecgnb.analysis.compare import FROM, NET, pair, runs_table, summarise
 from ecgnb.analysis.convergence import break_even, median_time, summarise_times, times_to_target
 from ecgnb.analysis.curves import Curve, data_multipliers, fit_curves
 from ecgnb.errors import UserError
-from ecgnb.models import MODELS
 from ecgnb.models.build import forward_gflop
 from ecgnb.report import notebook
 from ecgnb.study.declare import load_study
@@ -25,31 +24,18 @@ SIZES, SEEDS = (50, 100, 200, 400, 800), range(10)
 SCRATCH, TUNED = Curve(0.05, 3.0, 0.7), Curve(0.05, 0.6, 0.45)
 
 
-def made(study, level, luck=0.001):
-    """Runs of all cells of a study, their AUROC at a level of their own but for a seed's luck."""
-    rng = np.random.default_rng(0)
-    return [
-        _run(place, cell, level(cell) + rng.normal(0, luck))
-        for place, cell in enumerate(study.cells())
-    ]
-
-
-def _run(place, cell, auroc):
+def _run(place, cell, auroc, **others):
     tuned = cell.arm == "finetune"
     update = np.arange(10, 101, 10)
     history = {
         "update": list(update),
         "seconds": list(0.1 * update),
         "validation_auroc": list(auroc * (1 - np.exp(-update / (20 if tuned else 40)))),
-        "validation_f1": [0.6, 0.7, 0.5],
-        "test_f1": [0.5, 0.6, 0.65 + 0.1 * tuned],
     }
-    facts = {"auroc": auroc, "train_records": cell.size or 900, "classes": 4, "device": "cpu"}
-    facts |= {"weighted_f1": auroc, "validation_records": 100, "seconds": 1.0}
-    facts |= {"package": "0", "torch": "0", "precision": "float32"}
+    facts = {"auroc": auroc, "train_records": cell.size or 900}
     records = tuple(f"r{k}" for k in range(cell.seed % 5, 500, 5))
     scores = np.zeros((len(records), 4), np.float16)
-    return Result(f"{place:020d}", cell, tuple("abcd"), records, scores, history, facts)
+    return Result(f"{place:020d}", cell, tuple("abcd"), records, scores, history, facts | others)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +46,12 @@ def study():
 
 @pytest.fixture(scope="module")
 def results(study):
-    curve = {"scratch": SCRATCH, "finetune": TUNED}
-    return made(study, lambda cell: 1 - float(curve[cell.arm].error(cell.size)), 0.002)
+    """Runs of all cells, their AUROC that of a known curve but for a seed's luck."""
+    curve, rng = {"scratch": SCRATCH, "finetune": TUNED}, np.random.default_rng(0)
+    return [
+        _run(place, cell, 1 - float(curve[cell.arm].error(cell.size)) + rng.normal(0, 0.002))
+        for place, cell in enumerate(study.cells())
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -75,19 +65,18 @@ def known_scores(monkeypatch):
     monkeypatch.setattr(compare, "_scored", scored)
 
 
-def test_curves_are_found_from_their_points():
-    sizes = np.array(SIZES, dtype=float)
+def test_curves_are_found_from_their_points_as_by_a_general_optimiser():
+    sizes, rng = np.array(SIZES, dtype=float), np.random.default_rng(0)
     known = [SCRATCH, TUNED, Curve(0.0, 1.0, 0.3)]
-    errors = np.array([curve.error(sizes) for curve in known])
-    for curve, found in zip(known, fit_curves(sizes, errors), strict=True):
+    errors = [curve.error(sizes) for curve in known]
+    errors = np.vstack(
+        [errors, rng.uniform(0.05, 0.4, (10, 5)), np.sort(rng.uniform(0, 0.4, (10, 5)))]
+    )
+    fitted = fit_curves(sizes, errors)
+    for curve, found in zip(known, fitted, strict=False):
         assert found.error(sizes) == pytest.approx(curve.error(sizes), abs=1e-4)
         assert found.records(0.12) == pytest.approx(curve.records(0.12), rel=0.01)
-
-
-def test_the_fit_is_that_of_a_general_optimiser():
-    sizes, rng = np.array(SIZES, dtype=float), np.random.default_rng(0)
-    errors = np.vstack([rng.uniform(0.05, 0.4, (10, 5)), np.sort(rng.uniform(0, 0.4, (10, 5)))])
-    for own, found in zip(errors, fit_curves(sizes, errors), strict=True):
+    for own, found in zip(errors, fitted, strict=True):
         missed = [
             least_squares(
                 lambda x, own=own: x[0] + x[1] * (sizes / 50) ** -x[2] - own,
@@ -99,33 +88,30 @@ def test_the_fit_is_that_of_a_general_optimiser():
         assert ((found.error(sizes) - own) ** 2).sum() / 2 < min(missed) + 1e-6
 
 
-def test_no_number_of_records_gets_under_the_floor_and_two_sizes_make_no_curve(study, results):
+def test_what_is_too_few_for_a_number_a_curve_or_an_interval(study, results):
     assert SCRATCH.records(0.04) == np.inf
     few = [run for run in results if run.spec.size in (50, 100)]
     assert data_multipliers(study, few) == []
     with pytest.raises(ValueError, match="3 sizes"):
         fit_curves(np.array([50.0, 100.0]), np.array([[0.2, 0.1]]))
-
-
-def test_the_multiple_is_that_of_the_known_curves(study, results):
-    found = {(one.model, one.head): one for one in data_multipliers(study, results)}
-    one = found["resnet1d18", "pooled"]
-    sizes = np.array(SIZES, dtype=float)
-    expected = np.array([SCRATCH.records(float(e)) for e in TUNED.error(sizes)]) / sizes
-    value, low, high = one.multiples
-    assert value[:3] == pytest.approx(expected[:3], rel=0.1)
-    assert ((low <= expected) & (expected <= high)).sum() >= 4
+    one = data_multipliers(study, [run for run in results if run.spec.seed == 0])[0]
+    assert np.isnan(one.multiples[1:]).all()
+    assert np.isfinite(one.multiples[0]).all()
+    with pytest.raises(UserError, match="at least 2 seeds"):
+        times_to_target(study, [run for run in results if run.spec.seed % 5 == 0])
 
 
 @pytest.mark.parametrize("rounds", [1, 2])
-def test_intervals_of_multiples_cover_the_truth(study, results, monkeypatch, rounds):
+def test_multiples_are_those_of_the_known_curves_and_their_intervals_cover_them(
+    study, results, monkeypatch, rounds
+):
     """Whether the seeds are one a fifth or several; patients and luck are shared by the sizes."""
     monkeypatch.setattr(curves, "_REPLICATES", 200)
     rng = np.random.default_rng(rounds)
     sizes = np.array(SIZES, dtype=float)
     expected = np.array([SCRATCH.records(float(e)) for e in TUNED.error(sizes)]) / sizes
     runs = [run for run in results if run.spec.model == "resnet1d18" and run.spec.seed < 5 * rounds]
-    hits = []
+    found = []
     for _ in range(60):
         patients, luck = rng.normal(0, 0.01, (5, 2)), rng.normal(0, 0.012, (10, 2))
         moved = {}
@@ -137,15 +123,10 @@ def test_intervals_of_multiples_cover_the_truth(study, results, monkeypatch, rou
             drawn = np.random.default_rng((fifth, tuned)).normal(0, 0.01, REPLICATES)
             moved[run.key] = 1 - error, 1 - error + drawn
         monkeypatch.setattr(compare, "_scored", lambda study, run, *_, moved=moved: moved[run.key])
-        one = data_multipliers(study, runs)[0]
-        hits.append((one.multiples[1] <= expected) & (expected <= one.multiples[2]))
-    assert 0.93 <= np.mean(hits) <= 0.98
-
-
-def test_one_seed_has_no_interval(study, results):
-    one = data_multipliers(study, [run for run in results if run.spec.seed == 0])[0]
-    assert np.isnan(one.multiples[1:]).all()
-    assert np.isfinite(one.multiples[0]).all()
+        found.append(data_multipliers(study, runs)[0].multiples)
+    values, low, high = np.moveaxis(found, 1, 0)
+    assert np.median(values[:, :3], axis=0) == pytest.approx(expected[:3], rel=0.1)
+    assert 0.93 <= ((low <= expected) & (expected <= high)).mean() <= 0.98
 
 
 def test_a_change_of_the_gain_is_over_the_seeds_that_both_sizes_have(study, results):
@@ -161,18 +142,7 @@ def test_a_change_of_the_gain_is_over_the_seeds_that_both_sizes_have(study, resu
     assert difference.to_numpy() == pytest.approx(change["mean"].to_numpy())
 
 
-def test_times_until_the_level_of_scratch(study, results):
-    summary = summarise_times(times_to_target(study, results))
-    assert (summary["other_median"] < summary["scratch_median"]).all()
-    assert (summary["saved"] > 0.3).all()
-    assert (summary["p"] <= summary["p_holm"]).all()
-    assert (summary["p_holm"] < 0.05).all()
-    saved = summary["scratch_mean"] - summary["other_mean"]
-    assert ((summary["low"] < saved) & (saved < summary["high"])).all()
-    assert summary["saved"].to_numpy() == pytest.approx(saved / summary["scratch_mean"])
-
-
-def two_arms(results, repetitions, speed, seeds=10):
+def two_arms(results, repetitions, speed, seeds):
     """Runs of two arms from one noisy learning curve, a cell a repetition; the second is faster."""
     rng = np.random.default_rng(1)
     known = {run.spec.arm: run for run in results if run.spec.model == "resnet1d18"}
@@ -190,12 +160,12 @@ def two_arms(results, repetitions, speed, seeds=10):
     return found
 
 
-@pytest.mark.parametrize("seeds", [5, 20])
+@pytest.mark.parametrize("seeds", [5, 10])
 def test_neither_of_two_equal_arms_is_sooner_beyond_chance(study, results, seeds):
-    runs = two_arms(results, 300, speed=1, seeds=seeds)
+    runs = two_arms(results, 200, speed=1, seeds=seeds)
     summary = summarise_times(times_to_target(study, runs))
     found = (summary["p"] < 0.05).mean()
-    assert found < 0.075  # that is 0.05 and two standard errors of 300 repetitions
+    assert found < 0.08  # that is 0.05 and two standard errors of 200 repetitions
     excludes = (summary["low"] > 0) | (summary["high"] < 0)
     assert excludes.mean() == found
     difference = summary["scratch_mean"] - summary["other_mean"]
@@ -205,7 +175,12 @@ def test_neither_of_two_equal_arms_is_sooner_beyond_chance(study, results, seeds
 
 def test_an_arm_twice_as_fast_is_found(study, results):
     summary = summarise_times(times_to_target(study, two_arms(results, 50, speed=2, seeds=40)))
+    saved = summary["scratch_mean"] - summary["other_mean"]
+    assert ((summary["low"] < saved) & (saved < summary["high"])).all()
+    assert summary["saved"].to_numpy() == pytest.approx(saved / summary["scratch_mean"])
     assert (summary["saved"] > 0).all()
+    assert (summary["other_median"] < summary["scratch_median"]).mean() > 0.9
+    assert (summary["p"] <= summary["p_holm"]).all()
     assert ((summary["p"] < 0.05) & (summary["low"] > 0)).mean() > 0.7
 
 
@@ -240,21 +215,15 @@ def test_half_of_the_runs_are_enough_for_a_median():
     assert np.isnan(median_time(runs.assign(reached=runs["updates"] <= 110)))
 
 
-def test_seeds_of_one_fifth_are_too_few(study, results):
-    with pytest.raises(UserError, match="at least 2 seeds"):
-        times_to_target(study, [run for run in results if run.spec.seed % 5 == 0])
-
-
 def test_break_even_counts_the_pretraining(study, results):
-    times = times_to_target(study, results)
+    times = times_to_target(study, [run for run in results if run.spec.model == "resnet1d18"])
     costs = break_even(times)
-    row = costs[(costs["model"] == "resnet1d18") & (costs["size"] == 50)].iloc[0]
+    row = costs[costs["size"] == 50].iloc[0]
     forward = forward_gflop("resnet1d18", "pooled", 4, study.data.samples)
     update = 3 * forward * study.batch_size
     pretraining = update * study.pairs[0].source.updates
     assert row["pretraining_gflop"] == pytest.approx(pretraining)
-    chosen = times[(times["model"] == "resnet1d18") & (times["size"] == 50)]
-    means = chosen.groupby("arm")["updates"].mean()
+    means = times[times["size"] == 50].groupby("arm")["updates"].mean()
     saved = update * (means["scratch"] - means["finetune"])
     assert row["targets"] == pytest.approx(row["pretraining_gflop"] / saved)
     summary = summarise_times(times).set_index(["model", "head", "size"])
@@ -264,32 +233,12 @@ def test_break_even_counts_the_pretraining(study, results):
     assert row["fewest"] < row["targets"] < row["most"]
 
 
-def families_of(study, results):
-    """The mean gain of the convolutional networks less that of the recurrent ones, a row a size."""
-    runs = runs_table(study, [run for run in results if run.spec.head == "pooled"])
-    gains = pair(runs[runs["arm"] == "finetune"], runs[runs["arm"] == "scratch"])
-    family = gains["model"].map(lambda name: MODELS[name].family)
-    sides = [average(gains[family == one], ["model"], ["size"]) for one in ("CNN", "RNN")]
-    return summarise(pair(*sides, ["size"]), ["size"])
-
-
-def test_a_family_gains_what_its_networks_gain_on_average():
-    networks = {"models": ["resnet1d18", "resnet1d50", "gru", "lstm"], "heads": ["pooled"]}
-    study = load_study("demo", **networks, sizes=[50, 200], seeds=5)
-    gains = {"resnet1d18": 0.05, "resnet1d50": 0.2, "gru": 0.01, "lstm": 0.05}
-    runs = made(study, lambda cell: 0.7 + gains.get(cell.model, 0) * (cell.arm == "finetune"))
-
-    found = families_of(study, runs)
-    assert found["mean"].to_numpy() == pytest.approx([0.125 - 0.03] * 2, abs=0.004)
-    assert families_of(study, [r for r in runs if r.spec.model == "gru"]).empty
-
-
 def test_a_size_has_one_number_of_training_records():
     study = load_study("demo", models=["resnet1d18", "gru"], heads=["pooled"], sizes=[0], seeds=5)
     runs = [
-        replace(run, facts={**run.facts, "train_records": 715 + (run.spec.seed > 1)})
-        for run in made(study, lambda cell: 0.8)
-        if run.spec.model == "gru" or run.spec.seed < 2
+        _run(place, cell, 0.8, train_records=715 + (cell.seed > 1))
+        for place, cell in enumerate(study.cells())
+        if cell.model == "gru" or cell.seed < 2
     ]
     runs = runs_table(study, runs)
     gain = summarise(pair(runs[runs["arm"] == "finetune"], runs[runs["arm"] == "scratch"]))

@@ -19,8 +19,7 @@ from ecgnb.study.declare import load_study
 from ecgnb.study.plan import open_progress
 
 GOLDEN = Path(__file__).parent / "golden" / "comparisons.parquet"
-KEYS = [*CELL, "arm", *(f"{name}_other" for name in ("source", *NET)), "label"]
-OTHERS = [f"{name}_other" for name in FROM]
+OTHERS = [f"{name}_other" for name in (*FROM, *NET)]
 
 
 def stand_in(study, run, metric, only):
@@ -32,10 +31,8 @@ def stand_in(study, run, metric, only):
     return score, score + common + rng.normal(0, 0.005, 1000)
 
 
-def arms(runs, first, second):
-    one, other = (runs[runs["arm"] == arm] for arm in (first, second))
-    both = len(set(one["source"])) and "" not in {*one["source"], *other["source"]}
-    return pair(one, other, [*TASK, *NET, *(FROM if both else [])])
+def gains_of(runs):
+    return pair(*(runs[runs["arm"] == arm] for arm in ("finetune", "scratch")))
 
 
 def tables(name, monkeypatch):
@@ -44,8 +41,8 @@ def tables(name, monkeypatch):
     results = [run for run in open_progress(study).finished() if "auroc" in run.facts]
     monkeypatch.setattr(compare, "_scored", stand_in)
     runs = runs_table(study, results)
-    yield "arms finetune scratch", summarise(arms(runs, "finetune", "scratch"))
-    yield "arms f1", summarise(arms(runs_table(study, results, "f1"), "finetune", "scratch"))
+    yield "arms finetune scratch", summarise(gains_of(runs))
+    yield "arms f1", summarise(gains_of(runs_table(study, results, "f1")))
     yield "means", summarise(runs, [*CELL, "arm"])
     tuned = runs[runs["arm"] == "finetune"]
     sides = pair(tuned, tuned)
@@ -57,9 +54,9 @@ def tables(name, monkeypatch):
     tuned, scratch = (main[main["arm"] == arm] for arm in ("finetune", "scratch"))
     across = pair(scratch, tuned, TASK)
     across = across[across["model"] != across["model_other"]]
-    across = summarise(across, [*CELL, *OTHERS, "model_other", "head_other"])
-    yield "across", across[["size", *NET, *KEYS[-3:-1], *across.columns[len(CELL) + 4 :]]]
-    gains = arms(main, "finetune", "scratch")
+    across = summarise(across, [*CELL, *OTHERS])
+    yield "across", across[["size", *NET, *OTHERS[2:], *across.columns[len(CELL) + 4 :]]]
+    gains = gains_of(main)
     twice = pair(gains, gains, [*FROM, *TASK])
     place = [
         twice[f"head{end}"].map(HEADS.index) * 100 + twice[f"model{end}"].map(list(MODELS).index)

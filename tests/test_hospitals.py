@@ -18,15 +18,6 @@ from ecgnb.study.store import Result
 from ecgnb.training.metrics import CALIBRATION_BINS, calibration_error
 
 
-def _result(cell, number, facts, probabilities=None, records=("r",), classes=("a",)):
-    said = np.zeros((len(records), len(classes))) if probabilities is None else probabilities
-    known = {"train_records": cell.size or 900, "classes": len(classes), "validation_auroc": 0.5}
-    known |= {"seconds": 1.0, "package": "0", "torch": "0", "precision": "bf16", "device": "cpu"}
-    return Result(
-        f"{number:020d}", cell, classes, records, said.astype(np.float16), {}, {**known, **facts}
-    )
-
-
 def test_explained_variance_of_one_record():
     wave = np.sin(np.linspace(0, 20, 200))
     assert Drawn("a/b", "", wave, np.zeros(200)).explained == 0
@@ -34,7 +25,7 @@ def test_explained_variance_of_one_record():
 
 
 @pytest.fixture(scope="module")
-def two_hospitals(common):
+def made(common):
     """Made scores on two simulated hospitals: as good as their labels, with more or less noise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECGNB_CACHE", str(common / "two_hospitals"))
@@ -49,12 +40,20 @@ def two_hospitals(common):
             rng = np.random.default_rng(number)
             said = labels[rows].to_numpy() * 0.3 + 0.3 * rng.random((rows.sum(), labels.shape[1]))
             said += noise[cell.arm] * rng.random(said.shape) * 0.4
-            facts = {"auroc": 0.5, "f1": 0.5}
+            said = said.clip(0, 1).astype(np.float16)
+            facts = {"train_records": cell.size or 900}
             if cell.arm != "scratch":
                 facts["hospital_auroc"] = 0.6 + 0.1 * (cell.arm == "as-is")
             records = tuple(table["record"][rows])
-            results.append(_result(cell, number, facts, said.clip(0, 1), records, tuple(labels)))
-        yield study, results
+            results.append(Result(str(number), cell, tuple(labels), records, said, {}, facts))
+    return study, results
+
+
+@pytest.fixture
+def two_hospitals(made, common, monkeypatch):
+    """In the cache that has their records."""
+    monkeypatch.setenv("ECGNB_CACHE", str(common / "two_hospitals"))
+    return made
 
 
 def test_the_matrix_is_what_scikit_learn_says(two_hospitals):

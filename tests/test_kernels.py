@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import do, lend_data, tiny
+from tiny import do, tiny
 
 from ecgnb.models.kernels import Kernels, draw_kernels, ridge
 from ecgnb.study.store import Store, write_table
@@ -57,16 +57,12 @@ def test_ridge_ranks_what_it_has_not_seen(records):
     assert (scores[:, 2] == 0.5).all()  # a class without positives
 
 
-@pytest.fixture
-def small(cache, common):
-    """What to change in the tiny study, whose data are there, so that it is a few runs."""
-    lend_data(cache, common)
-    return {"seeds": [0], "sizes": [30], "learning_rates": [0.01]}
+SMALL = {"seeds": [0], "sizes": [30], "learning_rates": [0.01]}
 
 
-def test_no_network_is_one_run_beside_all_networks(small):
+def test_no_network_is_one_run_beside_all_networks(lent):
     models, recipe = ["gru", "resnet1d18"], {"RNN": "one-cycle"}
-    runs = do(tiny(arms=["scratch", "no-network"], models=models, recipe=recipe, **small))
+    runs = do(tiny(arms=["scratch", "no-network"], models=models, recipe=recipe, **SMALL))
     assert [(run.spec.model, run.spec.arm, run.spec.recipe) for run in runs] == [
         ("gru", "scratch", "one-cycle"),
         ("kernels", "no-network", ""),
@@ -80,8 +76,8 @@ def test_no_network_is_one_run_beside_all_networks(small):
     assert not runs[1].history
 
 
-def test_a_final_run_keeps_what_later_questions_need(small, tmp_path):
-    tuned, run = do(tiny(arms=["scratch", "linear-probe"], **small))
+def test_a_final_run_keeps_what_later_questions_need(lent, tmp_path):
+    tuned, run = do(tiny(arms=["scratch", "linear-probe"], **SMALL))
     assert tuned.validation.shape == (tuned.facts["validation_records"], len(tuned.classes))
     assert run.validation.size == 0  # a frozen encoder is no candidate
     assert np.isfinite([run.facts[name] for name in ("logme", "h_score", "leep", "melep")]).all()

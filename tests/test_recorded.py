@@ -76,17 +76,13 @@ def test_an_arm_does_not_beat_itself(results):
     counts = Counter(changed(run.spec, seed=0) for run in few)
     twice = [run for run in few if counts[changed(run.spec, seed=0)] == 10]
     for _, runs in runs_table(STUDY, twice).groupby([*CELL, "arm"]):
-        runs = runs.set_index("seed", drop=False)
+        first, second = (runs[runs["seed"] // 5 == half].assign(seed=range(5)) for half in (0, 1))
+        rows = pair(first, second, on=[])
         # Half of the ways: the other half are their mirror images.
-        for turned in itertools.product((False, True), repeat=4):
-            swapped = dict(enumerate((False, *turned)))
-            first = runs.loc[[seed + 5 * swapped[seed] for seed in range(5)]]
-            second = runs.loc[[seed + 5 * (not swapped[seed]) for seed in range(5)]]
-            sides = (one.assign(seed=range(5)).reset_index(drop=True) for one in (first, second))
-            rows = pair(*sides, on=[])
+        for turned in itertools.product((1, -1), repeat=4):
             folds = [
-                Fold(np.array([score]), boot[None])
-                for score, boot in zip(rows["score"], rows["boot"], strict=True)
+                Fold(np.array([sign * score]), sign * boot[None])
+                for sign, score, boot in zip((1, *turned), rows["score"], rows["boot"], strict=True)
             ]
             verdicts.append(paired_difference(folds).verdict)
     assert len(verdicts) >= 200

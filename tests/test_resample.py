@@ -16,24 +16,14 @@ def sine(hertz: float, rate: float) -> np.ndarray:
     return 1000 * np.sin(2 * np.pi * hertz * np.arange(round(10 * rate)) / rate + 0.3)[:, None]
 
 
-def fitted(values: np.ndarray, hertz: float) -> tuple[float, float]:
-    """Amplitude of a sine at 100 Hz in the interior, and its shift in samples from `sine`."""
-    inner = slice(len(values) // 5, -len(values) // 5)
-    angle = 2 * np.pi * hertz * np.arange(len(values))[inner] / 100
-    design = np.column_stack([np.sin(angle), np.cos(angle)])
-    a, b = np.linalg.lstsq(design, values[inner, 0], rcond=None)[0]
-    return float(np.hypot(a, b)), float(np.arctan2(b, a) - 0.3) / (2 * np.pi * hertz) * 100
-
-
 @pytest.mark.parametrize("rate", [*RATES, 50, 500.1])
 @pytest.mark.parametrize("hertz", [1, 5, 15])
 def test_a_sine_survives_without_a_shift_in_time(rate, hertz):
     values = resample.resample(sine(hertz, rate), rate, 100)
     assert len(values) == 1000
-    amplitude, shift = fitted(values, hertz)
-    assert amplitude == pytest.approx(1000, rel=0.01)
-    assert abs(shift) < (0.01 if rate == 500.1 else 0.005)
-    np.testing.assert_allclose(values[200:800], sine(hertz, 100)[200:800], atol=10)
+    np.testing.assert_allclose(
+        values[200:800], sine(hertz, 100)[200:800], atol=4.7
+    )  # 0.005 samples at 15 Hz
 
 
 @pytest.mark.parametrize("rate", [250, 400, 500, 1000])
@@ -44,40 +34,25 @@ def test_above_the_new_nyquist_is_suppressed_with_the_filter_and_aliases_without
     # What a decimation by a whole number makes of 70 Hz at 100 Hz: a sine of 30 Hz, whole.
     kept = resample.resample(values, rate, 100, antialias=False)
     assert kept.std() == pytest.approx(values.std(), rel=0.05)
+    first = resample.resample(values, rate, 100, antialias=False, longest=37)
+    np.testing.assert_array_equal(first, kept[:37])
+    np.testing.assert_array_equal(resample.resample(values, 100, 100, longest=37), values[:37])
     if rate % 100 == 0:
         np.testing.assert_array_equal(kept, values[:: rate // 100])
-        assert fitted(kept, 30)[0] == pytest.approx(1000, rel=0.01)
-
-
-@pytest.mark.parametrize(
-    ("rate", "target"), [(rate, to) for rate in RATES for to in (100, 250) if rate != to]
-)
-def test_the_interior_equals_scipy(rate, target):
-    values = NOISE[: 4 * rate]
-    up, down = resample._ratio(rate, target)
-    # Where samples are added, our filter is longer so that its delay is whole: give it to scipy.
-    window = ("kaiser", 5.0) if down > up else resample._taps(up, down)[0] / up / 2**22
-    ours = resample.resample(values, rate, target)
-    theirs = signal.resample_poly(values, up, down, axis=0, window=window)
-    assert ours.shape == theirs.shape
-    edge = 25 * max(1, round(target / rate))
-    np.testing.assert_allclose(ours[edge:-edge], theirs[edge:-edge], atol=1)
 
 
 def by_the_sample(values: np.ndarray, rate: float, target: float) -> np.ndarray:
     """Filter sample by sample with scipy, on the same whole numbers."""
     up, down = resample._ratio(rate, target)
     taps, half = resample._taps(up, down)
-    margin = -(-(half // up + 1) // down) * down
     fixed = np.rint(values * resample._SAMPLE_SCALE)
-    padded = np.pad(fixed, ((margin, margin), (0, 0)), mode="edge")
-    filtered = signal.upfirdn(taps, padded, up=up, down=down, axis=0)
-    start = (half + margin * up) // down
+    filtered = signal.upfirdn(taps, fixed, up, down, axis=0, mode="edge")
     length = -(-len(values) * up // down)
-    return filtered[start : start + length] / (resample._SAMPLE_SCALE * resample._TAP_SCALE)
+    return filtered[half // down :][:length] / (resample._SAMPLE_SCALE * resample._TAP_SCALE)
 
 
-PAIRS = [(rate, 100) for rate in (250, 257, 400, 500, 500.1, 977, 1000)] + [(360, 250), (100, 500)]
+PAIRS = [(rate, to) for rate in RATES for to in (100, 250) if rate != to]
+PAIRS += [(500.1, 100), (50, 100), (100, 500)]
 
 
 @pytest.mark.parametrize(("rate", "target"), PAIRS)
@@ -87,7 +62,9 @@ def test_products_of_matrices_are_the_filter_bit_for_bit(rate, target, samples):
     values[: samples // 2, 1] = 32e6  # as large as they may be
     expected = by_the_sample(values, rate, target)
     assert np.array_equal(resample.resample(values, rate, target), expected)
-    assert np.array_equal(resample.resample(values, rate, target, longest=10), expected[:10])
+    for longest in (1, 37, 300, 10_000):
+        first = resample.resample(values, rate, target, longest=longest)
+        assert np.array_equal(first, expected[:longest])
 
 
 @pytest.mark.parametrize(("rate", "target"), PAIRS)
@@ -103,22 +80,13 @@ def test_the_order_of_a_sum_changes_no_bit(rate, target):
 
 @pytest.mark.parametrize("up", [2, 3, 25, 100])
 @pytest.mark.parametrize("down", [1, 4, 5, 18, 257])
-def test_taps_are_those_of_firwin(up, down):
+def test_taps_are_those_of_resample_poly(up, down):
+    """And more of them only where samples are added, so that the delay is whole."""
     taps, half = resample._taps(up, down)
+    assert half == 10 * down or down < up < (half + down) / 10
+    assert half % down == 0
     window = signal.firwin(2 * half + 1, 1 / max(up, down), window=("kaiser", 5.0))
     assert np.array_equal(taps, np.rint(window * up * resample._TAP_SCALE))
-
-
-@pytest.mark.parametrize("rate", [*RATES, 50, 100])
-@pytest.mark.parametrize("antialias", [True, False])
-def test_the_first_samples_are_the_same_without_the_rest(rate, antialias):
-    values = NOISE[: round(7.3 * rate)]
-    whole = resample.resample(values, rate, 100, antialias=antialias)
-    if rate == 100:
-        np.testing.assert_array_equal(whole, values)
-    for longest in (1, 37, 300, 10_000):
-        first = resample.resample(values, rate, 100, antialias=antialias, longest=longest)
-        np.testing.assert_array_equal(first, whole[:longest])
 
 
 @pytest.mark.parametrize("antialias", [True, False])

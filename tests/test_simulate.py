@@ -28,11 +28,6 @@ def planned(*findings: str, number: int = 0, seconds: float = 10) -> tuple[ecg.P
     return patient, ecg.plan_record(rng, patient, frozenset(findings) | rhythm, seconds)
 
 
-def leads_of(plan: ecg.Plan, rate: int = 1000, seconds: float = 10) -> np.ndarray:
-    """Noise-free leads in mV, (12, samples)."""
-    return ecg.twelve_leads(ecg.DOWER @ ecg.draw([plan], rate, seconds)[0])
-
-
 @dataclass(frozen=True)
 class Measured:
     """One median beat of the noise-free signal, measured without the plan; times in samples."""
@@ -103,11 +98,6 @@ def test_limb_leads_obey_einthoven_and_goldberger(hospital: Hospital) -> None:
     np.testing.assert_array_equal(three, two - one)
     for lead, exact in ((avr, -(one + two) / 2), (avl, one - two / 2), (avf, two - one / 2)):
         assert np.abs(lead - exact).max() <= 0.5
-    # Before rounding they are exact.
-    one, two, three, avr, avl, avf, *_ = leads_of(planned()[1])
-    np.testing.assert_allclose(three, two - one, atol=1e-12)
-    np.testing.assert_allclose(avr + avl + avf, 0, atol=1e-12)
-    np.testing.assert_allclose(avl, (one - three) / 2, atol=1e-12)
 
 
 def test_a_detector_finds_the_r_peaks_where_they_were_put() -> None:
@@ -222,7 +212,8 @@ def test_atrial_fibrillation_is_irregular_and_flutter_is_a_sawtooth() -> None:
         assert rr.std() / rr.mean() > 0.08
         assert np.isnan(plan.pr)
     for plan in (planned("AFL", number=i)[1] for i in range(10)):
-        clipped = np.clip(leads_of(plan)[5], -0.15, 0.1)  # most of the QRS gone
+        leads = ecg.twelve_leads(ecg.DOWER @ ecg.draw([plan], 1000, 10)[0])
+        clipped = np.clip(leads[5], -0.15, 0.1)  # most of the QRS gone
         spectrum = np.abs(np.fft.rfft(clipped * np.hanning(10_000), 100_000))  # bins of 0.01 Hz
         atrial_rate = (390 + spectrum[390:570].argmax()) / 100
         ratio = np.diff(plan.beats) * atrial_rate
@@ -273,7 +264,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_files_are_the_same_bytes_for_a_seed_whatever_the_number_and_the_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, n, seed in (("a", 50, 4), ("short", 9, 4), ("other", 9, 5)):
+    for name, n, seed in (("a", 24, 4), ("short", 9, 4), ("other", 9, 5)):
         write_hospital(tmp_path / name, "sim-south", n, seed)
     first, short, other = (files(tmp_path / name) for name in ("a", "short", "other"))
     assert all(short[k] == first[k] for k in short if k != "RECORDS")
@@ -281,7 +272,7 @@ def test_files_are_the_same_bytes_for_a_seed_whatever_the_number_and_the_process
     monkeypatch.setattr(hospital_room, "_JOB", 8)
     monkeypatch.setattr(hospital_room, "_WORTH_A_PROCESS", 10)
     monkeypatch.setattr(pools.joblib, "cpu_count", lambda: 2)
-    write_hospital(tmp_path / "many", "sim-south", 50, 4)
+    write_hospital(tmp_path / "many", "sim-south", 24, 4)
     assert files(tmp_path / "many") == first
 
 

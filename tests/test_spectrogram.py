@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny import do, lend_data, tiny
+from tiny import do, tiny
 
 from ecgnb.errors import UserError
 from ecgnb.models import spectrogram
@@ -58,8 +58,7 @@ def test_absent_and_wrong_weights_are_one_sentence(monkeypatch, tmp_path):
 
 
 @installed
-def test_a_study_begins_with_photographs(cache, common):
-    lend_data(cache, common)
+def test_a_study_begins_with_photographs(lent):
     pair = {"models": ["efficientnet-lite0"], "sizes": [30], "seeds": 1}
     results = do(tiny(pair, arms=["scratch", "imagenet"], learning_rates=[0.001]))
     assert [run.spec.arm for run in results] == ["scratch", "imagenet"]

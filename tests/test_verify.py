@@ -1,6 +1,6 @@
 """Recorded runs, trained again."""
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,20 +16,21 @@ from ecgnb.study.plan import record_runs, write_part
 from ecgnb.study.store import read_part, write_table
 from ecgnb.study.verify import verify
 
-ARMS = ["scratch", "finetune", "linear-probe"]
-CHANGES = {"recorded": True, "arms": ARMS, "sizes": [30], "learning_rates": [0.01]}
+pytestmark = pytest.mark.usefixtures("lent")  # a cache that knows nothing of the recorded runs
+
+CHANGES = {"recorded": True, "sizes": [30], "learning_rates": [0.01]}
+CHANGES |= {"arms": ["scratch", "finetune", "linear-probe"]}
 
 
 @pytest.fixture(scope="module")
 def trained(common, tmp_path_factory):
-    """A study whose runs are recorded, with a cache that knows nothing of them."""
+    """A study whose runs are recorded."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECGNB_RESULTS", str(tmp_path_factory.mktemp("results")))
         patch.setenv("ECGNB_CACHE", str(lend_data(common / "trained", common)))
         small = tiny(**CHANGES)
         do(small)
         record_runs(small)
-        patch.setenv("ECGNB_CACHE", str(lend_data(tmp_path_factory.mktemp("empty"), common)))
         yield small
 
 
@@ -43,16 +44,16 @@ def test_runs_come_out_as_recorded_on_the_same_machine(trained):
 
 
 def test_what_differs_is_seen(trained, monkeypatch):
+    monkeypatch.setattr(room, "describe_device", lambda device: "another processor")
     check = next(verify(trained, sample=1))
+    assert not check.same_machine
     predictions = check.again.predictions.copy()
     predictions[0, 0] += np.float16(0.01)
-    other = dataclasses.replace(check.again, predictions=predictions)
-    assert not dataclasses.replace(check, again=other).passed
-    assert dataclasses.replace(check, again=other, same_machine=False).passed
-    far = dataclasses.replace(other, facts={**other.facts, "auroc": other.facts["auroc"] - 0.2})
-    assert not dataclasses.replace(check, again=far, same_machine=False).passed
-    monkeypatch.setattr(room, "describe_device", lambda device: "another processor")
-    assert not next(verify(trained, sample=1)).same_machine
+    other = replace(check.again, predictions=predictions)
+    assert replace(check, again=other).passed
+    assert not replace(check, again=other, same_machine=True).passed
+    far = replace(other, facts={**other.facts, "auroc": other.facts["auroc"] - 0.2})
+    assert not replace(check, again=far).passed
 
 
 def test_nothing_recorded_is_one_sentence(monkeypatch, tmp_path):
@@ -62,7 +63,7 @@ def test_nothing_recorded_is_one_sentence(monkeypatch, tmp_path):
 
 
 def test_runs_of_another_declaration_are_not_passed_over(trained):
-    other = dataclasses.replace(trained, batch_size=9)
+    other = replace(trained, batch_size=9)
     with pytest.raises(UserError, match=r"none of the 8 recorded runs belongs to study tiny"):
         list(verify(other, sample=1))
 
@@ -86,7 +87,7 @@ def test_runs_of_others_are_written_verified_and_shown(trained, tmp_path, monkey
     (check,) = verify(trained, 1, part=tmp_path / "gpu.parquet")
     assert check.passed
     assert check.again.facts["precision"] == "float32"
-    other = dataclasses.replace(trained, data=dataclasses.replace(trained.data, rate=40.0))
+    other = replace(trained, data=replace(trained.data, rate=40.0))
     with pytest.raises(UserError, match="other records of sim-"):
         list(verify(other, 1, part=part))
     monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path))

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import yaml
@@ -75,32 +75,22 @@ class Checkout:
         config = yaml.safe_load(path.read_text()) | {"studies": studies, "workers": 1, **others}
         path.write_text(yaml.safe_dump(config))
 
-    def command(self, *arguments: str, profile: str = "local") -> list[str]:
-        common = ["--profile", f"workflow/profiles/{profile}", "--nocolor"]
-        return [sys.executable, "-m", "snakemake", *common, *arguments]
+    def program_of(self, *arguments: str, profile: str = "local") -> dict[str, Any]:
+        """What starts Snakemake, as `subprocess` takes it."""
+        command = [sys.executable, "-m", "snakemake", "--nocolor"]
+        command += ["--profile", f"workflow/profiles/{profile}", *arguments]
+        options = {"cwd": self.folder, "env": self.environment, "stderr": subprocess.STDOUT}
+        return {"args": command, **options}
 
     def snakemake(self, *arguments: str, profile: str = "local", status: int = 0) -> str:
-        done = subprocess.run(
-            self.command(*arguments, profile=profile),
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=TIMEOUT_S,
-        )
+        program = self.program_of(*arguments, profile=profile)
+        done = subprocess.run(**program, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT_S)
         assert done.returncode == status, done.stdout
         return done.stdout
 
     def start(self, *arguments: str, profile: str = "local", **options: Any) -> subprocess.Popen:
-        return subprocess.Popen(
-            self.command(*arguments, profile=profile),
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            **options,
-        )
+        program = self.program_of(*arguments, profile=profile)
+        return subprocess.Popen(**program, stdout=subprocess.DEVNULL, **options)
 
     def finished(self) -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in self.cache.glob("runs/??/*.npz")}
@@ -233,64 +223,53 @@ def test_slurm_profile_against_stand_ins(one_job: Checkout):
     assert (one_job.folder / "_build" / "html" / "index.html").exists()
 
 
-class Kubernetes(BaseHTTPRequestHandler):
-    """A stand-in for a cluster's server: a pod is a process in an empty folder of its own."""
-
-    pods: ClassVar[dict[str, subprocess.Popen]] = {}
-    containers: ClassVar[list[dict]] = []
-    folder: ClassVar[Path]
-    environment: ClassVar[dict[str, str]]
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path.endswith("/jobs"):
-            name = body["metadata"]["name"]
-            (container,) = body["spec"]["template"]["spec"]["containers"]
-            (self.folder / name).mkdir(parents=True)
-            self.containers.append(container)
-            self.pods[name] = subprocess.Popen(
-                ["sh", *container["args"]], cwd=self.folder / name, env=self.environment
-            )
-        self._answer(body, 201)
-
-    def do_GET(self) -> None:
-        if self.path.endswith("/status"):
-            name = self.path.split("/")[-2]
-            code = self.pods[name].poll()
-            status = {} if code is None else {"failed" if code else "succeeded": 1}
-            self._answer({"kind": "Job", "metadata": {"name": name}, "status": status})
-        else:
-            self._answer({"kind": "PodList", "metadata": {}, "items": []})
-
-    def do_DELETE(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self._answer({"kind": "Status", "status": "Success"})
-
-    def _answer(self, value: dict, status: int = 200) -> None:
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Print nothing."""
-
-
 @pytest.fixture
-def kubernetes(one_job: Checkout) -> Iterator[type[Kubernetes]]:
-    """Start the stand-in, and tell the checkout's Snakemake of it."""
+def containers(one_job: Checkout) -> Iterator[list[dict[str, Any]]]:
+    """Stand in for a cluster's server, tell Snakemake of it, and say which containers it starts.
+
+    A pod is a process in an empty folder of its own.
+    """
     pytest.importorskip("snakemake_executor_plugin_kubernetes", reason="its plugin is not there")
     # The plugin installs the storage plugin in each pod; and not every computer has rsync.
     one_job.program("pip", "exit 0")
     one_job.program("python", f'exec {sys.executable} "$@"')
     one_job.program("rsync", 'while [ $# -gt 2 ]; do shift; done; cp -r "$1" "$2"')
-    handler = type("Handler", (Kubernetes,), {"pods": {}, "containers": []})
-    handler.folder = one_job.folder / "pods"
     # In a pod the package is installed from the checkout on the shared volume.
-    handler.environment = one_job.environment | {"PYTHONPATH": str(one_job.folder)}
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    environment = one_job.environment | {"PYTHONPATH": str(one_job.folder)}
+    pods: dict[str, subprocess.Popen] = {}
+    started: list[dict[str, Any]] = []
+
+    class Kubernetes(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.path.endswith("/jobs"):
+                name = body["metadata"]["name"]
+                started.extend(body["spec"]["template"]["spec"]["containers"])
+                (folder := one_job.folder / "pods" / name).mkdir(parents=True)
+                command = ["sh", *started[-1]["args"]]
+                pods[name] = subprocess.Popen(command, cwd=folder, env=environment)
+            self._answer(body, 201)
+
+        def do_GET(self) -> None:
+            name, what = self.path.split("/")[-2:]
+            if what == "status":
+                code = pods[name].poll()
+                status = {} if code is None else {"failed" if code else "succeeded": 1}
+                self._answer({"kind": "Job", "metadata": {"name": name}, "status": status})
+            else:
+                self._answer({"kind": "PodList", "metadata": {}, "items": []})
+
+        def do_DELETE(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self._answer({"kind": "Status", "status": "Success"})
+
+        def _answer(self, value: dict, status: int = 200) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(value).encode())
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Kubernetes) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         one = {"name": "one", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
         context = {"name": "one", "context": {"cluster": "one", "user": "one"}}
@@ -301,14 +280,16 @@ def kubernetes(one_job: Checkout) -> Iterator[type[Kubernetes]]:
             "KUBECONFIG": str(one_job.folder / "kube.yaml"),
             "NO_PROXY": "127.0.0.1",
         }
-        yield handler
+        yield started
         server.shutdown()
-    for pod in handler.pods.values():
+    for pod in pods.values():
         pod.kill()
 
 
 @pytest.mark.slow
-def test_kubernetes_profile_against_a_stand_in(checkout: Checkout, kubernetes: type[Kubernetes]):
+def test_kubernetes_profile_against_a_stand_in(
+    checkout: Checkout, containers: list[dict[str, Any]]
+):
     """Not yet tried on a real cluster: what is held is how jobs are submitted and followed."""
     checkout.snakemake(
         *("--default-storage-prefix", str(checkout.folder)),
@@ -316,7 +297,7 @@ def test_kubernetes_profile_against_a_stand_in(checkout: Checkout, kubernetes: t
         *("--seconds-between-status-checks", "1"),
         profile="kubernetes",
     )
-    (container,) = kubernetes.containers  # the book is built where Snakemake runs
+    (container,) = containers  # the book is built where Snakemake runs
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert {"name": "ecgnb", "mountPath": "/shared"} in container["volumeMounts"]
     assert len(checkout.finished()) == RUNS

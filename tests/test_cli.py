@@ -96,7 +96,7 @@ def test_datasets_lists_the_catalog():
 
 @pytest.mark.parametrize("folder", ["/none", "~nobody-here/results"])
 def test_results_that_are_missing_are_said(folder):
-    said = run("status", "clinical", ECGNB_RESULTS=folder)
+    said = run("status", "clinical", ECGNB_RESULTS=folder, ECGNB_DATA="")
     assert said.output.startswith(f"no recorded runs of clinical are in {folder}")
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from ecgnb import __version__, cli
 from ecgnb.analysis.statistics import LEVEL, MARGIN
-from ecgnb.study.data import recorded_runs
+from ecgnb.study.data import recorded_runs, say_missing
 from ecgnb.study.declare import load_study
 from ecgnb.study.plan import open_progress
 
@@ -95,9 +95,10 @@ def test_datasets_lists_the_catalog():
 
 
 @pytest.mark.parametrize("folder", ["/none", "~nobody-here/results"])
-def test_results_that_are_missing_are_said(folder):
-    said = run("status", "clinical", ECGNB_RESULTS=folder, ECGNB_DATA="")
-    assert said.output.startswith(f"no recorded runs of clinical are in {folder}")
+def test_results_that_are_missing_are_said(folder, monkeypatch):
+    monkeypatch.setenv("ECGNB_RESULTS", folder)
+    said = say_missing(load_study("clinical"))
+    assert said.startswith(f"no recorded runs of clinical are in {folder}")
 
 
 @recorded

@@ -343,12 +343,18 @@ def advise_dataset(
 @app.command("probe")
 def probe_features(
     study: StudyName,
-    folder: Annotated[Path, typer.Argument(help="With features.npy and records.csv.")],
+    folder: Annotated[
+        Path, typer.Argument(help="With features.npy and records.csv, or a card of an encoder.")
+    ],
+    part: Annotated[
+        Path | None, typer.Option(help="A folder for a part that others can add to their runs.")
+    ] = None,
+    origin: Annotated[str, typer.Option(help="Whose encoder it is.")] = "",
 ) -> None:
     """Hold the features of an encoder of your own beside a study: a linear probe on them."""
     from ecgnb.outside import probe
 
-    for line in probe(load_study(study), folder):
+    for line in probe(load_study(study), folder, part, origin):
         _say(line)
 
 

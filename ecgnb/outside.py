@@ -23,7 +23,7 @@ from ecgnb.files import read_toml
 from ecgnb.models import MODELS, NO_NETWORK
 from ecgnb.models.kernels import ridge
 from ecgnb.study.data import open_dataset, read_labels, read_table
-from ecgnb.study.plan import open_progress
+from ecgnb.study.plan import open_progress, write_part
 from ecgnb.study.spec import Study, changed, size_label
 from ecgnb.study.store import Result
 from ecgnb.training.arms import ARMS
@@ -145,14 +145,15 @@ def encode(folder: Path, encoder: str, records: Prepared, rate: float) -> Featur
     return _checked(folder, values)
 
 
-def probe(study: Study, folder: Path) -> Iterator[str]:
+def probe(study: Study, folder: Path, part: Path | None = None, origin: str = "") -> Iterator[str]:
     """Say, line by line, what a linear probe on features reaches beside a study's finished runs.
 
     They are read from the folder, see `read_features`, or made by the ``encoder`` that its
     ``card.toml`` names, see `encode`.
 
     The same records train, validate and test, and the same classes are scored, as in the study's
-    first pair; a ridge regression, its penalty chosen within the training records.
+    first pair; a ridge regression, its penalty chosen within the training records. They are written
+    as a `part`, if one is named, which stands in the book as somebody else's runs do.
 
     Raises
     ------
@@ -189,6 +190,8 @@ def probe(study: Study, folder: Path) -> Iterator[str]:
             f"  {size_label(int(str(row.size)))}: less {kind}: {row.mean:+.3f} ({row.low:+.3f} to "
             f"{row.high:+.3f}) {row.verdict}, certainty {certainty(row)}"
         )
+    if part:
+        yield f"written: {write_part(study, part, origin or features.name, mine)}"
 
 
 def leaks(features: Features, labels: pd.DataFrame) -> Iterator[str]:

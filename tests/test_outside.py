@@ -1,6 +1,7 @@
 """An outside encoder's features stand beside the runs of a study, and leaks are seen."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from ecgnb.outside import probe, read_features
 from ecgnb.study.data import open_dataset, read_labels, read_table
 from ecgnb.study.declare import load_study
 from ecgnb.study.run import run_study
+from ecgnb.study.store import read_part
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 
@@ -80,17 +82,10 @@ def test_features_that_cannot_be_used_are_named(study, tmp_path, spoil, reason):
     assert "must hold features.npy" in str(failed.exception)
 
 
-class Point:
-    """An entry point of an installed package."""
-
-    name = "mean"
-
-    def load(self):
-        return lambda weights: lambda records, rate: records.mean(2) @ weights["w"] * rate
-
-
 def test_an_encoder_of_ones_own_is_asked_for_its_features(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(outside, "entry_points", lambda group: [Point()])
+    build = lambda weights: lambda records, rate: records.mean(2) @ weights["w"] * rate  # noqa: E731
+    point = SimpleNamespace(name="mean", load=lambda: build)
+    monkeypatch.setattr(outside, "entry_points", lambda group: [point])
     prepared = open_dataset(study, study.pairs[0].target.dataset)
     weights = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
     names, known = prepared.table["record"], prepared.signals.astype(np.float32).mean(axis=2)
@@ -104,7 +99,11 @@ def test_an_encoder_of_ones_own_is_asked_for_its_features(study, tmp_path, monke
     assert outside.encode(mine, "mean", prepared, study.data.rate).values == pytest.approx(
         values, rel=1e-3
     )
-    assert len(list(probe(study, mine))) == len(list(probe(study, theirs)))
+    said = [list(probe(study, one, tmp_path / "part", "We")) for one in (mine, theirs)]
+    assert len(said[0]) == len(said[1])
+    facts, runs = read_part(Path(said[0][-1].removeprefix("written: ")))
+    assert {run.facts["origin"] for run in runs} == {facts["origin"]} == {"We"}
+    assert {(run.spec.arm, run.spec.source) for run in runs} == {("linear-probe", "theirs")}
     for encoder, reason in (("other", "no installed package"), ("mean", "failed .KeyError: 'w'")):
         (theirs / "card.toml").write_text(f'encoder = "{encoder}"\n')
         with pytest.raises(UserError, match=reason):

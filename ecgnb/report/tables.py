@@ -70,15 +70,8 @@ def show_table(
 def show_decision(answers: dict[str, Any], table: pd.DataFrame, name: str) -> None:
     """Show a page that answers a reader's choices; write it as ``NAME.html``, to stand alone.
 
-    Another page can hold what is in ``NAME-part.html``.
-
-    Parameters
-    ----------
-    answers : dict
-        What ``decide.html`` draws, as JSON; no number in it may be missing.
-    table : DataFrame
-        The same to be read without JavaScript; text, never HTML.
-    name : str
+    Another page can hold what is in ``NAME-part.html``. `answers` is what ``decide.html`` draws, as
+    JSON; no number in it may be missing. The table is the same to be read without JavaScript.
     """
     page = (resources.files("ecgnb.report") / "decide.html").read_text(encoding="utf-8")
     # A name in it may be anything: nothing ends the script.

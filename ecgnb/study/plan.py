@@ -6,7 +6,7 @@ whose own learning rate is chosen too. So the list of runs unfolds as results co
 
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -274,14 +274,16 @@ def record_runs(study: Study) -> Path | None:
     return _write_part(new, results_root() / study.name)
 
 
-def write_part(study: Study, folder: Path, origin: str) -> Path:
-    """Write all finished runs of a study into a part that others can add to theirs, and return it.
+def write_part(
+    study: Study, folder: Path, origin: str, results: Sequence[Result] | None = None
+) -> Path:
+    """Write runs, or all that are finished, into a part that others can add to theirs; return it.
 
     It says whose it is and on which data, by their fingerprints. Raises a UserError if nothing is
     finished, or the part cannot be written.
     """
     progress = open_progress(study)
-    done = progress.all_done()
+    done = list(results or progress.all_done())
     if not done:
         raise UserError(f"no run of study {study.name} is finished; `ecgnb run` trains them")
     for result in done:

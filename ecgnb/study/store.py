@@ -134,13 +134,7 @@ def write_table(
 
 
 def read_part(path: Path) -> tuple[dict[str, Any], list[Result]]:
-    """Return what a recorded table says of itself, and all its runs.
-
-    Raises
-    ------
-    UserError
-        If it is damaged.
-    """
+    """Return what a recorded table says of itself, and all its runs; UserError if it is damaged."""
     with _readable(path):
         table = parquet.read_table(path)
         facts = json.loads((table.schema.metadata or {}).get(_FACTS.encode(), b"{}"))

@@ -96,9 +96,8 @@ def test_an_encoder_of_ones_own_is_asked_for_its_features(study, tmp_path, monke
     save_file({"w": weights}, mine / "model.safetensors")
     card = (theirs / "card.toml").read_text()
     (mine / "card.toml").write_text(card + 'encoder = "mean"\n')
-    assert outside.encode(mine, "mean", prepared, study.data.rate).values == pytest.approx(
-        values, rel=1e-3
-    )
+    made = outside.encode(mine, "mean", prepared, study.data.rate).values
+    assert made == pytest.approx(values, rel=1e-3)
     said = [list(probe(study, one, tmp_path / "part", "We")) for one in (mine, theirs)]
     assert len(said[0]) == len(said[1])
     facts, runs = read_part(Path(said[0][-1].removeprefix("written: ")))

@@ -206,7 +206,7 @@ def _check(options: Options, selection: pd.DataFrame | None) -> None:
     if options.short not in resample.SHORT_RULES:
         rules = ", ".join(resample.SHORT_RULES)
         raise UserError(f"unknown rule for short records: {options.short!r}; choose one of {rules}")
-    whole = 0 < options.rate < float("inf") and 0 < options.seconds < float("inf")
+    whole = options.rate > 0 and 0 < options.rate * options.seconds < 1e9
     if not whole or options.samples < 2:
         raise UserError(
             f"a window of {options.seconds:g} s at {options.rate:g} Hz holds no signal; give both "

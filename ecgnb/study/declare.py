@@ -334,11 +334,11 @@ def _validated(values: Mapping[str, Any]) -> Study:
 
 def _sentence(error: Exception) -> str:
     """Say the first thing that pydantic found, in the words of the file."""
-    if not isinstance(error, ValidationError):
-        return f" holds a value that no study has: {error}"
-    first = error.errors(include_url=False)[0]
-    kind, where = first["type"], [part for part in first["loc"] if isinstance(part, str)]
-    key, given = where[-1], first["input"]
+    first: Any = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else {}
+    where = [part for part in first.get("loc", ()) if isinstance(part, str)]
+    if not where:
+        return f" holds a value that no study has: {first.get('msg', error)}"
+    key, given, kind = where[-1], first["input"], first["type"]
     if kind.startswith("unexpected"):
         place = where[-2] if where[1:] else "study"
         known = [entry.name for entry in fields(_LEVELS[place]) if entry.name not in _INTERNAL]

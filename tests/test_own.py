@@ -501,3 +501,4 @@ def test_every_chapter_runs_on_data_of_ones_own(root, tmp_path, monkeypatch):
     assert not [output.text for output in outputs if output.get("name") == "stderr"]
     said = [output.data.get("text/markdown", "") for output in outputs if "data" in output]
     assert sum(text.startswith("## What to do with") for text in said) == 10
+    assert sum("400 records prepared" in text for text in said) == 2  # 00, of two studies

@@ -91,17 +91,17 @@ def confounders(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for feature, values in features.items():
         known = values.notna().to_numpy()
-        ranks = values[known].rank().to_numpy()
-        for label in labels if len(set(ranks)) > 1 else ():
-            has = labels[label].to_numpy()[known]
-            n, m = int(has.sum()), int((~has).sum())
-            if min(n, m) < 5:
-                continue
-            area = (ranks[has].sum() - n * (n + 1) / 2) / (n * m)
-            two_n, two_m = area / (2 - area), 2 * area**2 / (1 + area)
-            variance = area * (1 - area) + (n - 1) * (two_n - area**2) + (m - 1) * (two_m - area**2)
-            margin = 1.96 * np.sqrt(max(variance, 0) / (n * m))
-            rows.append((feature, label, area, max(area - margin, 0.0), min(area + margin, 1.0)))
+        ranks, has = values[known].rank().to_numpy(), labels.to_numpy()[known]
+        use = np.minimum(has.sum(axis=0), (~has).sum(axis=0)) >= 5
+        if not use.any() or np.ptp(ranks) == 0:
+            continue
+        n, m = has[:, use].sum(axis=0), (~has[:, use]).sum(axis=0)
+        area = (ranks @ has[:, use] - n * (n + 1) / 2) / (n * m)
+        two_n, two_m = area / (2 - area), 2 * area**2 / (1 + area)
+        variance = area * (1 - area) + (n - 1) * (two_n - area**2) + (m - 1) * (two_m - area**2)
+        margin = 1.96 * np.sqrt(np.maximum(variance, 0) / (n * m))
+        ends = (area - margin).clip(0, 1), (area + margin).clip(0, 1)
+        rows += [(feature, *row) for row in zip(labels.columns[use], area, *ends, strict=True)]
     return pd.DataFrame(rows, columns=["feature", "label", "auroc", "low", "high"])
 
 

@@ -91,7 +91,7 @@ def confounders(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for feature, values in features.items():
         known = values.notna().to_numpy()
-        ranks, has = values[known].rank().to_numpy(), labels.to_numpy()[known]
+        ranks, has = values[known].rank().to_numpy(), labels.to_numpy(bool)[known]
         use = np.minimum(has.sum(axis=0), (~has).sum(axis=0)) >= 5
         if not use.any() or np.ptp(ranks) == 0:
             continue

@@ -67,10 +67,10 @@ def test_a_killed_process_of_a_pool_is_one_sentence(monkeypatch):
 
 def test_stopped_while_it_starts(tmp_path):
     """Ctrl-C in the first second, before the command line is there to hear it."""
-    program = "import signal, sys, ecgnb.__main__ as m; sys.argv = ['ecgnb', 'datasets']; "
+    program = "import signal, sys, threading, ecgnb.__main__ as m; sys.argv = ['', 'datasets']; "
     # Where the tests run in the background, their processes would not hear it.
     program += "signal.signal(signal.SIGINT, signal.default_int_handler); "
-    program += f"open({str(tmp_path / 'begun')!r}, 'w'); m.main()"
+    program += f"threading.Timer(0.1, open, ({str(tmp_path / 'begun')!r}, 'w')).start(); m.main()"
     command = [sys.executable, "-c", program]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "begun").exists():

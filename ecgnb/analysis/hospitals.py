@@ -20,6 +20,7 @@ from ecgnb.training.metrics import CALIBRATION_BINS, tell_apart
 from ecgnb.training.transferability import energy_distance
 
 DISTANCES = "distances.csv"  # of a recorded study, beside its runs
+TRIED = "tried.csv"  # of pairs whose runs are not kept, what the chapter on sources made of them
 _FEATURES = 1_000
 TAUGHT = 20  # a source has taught a diagnosis if it has so many records of it
 

@@ -350,11 +350,14 @@ def probe_features(
         Path | None, typer.Option(help="A folder for a part that others can add to their runs.")
     ] = None,
     origin: Annotated[str, typer.Option(help="Whose encoder it is.")] = "",
+    finetune: Annotated[
+        float, typer.Option(min=0, max=100, help="Fine-tune it too, at this learning rate.")
+    ] = 0.0,
 ) -> None:
-    """Hold the features of an encoder of your own beside a study: a linear probe on them."""
+    """Hold an encoder of your own beside a study: a linear probe on its features, or fine-tuned."""
     from ecgnb.outside import probe
 
-    for line in probe(load_study(study), folder, part, origin):
+    for line in probe(load_study(study), folder, part, origin, finetune):
         _say(line)
 
 

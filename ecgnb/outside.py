@@ -1,7 +1,9 @@
-"""Features of somebody else's encoder: a linear probe on them beside the runs of a study."""
+"""Somebody else's encoder: probed, or fine-tuned, beside the runs of a study."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 from importlib.metadata import entry_points
 from itertools import compress
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from ecgnb.analysis.advise import certainty
 from ecgnb.analysis.compare import pair, runs_table, summarise
@@ -21,20 +24,31 @@ from ecgnb.data.splits import subset, target_split
 from ecgnb.errors import UserError
 from ecgnb.files import read_toml
 from ecgnb.models import MODELS, NO_NETWORK
+from ecgnb.models.build import Model
 from ecgnb.models.kernels import ridge
 from ecgnb.study.data import open_dataset, read_labels, read_table
 from ecgnb.study.plan import open_progress, write_part
-from ecgnb.study.spec import Study, changed, size_label
+from ecgnb.study.spec import RunSpec, Study, changed, size_label
 from ecgnb.study.store import Result
 from ecgnb.training.arms import ARMS
+from ecgnb.training.device import choose_device, share
+from ecgnb.training.fit import Schedule
+from ecgnb.training.inputs import UNIT, Data, Records, predict
 from ecgnb.training.metrics import alarm_thresholds, auroc, best_thresholds, evaluate
+from ecgnb.training.transfer import train_arm
 from ecgnb.training.transferability import h_score, logme
 
 _ARM = "linear-probe"
 _KEYS = ["target", "label_set", "min_positives", "size"]
+_OTHER = ["size", "arm_other", "model_other", "source_other"]
 _LEAK = 0.995  # AUROC that no single number about an ECG reaches honestly
 _FACTS = ("title", "licence", "url", "trained_on")
-_GROUP, _WEIGHTS, _BATCH = "ecgnb.encoders", "model.safetensors", 64  # records
+_GROUP, _WEIGHTS = "ecgnb.encoders", "model.safetensors"
+
+_Parts = tuple[npt.NDArray[np.int64], ...]  # rows that train, validate and test
+_Said = Sequence[npt.NDArray[np.float32]]  # probabilities of validation and of test
+_Train = Callable[[RunSpec, npt.NDArray[np.bool_], _Parts], _Said]
+_Tune = tuple[float, _Train]  # at a learning rate
 
 
 @dataclass(frozen=True)
@@ -99,26 +113,38 @@ def _checked(folder: Path, values: npt.NDArray[np.float32]) -> Features:
     return Features(folder.name, facts, values)
 
 
-def encode(folder: Path, encoder: str, records: Prepared, rate: float) -> Features:
-    """Let an encoder of one's own make the features of a prepared dataset.
+class Theirs(nn.Module):
+    """An encoder of somebody else's, asked as ours are: of records as `normalise` leaves them.
 
-    Parameters
-    ----------
-    folder : Path
-        With ``model.safetensors``, where the encoder has weights.
-    encoder : str
-        Its name among the entry points ``ecgnb.encoders`` of the installed packages: a function
-        that takes a dict of the weights, tensors by name, and returns another, which takes
-        records, a float32 tensor of microvolts of shape (records, 12, samples), and their rate in
-        Hz, and returns their features, (records, features).
-    records : Prepared
-    rate : float
-        Sampling rate of the prepared records in Hz.
+    `ask` takes records in microvolts, each lead without its mean, a float32 tensor of shape
+    (records, 12, samples), and their `rate` in Hz, and returns features, (records, features).
+    """
 
-    Raises
-    ------
-    UserError
-        If no installed package has that encoder, the weights are damaged, or it fails.
+    def __init__(self, ask: Callable[[torch.Tensor, float], Any], rate: float) -> None:
+        super().__init__()
+        self.ask, self.rate = ask, rate
+
+    def forward(self, records: torch.Tensor) -> torch.Tensor:
+        """Return the features of records."""
+        return torch.as_tensor(self.ask(records * UNIT, self.rate)).float()
+
+
+@contextmanager
+def _blamed(encoder: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # it is anybody's code
+        raise UserError(
+            f"the encoder '{encoder}' failed ({type(error).__name__}: {error})"
+        ) from error
+
+
+def load_encoder(folder: Path, encoder: str, rate: float) -> Theirs:
+    """Build an encoder of one's own, with the weights in ``model.safetensors``, where it has some.
+
+    `encoder` is its name among the entry points ``ecgnb.encoders`` of the installed packages: a
+    function that takes a dict of the weights, tensors by name, and returns what `Theirs` asks; for
+    fine-tuning, an ``nn.Module``. Raises a UserError if no installed package has it, or it fails.
     """
     there = {point.name: point for point in entry_points(group=_GROUP)}
     if encoder not in there:
@@ -126,17 +152,21 @@ def encode(folder: Path, encoder: str, records: Prepared, rate: float) -> Featur
             f"no installed package has an encoder '{encoder}' (there {', '.join(there) or 'are'}"
             f"{'' if there else ' none'}); a package names it under the entry points '{_GROUP}'"
         )
-    weights, signals = folder / _WEIGHTS, records.signals
-    try:
-        ask = there[encoder].load()(load_file(weights) if weights.exists() else {})
-        with torch.inference_mode():
-            batches = [signals[i : i + _BATCH] for i in range(0, len(signals), _BATCH)]
-            said = [ask(torch.from_numpy(batch.astype(np.float32)), rate) for batch in batches]
-        values = np.concatenate([np.asarray(one, np.float32) for one in said])
-    except Exception as error:  # it is anybody's code
-        raise UserError(
-            f"the encoder '{encoder}' failed ({type(error).__name__}: {error})"
-        ) from error
+    weights = folder / _WEIGHTS
+    with _blamed(encoder):
+        return Theirs(there[encoder].load()(load_file(weights) if weights.exists() else {}), rate)
+
+
+def encode(folder: Path, encoder: str, records: Prepared, rate: float) -> Features:
+    """Let an encoder of one's own make the features of a dataset prepared at a rate in Hz.
+
+    Raises a UserError as `load_encoder` does, or if it does not return a row of numbers a record.
+    """
+    theirs = load_encoder(folder, encoder, rate)
+    signals = share(records.signals, torch.device("cpu"))
+    with _blamed(encoder):
+        whole = Records(signals, torch.arange(len(signals)))
+        values = predict(theirs, whole, "float32", sigmoid=False)
     if values.ndim != 2 or len(values) != len(signals):
         raise UserError(
             f"the encoder '{encoder}' made an array of shape {values.shape} of "
@@ -145,15 +175,23 @@ def encode(folder: Path, encoder: str, records: Prepared, rate: float) -> Featur
     return _checked(folder, values)
 
 
-def probe(study: Study, folder: Path, part: Path | None = None, origin: str = "") -> Iterator[str]:
-    """Say, line by line, what a linear probe on features reaches beside a study's finished runs.
+def probe(
+    study: Study,
+    folder: Path,
+    part: Path | None = None,
+    origin: str = "",
+    finetune: float = 0.0,
+) -> Iterator[str]:
+    """Say, line by line, what somebody's encoder reaches beside a study's finished runs.
 
-    They are read from the folder, see `read_features`, or made by the ``encoder`` that its
+    Its features are read from the folder, see `read_features`, or made by the ``encoder`` that its
     ``card.toml`` names, see `encode`.
 
     The same records train, validate and test, and the same classes are scored, as in the study's
-    first pair; a ridge regression, its penalty chosen within the training records. They are written
-    as a `part`, if one is named, which stands in the book as somebody else's runs do.
+    first pair, by a linear probe: a ridge regression, its penalty chosen within the training
+    records. With a learning rate as `finetune`, the encoder is also fine-tuned, by the recipe and
+    for the updates of the study's first network. All are written as a `part`, if one is named,
+    which stands in the book as somebody else's runs do.
 
     Raises
     ------
@@ -161,9 +199,18 @@ def probe(study: Study, folder: Path, part: Path | None = None, origin: str = ""
         See `read_features` and `encode`; or if the study's target is not here.
     """
     side = study.pairs[0].target
+    tune: _Tune | None = None
     if encoder := _said(folder).get("encoder"):
         prepared = open_dataset(study, side.dataset)
         table, features = prepared.table, encode(folder, encoder, prepared, study.data.rate)
+        if finetune:
+            build = partial(load_encoder, folder, encoder, study.data.rate)
+            if not [*build().parameters()]:
+                raise UserError(f"the encoder '{encoder}' has no weights to tune: no nn.Module")
+            width = features.values.shape[1]
+            tune = finetune, partial(_finetune, build, prepared.signals, width)
+    elif finetune:
+        raise UserError(f"{folder} holds features, which cannot be fine-tuned: name an encoder")
     else:
         table = read_table(study, side.dataset)
         features = read_features(folder, table["record"])
@@ -172,24 +219,28 @@ def probe(study: Study, folder: Path, part: Path | None = None, origin: str = ""
     )
     labels = read_labels(table, side.dataset, side.label_set, side.min_positives)
     yield from leaks(features, labels)
-    mine, scores = zip(*_runs(study, features, table, labels), strict=True)
+    mine, scores = [], []
+    for run, known in _runs(study, features, table, labels, tune):
+        mine.append(run)
+        scores += [known] if known else []
     means = pd.DataFrame(scores).mean()
     yield "  before any training: " + ", ".join(f"{k} {v:.3f}" for k, v in means.items())
     others = [run for run in open_progress(study).finished() if run.spec.dataset == side.dataset]
     runs = runs_table(study, [*mine, *others])
-    own = (runs["arm"] == _ARM) & (runs["source"] == features.name)
-    for row in summarise(runs[own], _KEYS).itertuples():
-        yield f"  {row.records} records: AUROC {row.mean:.3f} ({row.low:.3f} to {row.high:.3f})"
-    beside = pair(runs[own], runs[~own & (runs["head"] != "flattened")], _KEYS)
-    by = ["size", "arm_other", "model_other", "source_other"]
-    for row in summarise(beside, by).itertuples():
-        arm, model, source = str(row.arm_other), str(row.model_other), str(row.source_other)
-        kind = ARMS[arm].title + f", {MODELS[model].title}" * (model != NO_NETWORK)
-        kind += f" on {source}" * bool(source)
-        yield (
-            f"  {size_label(int(str(row.size)))}: less {kind}: {row.mean:+.3f} ({row.low:+.3f} to "
-            f"{row.high:+.3f}) {row.verdict}, certainty {certainty(row)}"
-        )
+    own = (runs["model"] == NO_NETWORK) & (runs["source"] == features.name)
+    for arm, rows in runs[own].groupby("arm", sort=False):
+        yield f"{ARMS[str(arm)].title}:"
+        for row in summarise(rows, _KEYS).itertuples():
+            yield f"  {row.records} records: AUROC {row.mean:.3f} ({row.low:.3f} to {row.high:.3f})"
+        beside = pair(rows, runs[~own & (runs["head"] != "flattened")], _KEYS)
+        for row in summarise(beside, _OTHER).itertuples():
+            other, model, source = str(row.arm_other), str(row.model_other), str(row.source_other)
+            kind = ARMS[other].title + f", {MODELS[model].title}" * (model != NO_NETWORK)
+            kind += f" on {source}" * bool(source)
+            yield (
+                f"  {size_label(int(str(row.size)))}: less {kind}: {row.mean:+.3f} ({row.low:+.3f} "
+                f"to {row.high:+.3f}) {row.verdict}, certainty {certainty(row)}"
+            )
     if part:
         yield f"written: {write_part(study, part, origin or features.name, mine)}"
 
@@ -209,43 +260,73 @@ def leaks(features: Features, labels: pd.DataFrame) -> Iterator[str]:
             )
 
 
+def _finetune(
+    build: Callable[[], Theirs],
+    signals: npt.NDArray[np.int16],
+    width: int,
+    cell: RunSpec,
+    truth: npt.NDArray[np.bool_],
+    parts: _Parts,
+) -> _Said:
+    """Train an encoder with a new head as a cell of the study has it."""
+    device = choose_device()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cell.seed)
+        model = Model(build(), width, truth.shape[1]).to(device)
+    shared = share(signals, device)
+    train, validation, test = (Records(shared, torch.from_numpy(p).to(device)) for p in parts)
+    wanted = [torch.from_numpy(truth[rows].astype(np.float32)).to(device) for rows in parts]
+    schedule = Schedule(**{entry.name: getattr(cell, entry.name) for entry in fields(Schedule)})
+    sides = Data(train, wanted[0]), Data(validation, wanted[1])
+    trained = train_arm(model, "finetune", *sides, test, schedule)
+    return trained.fitted.validation, trained.test
+
+
 def _runs(
-    study: Study, features: Features, table: pd.DataFrame, labels: pd.DataFrame
+    study: Study, features: Features, table: pd.DataFrame, labels: pd.DataFrame, tune: _Tune | None
 ) -> Iterator[tuple[Result, dict[str, float]]]:
-    """Fit the probe for each seed and size; with the scores of transferability."""
+    """Fit the probe for each seed and size, with the scores of transferability; and fine-tune."""
     truth = labels.to_numpy()
+    target = study.pairs[0].target.dataset
+    cells = [one for one in study.cells() if (one.dataset, one.arm) == (target, "scratch")]
+    for cell in {(one.seed, one.size): one for one in reversed(cells)}.values():
+        split = target_split(table, truth, cell.seed)
+        parts = subset(split, cell.size), split.validation, split.test
+        cell = changed(cell, model=NO_NETWORK, head="pooled", source=features.name)
+        values, *asked = (features.values[rows] for rows in parts)
+        known = truth[parts[0]]
+        use = known.any(axis=0) & ~known.all(axis=0)
+        wanted = values.astype(np.float64), known[:, use]
+        told = {"LogME": logme(*wanted), "H-score": h_score(*wanted)}
+        spec = changed(cell, arm=_ARM, recipe="")
+        yield _result(spec, table, labels, parts, ridge(values, known, *asked)), told
+        if tune:
+            rate, train = tune
+            spec = changed(cell, arm="finetune", learning_rate=rate)
+            yield _result(spec, table, labels, parts, train(spec, truth, parts)), {}
+
+
+def _result(
+    spec: RunSpec, table: pd.DataFrame, labels: pd.DataFrame, parts: _Parts, said: _Said
+) -> Result:
+    """Score what was said of validation and test, as the study's own runs are scored."""
+    truth, (validation, test) = labels.to_numpy(), said
     shown = np.atleast_1d(truth.any(axis=0))
-    first, cells = study.pairs[0], study.cells()
-    mine = (one for one in cells if (one.dataset, one.arm) == (first.target.dataset, "scratch"))
-    for (seed, size), cell in {(one.seed, one.size): one for one in mine}.items():
-        split = target_split(table, truth, seed)
-        rows = subset(split, size)
-        asked = features.values[split.validation], features.values[split.test]
-        validation, test = ridge(features.values[rows], truth[rows], *asked)
-        spec = changed(
-            cell,
-            **{"arm": _ARM, "model": NO_NETWORK, "head": "pooled", "size": size, "recipe": ""},
-            **{"source": features.name, "source_label_set": "", "updates": first.target.updates},
-        )
-        thresholds = best_thresholds(truth[split.validation], validation)
-        alarms = alarm_thresholds(truth[split.validation], validation)
-        tested = truth[split.test], test.astype(np.float64)
-        measured = asdict(evaluate(*tested, thresholds, first.min_test_positives))
-        result = Result(
-            f"{features.name}-{seed}-{size}",
-            spec,
-            tuple(compress(labels.columns, shown)),
-            tuple(table["record"].iloc[split.test]),
-            test.astype(np.float16)[:, shown],
-            {},
-            {
-                **measured,
-                "train_records": len(rows),
-                "thresholds": thresholds[shown].tolist(),
-                "alarm_thresholds": alarms[shown].tolist(),
-            },
-        )
-        known = features.values[rows].astype(np.float64), truth[rows]
-        use = known[1].any(axis=0) & ~known[1].all(axis=0)
-        wanted = known[0], known[1][:, use]
-        yield result, {"LogME": logme(*wanted), "H-score": h_score(*wanted)}
+    thresholds = best_thresholds(truth[parts[1]], validation)
+    alarms = alarm_thresholds(truth[parts[1]], validation)
+    tested = truth[parts[2]], test.astype(np.float64)
+    facts = {
+        **asdict(evaluate(*tested, thresholds, spec.min_test_positives)),
+        "train_records": len(parts[0]),
+        "thresholds": thresholds[shown].tolist(),
+        "alarm_thresholds": alarms[shown].tolist(),
+    }
+    return Result(
+        f"{spec.source}-{spec.arm}-{spec.seed}-{spec.size}",
+        spec,
+        tuple(compress(labels.columns, shown)),
+        tuple(table["record"].iloc[parts[2]]),
+        test.astype(np.float16)[:, shown],
+        {},
+        facts,
+    )

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from typer.testing import CliRunner
 
 from ecgnb import outside
@@ -83,14 +84,14 @@ def test_features_that_cannot_be_used_are_named(study, tmp_path, spoil, reason):
 
 
 def test_an_encoder_of_ones_own_is_asked_for_its_features(study, tmp_path, monkeypatch):
-    build = lambda weights: lambda records, rate: records.mean(2) @ weights["w"] * rate  # noqa: E731
+    build = lambda weights: lambda records, rate: records.square().mean(2) @ weights["w"] * rate  # noqa: E731
     point = SimpleNamespace(name="mean", load=lambda: build)
     monkeypatch.setattr(outside, "entry_points", lambda group: [point])
     prepared = open_dataset(study, study.pairs[0].target.dataset)
     weights = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
-    names, known = prepared.table["record"], prepared.signals.astype(np.float32).mean(axis=2)
-    values = known @ weights.numpy() * study.data.rate
-    theirs = write(tmp_path / "theirs", values, names)
+    known = prepared.signals.astype(np.float32)
+    values = known.var(axis=2) @ weights.numpy() * study.data.rate
+    theirs = write(tmp_path / "theirs", values, prepared.table["record"])
     mine = tmp_path / "by" / "theirs"
     mine.mkdir(parents=True)
     save_file({"w": weights}, mine / "model.safetensors")
@@ -107,3 +108,46 @@ def test_an_encoder_of_ones_own_is_asked_for_its_features(study, tmp_path, monke
         (theirs / "card.toml").write_text(f'encoder = "{encoder}"\n')
         with pytest.raises(UserError, match=reason):
             list(probe(study, theirs))
+
+
+class Square(nn.Module):
+    def __init__(self, weights):
+        super().__init__()
+        self.weight = nn.Parameter(weights.get("w", torch.full((12, 4), 0.001)))
+
+    def forward(self, records, rate):
+        return (records / 100).square().mean(2) @ self.weight
+
+
+def test_an_encoder_of_ones_own_is_fine_tuned_as_the_study_trains(study, tmp_path, monkeypatch):
+    made = []
+    build = lambda weights: made.append(Square(weights)) or made[-1]  # noqa: E731
+    monkeypatch.setattr(
+        outside, "entry_points", lambda group: [SimpleNamespace(name="own", load=lambda: build)]
+    )
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "card.toml").write_text('encoder = "own"\n')
+    said = list(probe(study, mine, tmp_path / "part", finetune=0.05))
+    assert "fine-tuned:" in said
+    _, runs = read_part(Path(said[-1].removeprefix("written: ")))
+    tuned = [run.spec for run in runs if run.spec.arm == "finetune"]
+    first = next(one for one in study.cells() if one.arm == "scratch")
+    assert {spec.seed for spec in tuned} == {*study.seeds}
+    assert {(spec.updates, spec.recipe) for spec in tuned} == {(first.updates, first.recipe)}
+    moved = [float((one.weight.detach() - 0.001).abs().max()) for one in made[2:]]
+    assert min(moved) > 0.01  # a few updates at 0.05 each; what was only probed stays as it was
+    assert made[0].weight.detach().eq(torch.full((12, 4), 0.001)).all()
+    with pytest.raises(UserError, match="cannot be fine-tuned: name an encoder"):
+        list(probe(study, write(tmp_path / "x", np.ones((3, 2)), ["a", "b", "c"]), finetune=0.1))
+    monkeypatch.setattr(
+        outside,
+        "entry_points",
+        lambda group: [
+            SimpleNamespace(
+                name="own", load=lambda: lambda weights: lambda records, rate: records.mean(2)
+            )
+        ],
+    )
+    with pytest.raises(UserError, match="no weights to tune"):
+        list(probe(study, mine, finetune=0.1))

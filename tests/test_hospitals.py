@@ -59,9 +59,9 @@ def two_hospitals(made, common, monkeypatch):
 def test_the_matrix_is_what_scikit_learn_says(two_hospitals):
     study, results = two_hospitals
     counts = read_labels(read_table(study, "sim-north"), "sim-north", "challenge-2021", 0).sum()
-    taught = set(counts.index[counts >= hospitals.TAUGHT])
-    assert taught == set(hospitals.taught(study, "sim-north", "challenge-2021"))
-    runs = runs_table(study, results, only=taught)
+    known = set(counts.index[counts >= 20])
+    assert known == set(hospitals.source_diagnoses(study, "sim-north", "challenge-2021"))
+    runs = runs_table(study, results, only=known)
     came, own = (runs[(runs["arm"] == arm) & (runs["size"] == 0)] for arm in ("as-is", "scratch"))
     row = summarise(pair(came, own)).set_index(["source", "target"]).loc["sim-north", "sim-south"]
     runs = [run for run in results if run.spec.arm == "as-is" and run.spec.dataset == "sim-south"]
@@ -70,7 +70,7 @@ def test_the_matrix_is_what_scikit_learn_says(two_hospitals):
     means = []
     for run in runs:
         truth = labels.loc[list(run.records)]
-        use = [n for n in truth if n in taught and 10 <= truth[n].sum() <= len(truth) - 10]
+        use = [n for n in truth if n in known and 10 <= truth[n].sum() <= len(truth) - 10]
         at = [run.classes.index(name) for name in use]
         means.append(roc_auc_score(truth[use], run.predictions[:, at].astype(float)))
     assert row["first"] == pytest.approx(np.mean(means))
@@ -88,7 +88,7 @@ def test_labels_tell_hospitals_apart_where_their_diagnoses_differ(two_hospitals)
 def test_only_what_the_source_has_is_asked_of_a_network_as_it_came(two_hospitals, monkeypatch):
     study, results = two_hospitals
     monkeypatch.setattr(hospitals, "TAUGHT", 10**6)
-    assert not hospitals.taught_by_all(study, [run.spec for run in results if run.spec.source])
+    assert not hospitals.shared_diagnoses(study, [run.spec for run in results if run.spec.source])
 
 
 def test_calibration_error_and_curve_are_as_defined(two_hospitals):

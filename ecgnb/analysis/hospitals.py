@@ -22,19 +22,19 @@ from ecgnb.training.transferability import energy_distance
 DISTANCES = "distances.csv"  # of a recorded study, beside its runs
 TRIED = "tried.csv"  # of pairs whose runs are not kept, what the chapter on sources made of them
 _FEATURES = 1_000
-TAUGHT = 20  # a source has taught a diagnosis if it has so many records of it
+_SHOWN = 20  # records of a source, from which on a network can have learnt a diagnosis there
 
 
-def taught(study: Study, source: str, label_set: str) -> tuple[str, ...]:
-    """Name the diagnoses that a source has taught."""
+def source_diagnoses(study: Study, source: str, label_set: str) -> tuple[str, ...]:
+    """Name the diagnoses of which a source has 20 records or more."""
     counts = labels_of(study, source, label_set).sum()
-    return tuple(counts.index[counts >= TAUGHT])
+    return tuple(counts.index[counts >= _SHOWN])
 
 
-def taught_by_all(study: Study, came: Iterable[RunSpec]) -> tuple[str, ...]:
-    """Name the diagnoses that all sources of networks which are used as they came have taught."""
+def shared_diagnoses(study: Study, came: Iterable[RunSpec]) -> tuple[str, ...]:
+    """Name the diagnoses of all sources of networks that are used unchanged, see above."""
     sources = sorted({(spec.source, spec.source_label_set) for spec in came})
-    sets = [set(taught(study, *source)) for source in sources]
+    sets = [set(source_diagnoses(study, *source)) for source in sources]
     return tuple(sorted(set.intersection(*sets))) if sets else ()
 
 
@@ -85,10 +85,10 @@ def told_apart(study: Study, results: Sequence[Result]) -> pd.DataFrame:
 
 @cache
 def _by_labels(
-    study: Study, source: str, taught: str, target: str, label_set: str, tested: tuple[str, ...]
+    study: Study, source: str, source_set: str, target: str, label_set: str, tested: tuple[str, ...]
 ) -> float:
     """Tell two hospitals apart by the classes that both have, on what the features are asked on."""
-    labels = [labels_of(study, source, taught), labels_of(study, target, label_set)]
+    labels = [labels_of(study, source, source_set), labels_of(study, target, label_set)]
     both = [name for name in labels[0] if all(name in one and one[name].any() for one in labels)]
     if not both:
         return float("nan")

@@ -112,22 +112,22 @@ def paired_difference(folds: Sequence[Fold], margin: float = MARGIN) -> Differen
     together = np.array([_common_variance(fold.replicates) for fold in folds])
     freedom = np.inf
     if seeds == 1:
-        luck = variance = freedom = np.inf
+        seed_variance = variance = freedom = np.inf
     elif seeds == count:
-        luck = max(float(everything.var(ddof=1)) - together.mean(), 0.0)
-        variance = (luck + together.mean()) / seeds
-        if luck > 0 or seeds < _ENOUGH:
+        seed_variance = max(float(everything.var(ddof=1)) - together.mean(), 0.0)
+        variance = (seed_variance + together.mean()) / seeds
+        if seed_variance > 0 or seeds < _ENOUGH:
             freedom = seeds - 1
     else:
         left = seeds - count
-        luck = sum(float(((v - v.mean()) ** 2).sum()) for v in values) / left
-        variance = float(together.mean()) / count + luck / seeds
-        if luck > 0:  # Satterthwaite's approximation; the bootstrap has many replicates
-            freedom = variance**2 / ((luck / seeds) ** 2 / left)
+        seed_variance = sum(float(((v - v.mean()) ** 2).sum()) for v in values) / left
+        variance = float(together.mean()) / count + seed_variance / seeds
+        if seed_variance > 0:  # Satterthwaite's approximation; the bootstrap has many replicates
+            freedom = variance**2 / ((seed_variance / seeds) ** 2 / left)
     error = float(np.sqrt(variance))
     reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
     mean = float(everything.mean())
-    patients, rest = float(np.sqrt(together.mean())), float(np.sqrt(luck))
+    patients, rest = float(np.sqrt(together.mean())), float(np.sqrt(seed_variance))
     found = mean, mean - reach, mean + reach, error, float(freedom)
     return Difference(*found, seeds, count, patients, rest, margin)
 
@@ -167,12 +167,12 @@ def power(difference: Difference, seeds: int) -> float:
         raise ValueError(f"{seeds} seeds do not reach {difference.folds} folds")
     if difference.seeds == 1:
         return float("nan")
-    luck = difference.seed_deviation**2 / seeds
-    variance = difference.patient_deviation**2 / difference.folds + luck
+    seed_variance = difference.seed_deviation**2 / seeds
+    variance = difference.patient_deviation**2 / difference.folds + seed_variance
     freedom = np.inf
-    if luck > 0:
+    if seed_variance > 0:
         left = seeds - difference.folds
-        freedom = variance**2 / (luck**2 / left) if left else seeds - 1
+        freedom = variance**2 / (seed_variance**2 / left) if left else seeds - 1
     critical = stats.t.ppf((1 + LEVEL) / 2, freedom)
     shift = DETECTABLE * (difference.margin / MARGIN) / max(np.sqrt(variance), 1e-300)
     if not np.isfinite(freedom):

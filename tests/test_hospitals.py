@@ -87,7 +87,7 @@ def test_labels_tell_hospitals_apart_where_their_diagnoses_differ(two_hospitals)
 
 def test_only_what_the_source_has_is_asked_of_a_network_as_it_came(two_hospitals, monkeypatch):
     study, results = two_hospitals
-    monkeypatch.setattr(hospitals, "TAUGHT", 10**6)
+    monkeypatch.setattr(hospitals, "_SHOWN", 10**6)
     assert not hospitals.shared_diagnoses(study, [run.spec for run in results if run.spec.source])
 
 

@@ -1,5 +1,6 @@
 """Somebody else's encoder: probed, or fine-tuned, beside the runs of a study."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -26,15 +27,15 @@ from ecgnb.files import read_toml
 from ecgnb.models import MODELS, NO_NETWORK
 from ecgnb.models.build import Model
 from ecgnb.models.kernels import ridge
-from ecgnb.study.data import open_dataset, read_labels, read_table
+from ecgnb.study.data import fingerprints, open_dataset, read_labels, read_table
 from ecgnb.study.plan import open_progress, write_part
 from ecgnb.study.spec import RunSpec, Study, changed, size_label
-from ecgnb.study.store import Result
+from ecgnb.study.store import Result, open_store
 from ecgnb.training.arms import ARMS
 from ecgnb.training.device import choose_device, share
 from ecgnb.training.fit import Schedule
 from ecgnb.training.inputs import UNIT, Data, Records, predict
-from ecgnb.training.metrics import alarm_thresholds, auroc, best_thresholds, evaluate
+from ecgnb.training.metrics import alarm_thresholds, auroc, best_thresholds, evaluate, macro_auroc
 from ecgnb.training.transfer import train_arm
 from ecgnb.training.transferability import h_score, logme
 
@@ -287,7 +288,9 @@ def _runs(
 ) -> Iterator[tuple[Result, dict[str, float]]]:
     """Fit the probe for each seed and size, with the scores of transferability; and fine-tune."""
     truth = labels.to_numpy()
-    target = study.pairs[0].target.dataset
+    target, store = study.pairs[0].target.dataset, open_store()
+    prints = {target: fingerprints(study)[target]}
+    prints[features.name] = hashlib.sha256(features.values.tobytes()).hexdigest()
     cells = [one for one in study.cells() if (one.dataset, one.arm) == (target, "scratch")]
     for cell in {(one.seed, one.size): one for one in reversed(cells)}.values():
         split = target_split(table, truth, cell.seed)
@@ -299,15 +302,26 @@ def _runs(
         wanted = values.astype(np.float64), known[:, use]
         told = {"LogME": logme(*wanted), "H-score": h_score(*wanted)}
         spec = changed(cell, arm=_ARM, recipe="")
-        yield _result(spec, table, labels, parts, ridge(values, known, *asked)), told
+        said: _Said = ridge(values, known, *asked)
+        yield _result(spec.key(prints), spec, table, labels, parts, said), told
         if tune:
             rate, train = tune
             spec = changed(cell, arm="finetune", learning_rate=rate)
-            yield _result(spec, table, labels, parts, train(spec, truth, parts)), {}
+            tuned = store.load(spec.key(prints), spec)
+            if tuned is None:  # it takes long, and is kept
+                said = train(spec, truth, parts)
+                tuned = _result(spec.key(prints), spec, table, labels, parts, said)
+                store.save(tuned)
+            yield tuned, {}
 
 
 def _result(
-    spec: RunSpec, table: pd.DataFrame, labels: pd.DataFrame, parts: _Parts, said: _Said
+    key: str,
+    spec: RunSpec,
+    table: pd.DataFrame,
+    labels: pd.DataFrame,
+    parts: _Parts,
+    said: _Said,
 ) -> Result:
     """Score what was said of validation and test, as the study's own runs are scored."""
     truth, (validation, test) = labels.to_numpy(), said
@@ -317,12 +331,13 @@ def _result(
     tested = truth[parts[2]], test.astype(np.float64)
     facts = {
         **asdict(evaluate(*tested, thresholds, spec.min_test_positives)),
+        "validation_auroc": macro_auroc(truth[parts[1]], validation, spec.min_test_positives),
         "train_records": len(parts[0]),
         "thresholds": thresholds[shown].tolist(),
         "alarm_thresholds": alarms[shown].tolist(),
     }
     return Result(
-        f"{spec.source}-{spec.arm}-{spec.seed}-{spec.size}",
+        key,
         spec,
         tuple(compress(labels.columns, shown)),
         tuple(table["record"].iloc[parts[2]]),

@@ -135,7 +135,10 @@ def test_an_encoder_of_ones_own_is_fine_tuned_as_the_study_trains(study, tmp_pat
     first = next(one for one in study.cells() if one.arm == "scratch")
     assert {spec.seed for spec in tuned} == {*study.seeds}
     assert {(spec.updates, spec.recipe) for spec in tuned} == {(first.updates, first.recipe)}
-    moved = [float((one.weight.detach() - 0.001).abs().max()) for one in made[2:]]
+    networks = len(made)
+    list(probe(study, mine, finetune=0.05))
+    assert len(made) == networks + 2  # what was fine-tuned is kept
+    moved = [float((one.weight.detach() - 0.001).abs().max()) for one in made[2:networks]]
     assert min(moved) > 0.01  # a few updates at 0.05 each; what was only probed stays as it was
     assert made[0].weight.detach().eq(torch.full((12, 4), 0.001)).all()
     with pytest.raises(UserError, match="cannot be fine-tuned: name an encoder"):

@@ -30,8 +30,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty ECGNB_CACHE for every test; the folder does not exist yet."""
+def cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty ECGNB_CACHE for every test, which does not exist yet; real data if it asks."""
+    if not request.node.get_closest_marker("data"):
+        monkeypatch.delenv("ECGNB_DATA", raising=False)
     folder = tmp_path / "cache"
     monkeypatch.setenv("ECGNB_CACHE", str(folder))
     return folder

@@ -29,8 +29,7 @@ def test_training_of_ones_own(capsys):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not recorded_runs(load_study("clinical")), reason="no recorded runs")
-def test_comparison_of_recorded_runs(monkeypatch, capsys):
-    monkeypatch.delenv("ECGNB_DATA", raising=False)
+def test_comparison_of_recorded_runs(capsys):
     assert len(run(COMPARE)["gains"])
     assert "verdict" in capsys.readouterr().out
 

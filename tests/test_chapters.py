@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 from scipy.optimize import least_squares
 
 from ecgnb.analysis import compare, curves
@@ -27,11 +26,8 @@ SCRATCH, TUNED = Curve(0.05, 3.0, 0.7), Curve(0.05, 0.6, 0.45)
 def _run(place, cell, auroc, **others):
     tuned = cell.arm == "finetune"
     update = np.arange(10, 101, 10)
-    history = {
-        "update": list(update),
-        "seconds": list(0.1 * update),
-        "validation_auroc": list(auroc * (1 - np.exp(-update / (20 if tuned else 40)))),
-    }
+    levels = auroc * (1 - np.exp(-update / (20 if tuned else 40)))
+    history = {"update": update, "seconds": 0.1 * update, "validation_auroc": levels}
     facts = {"auroc": auroc, "train_records": cell.size or 900}
     records = tuple(f"r{k}" for k in range(cell.seed % 5, 500, 5))
     scores = np.zeros((len(records), 4), np.float16)
@@ -184,22 +180,10 @@ def test_an_arm_twice_as_fast_is_found(study, results):
     assert ((summary["p"] < 0.05) & (summary["low"] > 0)).mean() > 0.7
 
 
-def test_times_are_tested_over_the_fifths(study, results):
-    times = times_to_target(study, two_arms(results, 1, speed=2, seeds=20))
-    row = summarise_times(times).iloc[0]
-    means = times.groupby([times["seed"] % 5, "arm"])["updates"].mean().unstack()
-    expected = stats.ttest_1samp(means["scratch"] - means["finetune"], 0)
-    assert row["p"] == pytest.approx(expected.pvalue)
-    assert tuple(row[["low", "high"]]) == pytest.approx(tuple(expected.confidence_interval()))
-
-
 def test_a_run_that_never_gets_there_is_censored(study, results):
     """In the median it counts as later than all that was seen, in the mean with its last update."""
-    poor = {"validation_auroc": [0.5] * 10}
-    poorer = [
-        replace(run, history=run.history | (poor if run.spec.arm == "finetune" else {}))
-        for run in results
-    ]
+    poor = {"scratch": {}, "finetune": {"validation_auroc": [0.5] * 10}}
+    poorer = [replace(run, history=run.history | poor[run.spec.arm]) for run in results]
     times = times_to_target(study, poorer)
     summary, costs = summarise_times(times), break_even(times)
     assert (summary["other_never"] == len(SEEDS)).all()

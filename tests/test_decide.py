@@ -3,14 +3,13 @@
 import json
 import re
 import shutil
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from playwright.sync_api import sync_playwright
 
-from ecgnb.analysis.advise import CERTAINTY, answer, certainty
+from ecgnb.analysis.advise import CERTAINTY
 from ecgnb.report import tables
 
 BAD = "</script><b id=broken>&"
@@ -87,21 +86,6 @@ def test_it_answers_clicks_and_keys(page):
         assert table.locator("table").is_visible()
         assert not shown.locator("#broken, [hidden]").count()
         assert asked == [page.as_uri()]
-
-
-@pytest.mark.parametrize(
-    ("verdict", "gain", "holds", "said", "sure"),
-    [
-        ("helps", 0.05, True, "Yes, clearly.", "high"),
-        ("helps", 0.012, False, "Yes; expect a little.", "moderate"),
-        ("undecided", 0.05, True, "Cannot tell", "low"),
-        ("harms", -0.05, True, "No. Start from nothing.", "high"),
-    ],
-)
-def test_words_follow_size_and_certainty(verdict, gain, holds, said, sure):
-    row = SimpleNamespace(verdict=verdict, first=0.8 + gain, second=0.8, holds=holds)
-    assert answer(row).startswith(said)
-    assert certainty(row) == sure
 
 
 def test_numbers_on_a_picture_keep_their_digits():

@@ -133,16 +133,9 @@ def test_a_kept_head_needs_one_label_set():
 def test_runs_tell_hospitals_apart_only_where_there_is_a_source(ran):
     for run in ran:
         assert ("hospital_auroc" in run.facts) == (run.spec.arm != "scratch")
-    asked = [run for run in ran if run.spec.arm == "as-is"]
-    told = {run.facts["hospital_auroc"] for run in asked}
+    told = {run.facts["hospital_auroc"] for run in ran if run.spec.arm == "as-is"}
     assert all(0 <= value <= 1 for value in told)
     assert len(told) > 1
-    # A run that is asked is another run than one that is not; its pre-training is the same.
-    spec = asked[0].spec
-    unasked = replace(spec, tells_hospitals=False)
-    prints = {"sim-north": "x", "sim-south": "y"}
-    assert spec.key(prints) != unasked.key(prints)
-    assert spec.pretraining() == unasked.pretraining()
 
 
 def test_a_probe_finds_what_differs_and_only_that():
@@ -178,8 +171,10 @@ def test_scores_by_class_and_f1_are_what_scikit_learn_says(ran, lent):
     means = summarise(runs_table(study, [run], "f1"), ["arm"])
     assert means["mean"].item() == pytest.approx(expected) == pytest.approx(run.facts["f1"])
     assert means["low"].item() < expected < means["high"].item()
-    wanted = roc_auc_score(labels[scored[0]], run.predictions[:, at[0]].astype(float))
-    assert runs_table(study, [run], only=scored[:1])["score"].item() == pytest.approx(wanted)
+    for only in (scored[:1], scored[1:]):
+        at = [run.classes.index(name) for name in only]
+        wanted = roc_auc_score(labels[only], run.predictions[:, at].astype(float))
+        assert runs_table(study, [run], only=only)["score"].item() == pytest.approx(wanted)
     rare = next(name for name in run.classes if labels[name].sum() < 4)
     assert summarise(runs_table(study, [run], only=[rare])).empty
     runs = runs_table(study, results, "f1")

@@ -6,14 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import roc_auc_score
 
 from ecgnb.analysis import hospitals
 from ecgnb.analysis.bootstrap import bootstrap_calibration_error
 from ecgnb.analysis.compare import pair, runs_table, summarise
 from ecgnb.data.labels import LABEL_SETS, encode, meanings
 from ecgnb.study.data import Drawn, read_labels, read_table
-from ecgnb.study.declare import chapter_study, load_study
+from ecgnb.study.declare import load_study
 from ecgnb.study.store import Result
 from ecgnb.training.metrics import CALIBRATION_BINS, calibration_error
 
@@ -56,25 +55,14 @@ def two_hospitals(made, common, monkeypatch):
     return made
 
 
-def test_the_matrix_is_what_scikit_learn_says(two_hospitals):
+def test_what_a_source_taught_is_compared_with_training_from_scratch(two_hospitals):
     study, results = two_hospitals
     counts = read_labels(read_table(study, "sim-north"), "sim-north", "challenge-2021", 0).sum()
     taught = set(counts.index[counts >= hospitals.TAUGHT])
     assert taught == set(hospitals.taught(study, "sim-north", "challenge-2021"))
     runs = runs_table(study, results, only=taught)
     came, own = (runs[(runs["arm"] == arm) & (runs["size"] == 0)] for arm in ("as-is", "scratch"))
-    row = summarise(pair(came, own)).set_index(["source", "target"]).loc["sim-north", "sim-south"]
-    runs = [run for run in results if run.spec.arm == "as-is" and run.spec.dataset == "sim-south"]
-    table = read_table(study, "sim-south").set_index("record", drop=False)
-    labels = read_labels(table, "sim-south", "challenge-2021", 0)
-    means = []
-    for run in runs:
-        truth = labels.loc[list(run.records)]
-        use = [n for n in truth if n in taught and 10 <= truth[n].sum() <= len(truth) - 10]
-        at = [run.classes.index(name) for name in use]
-        means.append(roc_auc_score(truth[use], run.predictions[:, at].astype(float)))
-    assert row["first"] == pytest.approx(np.mean(means))
-    assert row["verdict"] == "harms"  # there is more noise as it came
+    assert set(summarise(pair(came, own))["verdict"]) == {"harms"}  # there is more noise as it came
     plain = [run for run in results if run.spec.arm == "scratch"]
     assert not len(hospitals.told_apart(study, plain))
 
@@ -122,12 +110,3 @@ def test_classes_are_listed_with_what_they_consist_in():
     made_of = table.set_index(["dataset", "label"])["code"]
     assert {"NORM", "SR"} <= set(made_of["ptb-xl", "NSR"])
     assert table["label"].nunique() <= len(LABEL_SETS["challenge-2021"].classes)
-
-
-def test_chapters_have_studies_of_their_own():
-    for name in ("clinical", "demo"):
-        study = load_study(name)
-        own = {chapter: chapter_study(study, chapter).name for chapter, _ in study.chapters}
-        assert list(own) == ["autoencoder", "generalisation"]
-        assert len(set(own.values())) == 2
-    assert chapter_study(load_study("demo"), "small_data").name == "demo"

@@ -21,8 +21,10 @@ from ecgnb.study.plan import open_progress
 recorded = pytest.mark.skipif(not recorded_runs(load_study("clinical")), reason="no recorded runs")
 
 
-def run(*arguments, **environment):
-    return CliRunner().invoke(cli.app, arguments, env=environment)
+def run(*arguments):
+    done = CliRunner().invoke(cli.app, arguments)
+    assert done.exit_code == 0
+    return done.output
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,6 @@ def run(*arguments, **environment):
     ],
 )
 def test_mistakes_are_one_sentence_and_status_2(arguments, sentence, monkeypatch, capsys):
-    monkeypatch.delenv("ECGNB_DATA", raising=False)
     monkeypatch.setattr("sys.argv", ["ecgnb", *arguments])
     with pytest.raises(SystemExit) as stop:
         cli.main()
@@ -89,9 +90,7 @@ def test_ctrl_c_is_one_sentence_and_waits_for_nobody(whom, tmp_path, cache, comm
 
 
 def test_datasets_lists_the_catalog():
-    result = run("datasets", ECGNB_DATA="")
-    assert result.exit_code == 0
-    assert all(name in result.output for name in ("ptb-xl", "code-test", "sim-north"))
+    assert all(name in run("datasets") for name in ("ptb-xl", "code-test", "sim-north"))
 
 
 @pytest.mark.parametrize("folder", ["/none", "~nobody-here/results"])
@@ -103,17 +102,13 @@ def test_results_that_are_missing_are_said(folder, monkeypatch):
 
 @recorded
 def test_plan_and_status_of_recorded_runs():
-    status = run("status", "clinical", ECGNB_DATA="")
-    assert status.exit_code == 0
     study = load_study("clinical")
     done = len(open_progress(study).finished())
-    assert f"{done:5} of {len(list(study.cells())):5} runs done" in status.output
-    plan = run("plan", "clinical", ECGNB_DATA="")
-    assert plan.exit_code == 0
-    assert "shards of about 30 min" in plan.output
-    assert (
-        sum(int(line.split()[4]) for line in plan.output.split("\n") if line[:5] == "final") == done
-    )
+    assert f"{done:5} of {len(list(study.cells())):5} runs done" in run("status", "clinical")
+    plan = run("plan", "clinical")
+    assert "shards of about 30 min" in plan
+    final = (line.split() for line in plan.split("\n") if line.startswith("final"))
+    assert sum(int(line[4]) for line in final) == done
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 import pages
 import psutil
 import pytest
-from tiny import lend_data, wait_for
+from tiny import begin, wait_for
 from typer.testing import CliRunner
 
 from ecgnb import __version__, cli
@@ -65,21 +65,15 @@ LONG = Path(__file__).with_name("tiny.toml").read_text().replace("updates = 4", 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("whom", ["the program", "all its processes, as a terminal"])
-def test_ctrl_c_is_one_sentence_and_waits_for_nobody(whom, tmp_path, cache, common):
-    lend_data(cache, common)
+def test_ctrl_c_is_one_sentence_and_waits_for_nobody(whom, tmp_path, lent, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
     (tmp_path / "long.toml").write_text(LONG)
-    program = subprocess.Popen(
-        [sys.executable, "-m", "ecgnb", "run", "long.toml", "--workers", "2"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TQDM_DISABLE": "1"},
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Where the tests run in the background, programs begin with their ears closed to it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    wait_for(lambda: program.poll() or len(list(cache.glob("runs/??/.*.claim"))) >= 2)
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "start_new_session": True}
+    # Where the tests run in the background, programs begin with their ears closed to it.
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    command = ("-m", "ecgnb", "run", tmp_path / "long.toml", "--workers", "2")
+    program = begin(*command, **options)
+    wait_for(lambda: program.poll() or len(list(lent.glob("runs/??/.*.claim"))) >= 2)
     running = psutil.Process(program.pid).children(recursive=True)
     (os.kill if whom == "the program" else os.killpg)(program.pid, signal.SIGINT)
     printed = program.communicate(timeout=60)[1]

@@ -1,4 +1,4 @@
-"""What the notebooks share: their parameters, and a machine that is lent, with stand-ins for it."""
+"""Notebooks: what they share, here and on a machine that is lent; and the page on the package."""
 
 import ast
 import re
@@ -18,9 +18,12 @@ from tiny import do
 from ecgnb import cli
 from ecgnb.data.catalog import card
 from ecgnb.errors import UserError
+from ecgnb.models import MODELS
 from ecgnb.report import notebook, tables
 from ecgnb.study import declare
+from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study
+from ecgnb.training.arms import ARMS
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("0*.ipynb"))
@@ -110,9 +113,8 @@ def test_a_kernel_without_the_package_is_told_which_to_choose(shell, tmp_path, m
 def colab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list:
     """A stand-in for Google Colab; what was mounted or fetched."""
     happened: list = []
-    drive = types.ModuleType("google.colab.drive")
-    drive.mount = happened.append
-    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    drive = types.SimpleNamespace(mount=happened.append)
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(drive=drive))
     monkeypatch.setitem(sys.modules, "google.colab.drive", drive)
     monkeypatch.setattr(notebook, "_KEPT", tmp_path / "drive" / "runs")
     monkeypatch.setattr(notebook, "fetch", happened.append)
@@ -241,3 +243,31 @@ def test_a_notebook_runs_by_papermill(demo):
     outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
     assert outputs
     assert not [output.text for output in outputs if output.get("name") == "stderr"]
+
+
+PAGE = (FOLDER.parent / "book" / "api.md").read_text(encoding="utf-8")
+TRAIN, COMPARE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def run_example(text):
+    namespace = {}
+    exec(compile(text, "book/api.md", "exec"), namespace)
+    return namespace
+
+
+@pytest.mark.slow
+def test_training_of_ones_own(capsys):
+    done = run_example(TRAIN)
+    assert done["trained"].test.shape == done["labels"][done["split"].test].shape
+    assert 0.5 < float(capsys.readouterr().out) <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not recorded_runs(load_study("clinical")), reason="no recorded runs")
+def test_comparison_of_recorded_runs(capsys):
+    assert len(run_example(COMPARE)["gains"])
+    assert "verdict" in capsys.readouterr().out
+
+
+def test_every_model_and_arm_is_named():
+    assert not [name for name in (*MODELS, *ARMS) if f"`{name}`" not in PAGE]

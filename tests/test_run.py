@@ -156,25 +156,19 @@ def test_workers_follow_cores_and_memory(study, monkeypatch):
     assert 0.7e9 < small < 1e9
     assert large > 7e9  # 101 layers with batches of 256: 7.2 GB were seen
     monkeypatch.setattr(runner.joblib, "cpu_count", lambda: 8)
-    monkeypatch.setattr(runner, "_free_memory", lambda: 64e9)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert default_workers(study) == 8
-    monkeypatch.setattr(runner, "_free_memory", lambda: 2.5 * runner.worker_bytes(study))
-    assert default_workers(study) == 2
-    monkeypatch.setattr(runner, "_free_memory", lambda: 0.0)
-    assert default_workers(study) == 1
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert default_workers(study) == 1
+    one = runner.worker_bytes(study)
+    for free, cuda, workers in ((64e9, 0, 8), (2.5 * one, 0, 2), (0, 0, 1), (64e9, 1, 1)):
+        monkeypatch.setattr(runner, "_free_memory", lambda free=free: free)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        assert default_workers(study) == workers
 
 
 def test_memory_limit_of_a_container(monkeypatch, tmp_path):
-    monkeypatch.setattr(runner, "_MEMORY_LIMIT", tmp_path / "none")
-    free = runner._free_memory()
-    assert free > 0
-    (tmp_path / "max").write_text("1000000\n")
-    monkeypatch.setattr(runner, "_MEMORY_LIMIT", tmp_path / "max")
+    monkeypatch.setattr(runner, "_MEMORY_LIMIT", limit := tmp_path / "memory.max")
+    assert runner._free_memory() > 1e6
+    limit.write_text("1000000\n")
     assert runner._free_memory() == 1e6
-    (tmp_path / "max").write_text("max\n")
+    limit.write_text("max\n")
     assert runner._free_memory() > 1e6
 
 

@@ -207,9 +207,9 @@ def test_slurm_profile_against_stand_ins(one_job):
     assert one_job.built.exists()
 
 
-@pytest.fixture
-def containers(one_job):
-    """Stand in for a cluster's server, tell Snakemake of it, and say which containers it starts.
+@pytest.mark.slow
+def test_kubernetes_profile_against_a_stand_in(one_job):
+    """Not yet tried on a real cluster: what is held is how jobs are submitted and followed.
 
     A pod is a process in an empty folder of its own.
     """
@@ -260,26 +260,20 @@ def containers(one_job):
         config["users"] = [{"name": "one", "user": {}}]
         (path := one_job.folder / "kube.yaml").write_text(yaml.safe_dump(config))
         one_job.environment |= {"KUBECONFIG": str(path), "NO_PROXY": "127.0.0.1"}
-        yield started
-        server.shutdown()
-    for pod in pods.values():
-        pod.kill()
-
-
-@pytest.mark.slow
-def test_kubernetes_profile_against_a_stand_in(checkout, containers):
-    """Not yet tried on a real cluster: what is held is how jobs are submitted and followed."""
-    checkout.snakemake(
-        *("--default-storage-prefix", str(checkout.folder)),
-        *("--set-resources", "runs:gpu_manufacturer=nvidia", "runs:scale=0"),
-        *("--seconds-between-status-checks", "1"),
-        profile="kubernetes",
-    )
-    (container,) = containers  # the book is built where Snakemake runs
+        asked = ["--default-storage-prefix", str(one_job.folder), "--set-resources"]
+        asked += ["runs:gpu_manufacturer=nvidia", "runs:scale=0"]
+        asked += ["--seconds-between-status-checks", "1"]
+        try:
+            one_job.snakemake(*asked, profile="kubernetes")
+        finally:
+            server.shutdown()
+            for pod in pods.values():
+                pod.kill()
+    (container,) = started  # the book is built where Snakemake runs
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert {"name": "ecgnb", "mountPath": "/shared"} in container["volumeMounts"]
-    assert len(checkout.finished()) == RUNS
-    assert checkout.built.exists()
+    assert len(one_job.finished()) == RUNS
+    assert one_job.built.exists()
 
 
 def test_a_study_is_recorded_when_all_its_shards_are_done_and_paths_may_have_spaces(checkout):

@@ -76,6 +76,19 @@ def lent(cache: Path, common: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def ran(common: Path) -> tuple[Path, list]:
+    """The tiny study, done once by two processes for all tests: its cache and its results."""
+    from tiny import lend_data, tiny
+
+    from ecgnb.study.run import run_study
+
+    folder = lend_data(common / "ran", common)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECGNB_CACHE", str(folder))
+        return folder, run_study(tiny(), workers=2, progress=False)
+
+
+@pytest.fixture(scope="session")
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Raw records of a simulated hospital: 500 Hz, 10 s, SNOMED codes. Only to read."""
     folder = tmp_path_factory.mktemp("hospital") / "sim-north"

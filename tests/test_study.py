@@ -35,16 +35,6 @@ from ecgnb.training.inputs import predict
 from ecgnb.training.transfer import load_encoder
 
 
-@pytest.fixture(scope="module")
-def ran(common):
-    """The tiny study, done once by two processes: its cache and its results."""
-    folder = lend_data(common / "ran", common)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ECGNB_CACHE", str(folder))
-        results = run_study(tiny(), workers=2, progress=False)
-    return folder, results
-
-
 @pytest.fixture
 def done(ran, monkeypatch):
     """The tiny study's results, in the cache that holds them."""

@@ -133,10 +133,7 @@ def test_luck_and_patients_are_told_apart():
 @pytest.mark.parametrize("seeds", [5, 20])
 def test_power_is_the_rate_at_which_a_difference_is_found(seeds):
     rng, sought = np.random.default_rng(4), statistics.DETECTABLE
-    found = [
-        paired_difference(_simulated(rng, seeds, statistics.DETECTABLE, 0.01, 0.02))
-        for _ in range(600)
-    ]
+    found = [paired_difference(_simulated(rng, seeds, sought, 0.01, 0.02)) for _ in range(600)]
     rate = np.mean([not one.low < 0 < one.high for one in found])
     known = paired_difference(_simulated(rng, 200, sought, 0.01, 0.02))
     assert power(known, seeds) == pytest.approx(rate, abs=0.06)

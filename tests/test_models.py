@@ -177,9 +177,8 @@ def test_relu_of_bits_is_relu():
         leaf = values.clone().requires_grad_()
         result = run(leaf * 1)  # what follows a layer is no leaf
         (result * weight).sum().backward()
-        found.append((result.detach(), leaf.grad))
-    assert torch.equal(found[0][0], found[1][0])
-    assert torch.equal(found[0][1], found[1][1])
+        found.append(torch.stack([result.detach(), leaf.grad]))
+    assert torch.equal(*found)
 
 
 installed = pytest.mark.skipif(

@@ -105,15 +105,12 @@ def test_tuning_comes_first_then_seeds_then_the_longest(study):
 
 
 def test_time_left_is_shown_and_warnings_of_a_process_once(study, capsys):
-    class Future:
-        def result(self):
-            return runner._Done(2.0, ("something odd",))
-
     bar = tqdm(total=3, disable=False)
     state = open_progress(study)
     made = runner._Runner(state, 2, "auto", bar)
     for cell in list(study.cells())[:2]:
-        made.running[future := Future()] = cell, 0.0
+        future = Mock(result=lambda: runner._Done(2.0, ("something odd",)))
+        made.running[future] = cell, 0.0
         made._finish(future)
     made._show_time_left()
     bar.close()
@@ -197,21 +194,17 @@ def test_data_are_not_copied(tmp_path):
 
 @pytest.mark.parametrize("model", [name for name, entry in MODELS.items() if entry.build])
 def test_setting_follows_the_processor(model, monkeypatch):
-    entry = MODELS[model]
-    convolutions = entry.family == "CNN"
+    entry, gpu = MODELS[model], torch.device("cuda")
     for has in (True, False):
         monkeypatch.setattr(devices, "_bf16", lambda has=has: has)
         monkeypatch.setattr(devices, "_amx", lambda has=has: has)
-        setting = choose_setting(model, "auto", CPU)
-        assert setting.precision == ("bf16" if has and entry.half_precision_on_cpu else "float32")
-        assert choose_setting(model, "float32", CPU).precision == "float32"
-        assert choose_setting(model, "bf16", CPU).precision == "bf16"
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    on_gpu = choose_setting(model, "auto", torch.device("cuda"))
-    assert on_gpu.precision == ("bf16" if convolutions else "tf32")
-    assert "cuDNN" in str(on_gpu)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
-    assert choose_setting(model, "auto", torch.device("cuda")).precision == "float32"
+        own = "bf16" if has and entry.half_precision_on_cpu else "float32"
+        for asked, expected in (("auto", own), ("float32", "float32"), ("bf16", "bf16")):
+            assert choose_setting(model, asked, CPU).precision == expected
+    for version, expected in ((9, "bf16" if entry.family == "CNN" else "tf32"), (7, "float32")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, n=version: (n, 0))
+        assert choose_setting(model, "auto", gpu).precision == expected
+    assert "cuDNN" in str(choose_setting(model, "auto", gpu))
 
 
 def test_durations_as_a_person_says_them():

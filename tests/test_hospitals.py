@@ -38,7 +38,7 @@ def two(arms=("scratch", "as-is", "finetune-whole"), updates=6, **changes):
 
 
 @pytest.fixture(scope="module")
-def ran(common):
+def crossed(common):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECGNB_CACHE", str(lend_data(common / "two", common)))
         return do(two())
@@ -92,10 +92,10 @@ def test_the_head_is_kept_where_it_should_be(lent):
     assert not torch.equal(model.head.weight, fresh)
 
 
-def test_runs_tell_hospitals_apart_only_where_there_is_a_source(ran):
-    for run in ran:
+def test_runs_tell_hospitals_apart_only_where_there_is_a_source(crossed):
+    for run in crossed:
         assert ("hospital_auroc" in run.facts) == (run.spec.arm != "scratch")
-    told = {run.facts["hospital_auroc"] for run in ran if run.spec.arm == "as-is"}
+    told = {run.facts["hospital_auroc"] for run in crossed if run.spec.arm == "as-is"}
     assert all(0 <= value <= 1 for value in told)
     assert len(told) > 1
 
@@ -121,8 +121,8 @@ def test_a_probe_is_not_helped_by_knowing_a_patient():
     assert alone > 0.95 > grouped + 0.2
 
 
-def test_scores_by_class_and_f1_are_what_scikit_learn_says(ran, lent):
-    study, results = two(), [run for run in ran if run.spec.seed == 0]
+def test_scores_by_class_and_f1_are_what_scikit_learn_says(crossed, lent):
+    study, results = two(), [run for run in crossed if run.spec.seed == 0]
     run = next(run for run in results if run.spec.arm == "finetune-whole")
     table = read_table(study, run.spec.dataset).set_index("record", drop=False)
     labels = read_labels(table, run.spec.dataset, "challenge-2021", 0).loc[list(run.records)]
@@ -150,30 +150,32 @@ def test_explained_variance_of_one_record():
     assert Drawn("a/b", "", wave, wave / 2).explained == pytest.approx(0.75)
 
 
-def test_diagnoses_that_all_sources_have_taught(ran, lent, monkeypatch):
+def test_diagnoses_that_all_sources_have_taught(crossed, lent, monkeypatch):
     study, sets = two(), []
     for name in ("sim-north", "sim-south"):
         counts = read_labels(read_table(study, name), name, "challenge-2021", 0).sum()
         sets.append(tuple(counts.index[counts >= hospitals.TAUGHT]))
         assert hospitals.taught(study, name, "challenge-2021") == sets[-1] != tuple(counts.index)
-    came = [run.spec for run in ran if run.spec.source]
+    came = [run.spec for run in crossed if run.spec.source]
     assert {*hospitals.taught_by_all(study, came)} == {*sets[0]} & {*sets[1]} != set()
     monkeypatch.setattr(hospitals, "TAUGHT", 10**6)
     assert not hospitals.taught_by_all(study, came)
 
 
-def test_labels_tell_hospitals_apart_where_their_diagnoses_differ(ran, lent):
-    apart = hospitals.told_apart(two(), ran)
+def test_labels_tell_hospitals_apart_where_their_diagnoses_differ(crossed, lent):
+    apart = hospitals.told_apart(two(), crossed)
     assert apart["labels"].between(0.5, 1, inclusive="neither").all()
     one = apart.iloc[0]
     cell = (one["source"], one["arm"])
-    told = [run.facts["hospital_auroc"] for run in ran if (run.spec.source, run.spec.arm) == cell]
+    told = [
+        run.facts["hospital_auroc"] for run in crossed if (run.spec.source, run.spec.arm) == cell
+    ]
     assert one["mean"] == pytest.approx(np.mean(told))
     assert one["seeds"] == len(told) == 2
-    assert not len(hospitals.told_apart(two(), [run for run in ran if not run.spec.source]))
+    assert not len(hospitals.told_apart(two(), [run for run in crossed if not run.spec.source]))
 
 
-def test_calibration_error_and_curve_are_as_defined(ran, lent):
+def test_calibration_error_and_curve_are_as_defined(crossed, lent):
     rng = np.random.default_rng(3)
     said = rng.random((400, 3))
     truth = rng.random((400, 3)) < said**2
@@ -184,7 +186,7 @@ def test_calibration_error_and_curve_are_as_defined(ran, lent):
     assert calibration_error(truth, np.ones_like(said)) == pytest.approx(1 - truth.mean())
     drawn = bootstrap_calibration_error(truth, said, np.arange(400))
     assert abs(drawn.mean() - expected) < 0.02
-    runs = [run for run in ran if run.spec.arm == "scratch"]
+    runs = [run for run in crossed if run.spec.arm == "scratch"]
     whole, some = (hospitals.reliability(two(), runs, only) for only in ((), ("NSR",)))
     assert 100 < some["count"].sum() < whole["count"].sum()
 

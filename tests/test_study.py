@@ -264,11 +264,11 @@ def test_a_recorded_row_that_was_changed_is_refused(done, spoil, message, tmp_pa
 def test_parts_are_only_added(done, tmp_path, monkeypatch):
     monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path))
     first = record_runs(tiny(recorded=True, seeds=[0]))
-    written = first.read_bytes()
+    whole = first.read_bytes()
     second = record_runs(tiny(recorded=True))
     assert first.parent == second.parent == tmp_path / "tiny"
     assert record_runs(tiny(recorded=True)) is None
-    assert first.read_bytes() == written
+    assert first.read_bytes() == whole
     monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "none"))
     found = open_progress(tiny(recorded=True)).finished()
     assert len(found) == len(done)

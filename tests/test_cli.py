@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pages
@@ -53,12 +52,6 @@ def test_mistakes_are_one_sentence_and_status_2(arguments, sentence, monkeypatch
     assert printed.count("\n") == 1
 
 
-def test_the_package_is_a_program():
-    command = [sys.executable, "-m", "ecgnb", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == f"ecgnb {__version__}\n"
-
-
 LONG = Path(__file__).with_name("tiny.toml").read_text().replace("updates = 4", "updates = 100000")
 
 
@@ -83,7 +76,8 @@ def test_ctrl_c_is_one_sentence_and_waits_for_nobody(whom, tmp_path, lent, monke
     assert not psutil.wait_procs(running, timeout=20)[1]
 
 
-def test_datasets_lists_the_catalog():
+def test_the_version_is_said_and_the_catalog_listed():
+    assert run("--version") == f"ecgnb {__version__}\n"
     assert all(name in run("datasets") for name in ("ptb-xl", "code-test", "sim-north"))
 
 

@@ -30,10 +30,9 @@ def trained(ran, tmp_path_factory):
 
 
 def test_runs_come_out_as_recorded_on_the_same_machine(trained):
-    checks = list(verify(trained, sample=4))
-    assert len(checks) == 4
+    checks = list(verify(trained, sample=4, seed=1))  # which draws one of each arm
     assert all(check.same_machine and check.identical and check.passed for check in checks)
-    assert {check.recorded.spec.arm for check in checks} > {"scratch"}
+    assert sorted(check.recorded.spec.arm for check in checks) == sorted(trained.pairs[0].arms)
     left = {path.name[:4] for path in cache_root().iterdir()}
     assert not left & {".ver", "runs"}
 

@@ -44,11 +44,6 @@ def crossed(common):
         return do(two())
 
 
-def test_several_datasets_make_a_pair_each():
-    sides = [(pair.source.dataset, pair.target.dataset) for pair in two().pairs]
-    assert sides == [("sim-south", "sim-north"), ("sim-north", "sim-south")]  # none with itself
-
-
 @pytest.mark.parametrize(
     ("source", "target"),
     [

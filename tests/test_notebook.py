@@ -92,7 +92,6 @@ def test_parameters_replace_what_the_study_says():
         ({"drive": "yes"}, "'drive' is True or False, not 'yes'"),
         ({"workers": 0}, "'workers' is a number of processes, not 0"),
         ({"workers": "2"}, "'workers' is a number of processes, not '2'"),
-        ({"sizes": "[50, many]"}, "no list"),
         ({"stdy": "clinical"}, "unknown parameter 'stdy'; a notebook takes study, target"),
     ],
 )

@@ -30,8 +30,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty ECGNB_CACHE for every test; the folder does not exist yet."""
+def cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty ECGNB_CACHE for every test, which does not exist yet; real data if it asks."""
+    if not request.node.get_closest_marker("data"):
+        monkeypatch.delenv("ECGNB_DATA", raising=False)
     folder = tmp_path / "cache"
     monkeypatch.setenv("ECGNB_CACHE", str(folder))
     return folder
@@ -71,6 +73,19 @@ def lent(cache: Path, common: Path) -> Path:
     from tiny import lend_data  # which imports torch
 
     return lend_data(cache, common)
+
+
+@pytest.fixture(scope="session")
+def ran(common: Path) -> tuple[Path, list]:
+    """The tiny study, done once by two processes for all tests: its cache and its results."""
+    from tiny import lend_data, tiny
+
+    from ecgnb.study.run import run_study
+
+    folder = lend_data(common / "ran", common)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECGNB_CACHE", str(folder))
+        return folder, run_study(tiny(), workers=2, progress=False)
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,12 @@
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pages
 import psutil
 import pytest
-from tiny import lend_data, wait_for
+from tiny import begin, wait_for
 from typer.testing import CliRunner
 
 from ecgnb import __version__, cli
@@ -21,8 +20,10 @@ from ecgnb.study.plan import open_progress
 recorded = pytest.mark.skipif(not recorded_runs(load_study("clinical")), reason="no recorded runs")
 
 
-def run(*arguments, **environment):
-    return CliRunner().invoke(cli.app, arguments, env=environment)
+def run(*arguments):
+    done = CliRunner().invoke(cli.app, arguments)
+    assert done.exit_code == 0
+    return done.output
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,6 @@ def run(*arguments, **environment):
     ],
 )
 def test_mistakes_are_one_sentence_and_status_2(arguments, sentence, monkeypatch, capsys):
-    monkeypatch.delenv("ECGNB_DATA", raising=False)
     monkeypatch.setattr("sys.argv", ["ecgnb", *arguments])
     with pytest.raises(SystemExit) as stop:
         cli.main()
@@ -52,33 +52,21 @@ def test_mistakes_are_one_sentence_and_status_2(arguments, sentence, monkeypatch
     assert printed.count("\n") == 1
 
 
-def test_the_package_is_a_program():
-    command = [sys.executable, "-m", "ecgnb", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == f"ecgnb {__version__}\n"
-
-
 LONG = Path(__file__).with_name("tiny.toml").read_text().replace("updates = 4", "updates = 100000")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("whom", ["the program", "all its processes, as a terminal"])
-def test_ctrl_c_is_one_sentence_and_waits_for_nobody(whom, tmp_path, cache, common):
-    lend_data(cache, common)
+def test_ctrl_c_is_one_sentence_and_waits_for_nobody(whom, tmp_path, lent, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
     (tmp_path / "long.toml").write_text(LONG)
-    program = subprocess.Popen(
-        [sys.executable, "-m", "ecgnb", "run", "long.toml", "--workers", "2"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TQDM_DISABLE": "1"},
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Where the tests run in the background, programs begin with their ears closed to it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    wait_for(lambda: program.poll() or len(list(cache.glob("runs/??/.*.claim"))) >= 2)
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "start_new_session": True}
+    # Where the tests run in the background, programs begin with their ears closed to it.
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    command = ("-m", "ecgnb", "run", tmp_path / "long.toml", "--workers", "2")
+    program = begin(*command, **options)
+    wait_for(lambda: program.poll() or len(list(lent.glob("runs/??/.*.claim"))) >= 2)
     running = psutil.Process(program.pid).children(recursive=True)
     (os.kill if whom == "the program" else os.killpg)(program.pid, signal.SIGINT)
     printed = program.communicate(timeout=60)[1]
@@ -88,10 +76,9 @@ def test_ctrl_c_is_one_sentence_and_waits_for_nobody(whom, tmp_path, cache, comm
     assert not psutil.wait_procs(running, timeout=20)[1]
 
 
-def test_datasets_lists_the_catalog():
-    result = run("datasets", ECGNB_DATA="")
-    assert result.exit_code == 0
-    assert all(name in result.output for name in ("ptb-xl", "code-test", "sim-north"))
+def test_the_version_is_said_and_the_catalog_listed():
+    assert run("--version") == f"ecgnb {__version__}\n"
+    assert all(name in run("datasets") for name in ("ptb-xl", "code-test", "sim-north"))
 
 
 @pytest.mark.parametrize("folder", ["/none", "~nobody-here/results"])
@@ -103,17 +90,13 @@ def test_results_that_are_missing_are_said(folder, monkeypatch):
 
 @recorded
 def test_plan_and_status_of_recorded_runs():
-    status = run("status", "clinical", ECGNB_DATA="")
-    assert status.exit_code == 0
     study = load_study("clinical")
     done = len(open_progress(study).finished())
-    assert f"{done:5} of {len(list(study.cells())):5} runs done" in status.output
-    plan = run("plan", "clinical", ECGNB_DATA="")
-    assert plan.exit_code == 0
-    assert "shards of about 30 min" in plan.output
-    assert (
-        sum(int(line.split()[4]) for line in plan.output.split("\n") if line[:5] == "final") == done
-    )
+    assert f"{done:5} of {len(list(study.cells())):5} runs done" in run("status", "clinical")
+    plan = run("plan", "clinical")
+    assert "shards of about 30 min" in plan
+    final = (line.split() for line in plan.split("\n") if line.startswith("final"))
+    assert sum(int(line[4]) for line in final) == done
 
 
 @pytest.mark.slow

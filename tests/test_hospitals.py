@@ -1,21 +1,142 @@
-"""How hospitals differ: the matrix, calibration, what tells them apart, what their classes mean."""
+"""Networks that change hospital, and how hospitals differ."""
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
+from tiny import do, lend_data, tiny
 
+import ecgnb.study.train as trainer
 from ecgnb.analysis import hospitals
 from ecgnb.analysis.bootstrap import bootstrap_calibration_error
 from ecgnb.analysis.compare import pair, runs_table, summarise
+from ecgnb.data.catalog import card
 from ecgnb.data.labels import LABEL_SETS, encode, meanings
+from ecgnb.errors import UserError
+from ecgnb.models.build import build_model
 from ecgnb.study.data import Drawn, read_labels, read_table
-from ecgnb.study.declare import chapter_study, load_study
-from ecgnb.study.store import Result
-from ecgnb.training.metrics import CALIBRATION_BINS, calibration_error
+from ecgnb.study.declare import load_study
+from ecgnb.study.store import open_store
+from ecgnb.study.train import Materials, execute
+from ecgnb.training.metrics import CALIBRATION_BINS, calibration_error, tell_apart
+from ecgnb.training.transfer import load_encoder
+
+SIDE = {"label_set": "challenge-2021", "min_positives": 0, "updates": 3}
+
+
+def two(arms=("scratch", "as-is", "finetune-whole"), updates=6, **changes):
+    """The tiny study with two hospitals, each the source of the other."""
+    side = SIDE | {"dataset": ["sim-north", "sim-south"]}
+    asked = {"sizes": [0], "tells_hospitals": True, "min_test_positives": 4}
+    changes = {"learning_rates": [0.01], "arms": list(arms)} | changes
+    return tiny(asked, side | {"updates": updates}, side, **changes)
+
+
+@pytest.fixture(scope="module")
+def crossed(common):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECGNB_CACHE", str(lend_data(common / "two", common)))
+        return do(two())
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("ptb-xl-filtered", "ptb-xl"),
+        ("ptb-xl", "chapman-shaoxing+ptb-xl-filtered"),
+        ("sim-north+sim-south", "sim-south"),
+        ("sim-south+ptb-xl", "sim-south"),
+    ],
+)
+def test_two_datasets_of_one_hospital_are_no_source_and_target(source, target):
+    assert card("ptb-xl-filtered").patients_of == "ptb-xl"
+    with pytest.raises(UserError, match="have patients in common"):
+        tiny((), SIDE | {"dataset": source}, SIDE | {"dataset": target})
+
+
+def test_pre_training_reads_nothing_of_the_hospital_that_is_held_out(lent, monkeypatch):
+    study = two()
+    materials = Materials(study, open_store())
+    spec = next(cell for cell in study.cells() if cell.arm == "as-is")
+    pretraining = spec.pretraining()
+    read = [Mock(side_effect=getattr(materials, name)) for name in ("_signals", "_labels")]
+    monkeypatch.setattr(materials, "signals", read[0])
+    monkeypatch.setattr(materials, "labels", read[1])
+    execute(materials, pretraining)
+    datasets = {call.args[0] for one in read for call in one.call_args_list}
+    assert datasets == {pretraining.dataset} != {spec.dataset}
+
+
+def test_the_head_is_kept_where_it_should_be(lent):
+    study = two(["finetune-whole", "finetune"], updates=40, seeds=[0])
+    materials = Materials(study, open_store())
+    cells = [cell for cell in study.cells() if cell.dataset == "sim-south"]
+    cells = {cell.arm: replace(cell, source_learning_rate=0.01) for cell in cells}
+    path = materials.store.weights(execute(materials, cells["finetune"].pretraining()))
+    model = build_model("gru", "pooled", 26, 200, seed=0)
+    fresh = model.head.weight.detach().clone()
+    load_encoder(model, path, head=True)
+    begun = {arm: trainer._build(materials, cell, 26).head for arm, cell in cells.items()}
+    assert torch.equal(begun["finetune"].weight, fresh)
+    assert torch.equal(begun["finetune-whole"].weight, model.head.weight)
+    assert not torch.equal(model.head.weight, fresh)
+
+
+def test_runs_tell_hospitals_apart_only_where_there_is_a_source(crossed):
+    for run in crossed:
+        assert ("hospital_auroc" in run.facts) == (run.spec.arm != "scratch")
+    told = {run.facts["hospital_auroc"] for run in crossed if run.spec.arm == "as-is"}
+    assert all(0 <= value <= 1 for value in told)
+    assert len(told) > 1
+
+
+def test_a_probe_finds_what_differs_and_only_that():
+    rng = np.random.default_rng(0)
+    same, alike = rng.normal(size=(2, 300, 20)).astype(np.float32)
+    patients = np.arange(300)
+    assert abs(tell_apart(same, alike, patients, patients) - 0.5) < 0.1
+    shifted = alike + np.eye(20, dtype=np.float32)[3] * 4
+    assert tell_apart(same, shifted, patients, patients) > 0.97
+
+
+def test_a_probe_is_not_helped_by_knowing_a_patient():
+    """Ten records of each of thirty patients, all patients drawn alike: nothing to be told."""
+    rng = np.random.default_rng(1)
+    means = rng.normal(size=(60, 50)) * 3
+    records = np.repeat(means, 10, axis=0) + rng.normal(size=(600, 50)) * 0.1
+    whose = np.repeat(np.arange(30), 10)
+    sides = records[:300].astype(np.float32), records[300:].astype(np.float32)
+    grouped = tell_apart(*sides, whose, whose)
+    alone = tell_apart(*sides, np.arange(300), np.arange(300))
+    assert alone > 0.95 > grouped + 0.2
+
+
+def test_scores_by_class_and_f1_are_what_scikit_learn_says(crossed, lent):
+    study, results = two(), [run for run in crossed if run.spec.seed == 0]
+    run = next(run for run in results if run.spec.arm == "finetune-whole")
+    table = read_table(study, run.spec.dataset).set_index("record", drop=False)
+    labels = read_labels(table, run.spec.dataset, "challenge-2021", 0).loc[list(run.records)]
+    scored = [name for name in run.classes if 4 <= labels[name].sum() <= len(labels) - 4]
+    at = [run.classes.index(name) for name in scored]
+    said = run.predictions[:, at].astype(float) >= np.array(run.facts["thresholds"])[at]
+    expected = f1_score(labels[scored], said, average="macro")
+    means = summarise(runs_table(study, [run], "f1"), ["arm"])
+    assert means["mean"].item() == pytest.approx(expected) == pytest.approx(run.facts["f1"])
+    assert means["low"].item() < expected < means["high"].item()
+    for only in (scored[:1], scored[1:]):
+        at = [run.classes.index(name) for name in only]
+        wanted = roc_auc_score(labels[only], run.predictions[:, at].astype(float))
+        assert runs_table(study, [run], only=only)["score"].item() == pytest.approx(wanted)
+    rare = next(name for name in run.classes if labels[name].sum() < 4)
+    assert summarise(runs_table(study, [run], only=[rare])).empty
+    runs = runs_table(study, results, "f1")
+    both = summarise(pair(runs[runs["arm"] == "finetune-whole"], runs[runs["arm"] == "scratch"]))
+    assert both["first"].iloc[0] == pytest.approx(run.facts["f1"])
 
 
 def test_explained_variance_of_one_record():
@@ -24,74 +145,39 @@ def test_explained_variance_of_one_record():
     assert Drawn("a/b", "", wave, wave / 2).explained == pytest.approx(0.75)
 
 
-@pytest.fixture(scope="module")
-def made(common):
-    """Made scores on two simulated hospitals: as good as their labels, with more or less noise."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ECGNB_CACHE", str(common / "two_hospitals"))
-        study = load_study("demo-generalisation")
-        study = replace(study, data=replace(study.data, simulated_records=600))
-        noise = {"scratch": 0.6, "as-is": 0.9, "finetune": 0.3, "finetune-whole": 0.3}
-        results = []
-        for number, cell in enumerate(cell for cell in study.cells() if cell.arm in noise):
-            table = read_table(study, cell.dataset)
-            labels = read_labels(table, cell.dataset, cell.label_set, 0)
-            rows = ((table["fold"] - 1) // 2 == cell.seed % 5).to_numpy()
-            rng = np.random.default_rng(number)
-            said = labels[rows].to_numpy() * 0.3 + 0.3 * rng.random((rows.sum(), labels.shape[1]))
-            said += noise[cell.arm] * rng.random(said.shape) * 0.4
-            said = said.clip(0, 1).astype(np.float16)
-            facts = {"train_records": cell.size or 900}
-            if cell.arm != "scratch":
-                facts["hospital_auroc"] = 0.6 + 0.1 * (cell.arm == "as-is")
-            records = tuple(table["record"][rows])
-            results.append(Result(str(number), cell, tuple(labels), records, said, {}, facts))
-    return study, results
-
-
-@pytest.fixture
-def two_hospitals(made, common, monkeypatch):
-    """In the cache that has their records."""
-    monkeypatch.setenv("ECGNB_CACHE", str(common / "two_hospitals"))
-    return made
-
-
-def test_the_matrix_is_what_scikit_learn_says(two_hospitals):
-    study, results = two_hospitals
-    counts = read_labels(read_table(study, "sim-north"), "sim-north", "challenge-2021", 0).sum()
-    known = set(counts.index[counts >= 20])
-    assert known == set(hospitals.source_diagnoses(study, "sim-north", "challenge-2021"))
-    runs = runs_table(study, results, only=known)
-    came, own = (runs[(runs["arm"] == arm) & (runs["size"] == 0)] for arm in ("as-is", "scratch"))
-    row = summarise(pair(came, own)).set_index(["source", "target"]).loc["sim-north", "sim-south"]
-    runs = [run for run in results if run.spec.arm == "as-is" and run.spec.dataset == "sim-south"]
-    table = read_table(study, "sim-south").set_index("record", drop=False)
-    labels = read_labels(table, "sim-south", "challenge-2021", 0)
-    means = []
-    for run in runs:
-        truth = labels.loc[list(run.records)]
-        use = [n for n in truth if n in known and 10 <= truth[n].sum() <= len(truth) - 10]
-        at = [run.classes.index(name) for name in use]
-        means.append(roc_auc_score(truth[use], run.predictions[:, at].astype(float)))
-    assert row["first"] == pytest.approx(np.mean(means))
-    assert row["verdict"] == "harms"  # there is more noise as it came
-    plain = [run for run in results if run.spec.arm == "scratch"]
-    assert not len(hospitals.told_apart(study, plain))
-
-
-def test_labels_tell_hospitals_apart_where_their_diagnoses_differ(two_hospitals):
-    apart = hospitals.told_apart(*two_hospitals)
-    assert set(apart["mean"].round(6)) == {0.6, 0.7}
-    assert apart["labels"].between(0.5, 1, inclusive="neither").all()
-
-
-def test_only_what_the_source_has_is_asked_of_a_network_as_it_came(two_hospitals, monkeypatch):
-    study, results = two_hospitals
+def test_diagnoses_that_all_sources_show(crossed, lent, monkeypatch):
+    study, sets = two(), []
+    for name in ("sim-north", "sim-south"):
+        counts = read_labels(read_table(study, name), name, "challenge-2021", 0).sum()
+        sets.append(tuple(counts.index[counts >= 20]))
+        assert hospitals.source_diagnoses(study, name, "challenge-2021") == sets[-1] != tuple(counts.index)
+    came = [run.spec for run in crossed if run.spec.source]
+    assert {*hospitals.shared_diagnoses(study, came)} == {*sets[0]} & {*sets[1]} != set()
     monkeypatch.setattr(hospitals, "_SHOWN", 10**6)
-    assert not hospitals.shared_diagnoses(study, [run.spec for run in results if run.spec.source])
+    assert not hospitals.shared_diagnoses(study, came)
 
 
-def test_calibration_error_and_curve_are_as_defined(two_hospitals):
+def test_labels_tell_hospitals_apart_where_their_diagnoses_differ(crossed, lent, monkeypatch):
+    def labels(study, dataset, label_set):
+        records = read_table(study, dataset)["record"]
+        share = 0.1 if dataset == "sim-north" else 0.9
+        has = np.random.default_rng(0).random(len(records)) < share
+        return pd.DataFrame({"AF": has}, index=records)
+
+    monkeypatch.setattr(hospitals, "labels_of", labels)
+    apart = hospitals.told_apart(two(), crossed)
+    assert apart["labels"].between(0.8, 1).all()
+    one = apart.iloc[0]
+    cell = (one["source"], one["arm"])
+    told = [
+        run.facts["hospital_auroc"] for run in crossed if (run.spec.source, run.spec.arm) == cell
+    ]
+    assert one["mean"] == pytest.approx(np.mean(told))
+    assert one["seeds"] == len(told) == 2
+    assert not len(hospitals.told_apart(two(), [run for run in crossed if not run.spec.source]))
+
+
+def test_calibration_error_and_curve_are_as_defined(crossed, lent):
     rng = np.random.default_rng(3)
     said = rng.random((400, 3))
     truth = rng.random((400, 3)) < said**2
@@ -102,9 +188,8 @@ def test_calibration_error_and_curve_are_as_defined(two_hospitals):
     assert calibration_error(truth, np.ones_like(said)) == pytest.approx(1 - truth.mean())
     drawn = bootstrap_calibration_error(truth, said, np.arange(400))
     assert abs(drawn.mean() - expected) < 0.02
-    study, results = two_hospitals
-    runs = [run for run in results if run.spec.arm == "scratch" and run.spec.size == 0]
-    whole, some = (hospitals.reliability(study, runs, only) for only in ((), ("NSR",)))
+    runs = [run for run in crossed if run.spec.arm == "scratch"]
+    whole, some = (hospitals.reliability(two(), runs, only) for only in ((), ("NSR",)))
     assert 100 < some["count"].sum() < whole["count"].sum()
 
 
@@ -122,12 +207,3 @@ def test_classes_are_listed_with_what_they_consist_in():
     made_of = table.set_index(["dataset", "label"])["code"]
     assert {"NORM", "SR"} <= set(made_of["ptb-xl", "NSR"])
     assert table["label"].nunique() <= len(LABEL_SETS["challenge-2021"].classes)
-
-
-def test_chapters_have_studies_of_their_own():
-    for name in ("clinical", "demo"):
-        study = load_study(name)
-        own = {chapter: chapter_study(study, chapter).name for chapter, _ in study.chapters}
-        assert list(own) == ["autoencoder", "generalisation"]
-        assert len(set(own.values())) == 2
-    assert chapter_study(load_study("demo"), "small_data").name == "demo"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial, reduce
 from pathlib import Path
 from unittest.mock import Mock
@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from conftest import as_fifo
 from sklearn.metrics import roc_auc_score
-from tiny import TINY, begin, do, lend_data, tiny
+from tiny import TINY, begin, do, lend_data, tiny, wait_for, written
 
 import ecgnb.study.train as trainer
 from ecgnb.data.labels import LABEL_SETS
@@ -28,22 +28,11 @@ from ecgnb.study.data import read_labels, results_root, selection
 from ecgnb.study.declare import chapter_study, load_study
 from ecgnb.study.plan import Progress, first_seeds, open_progress, record_runs, rounds
 from ecgnb.study.run import run_study
-from ecgnb.study.spec import RunSpec
 from ecgnb.study.store import Store, open_store, short, write_table
 from ecgnb.study.train import Materials, execute
 from ecgnb.training import checkpoint as checkpoints
 from ecgnb.training.inputs import predict
 from ecgnb.training.transfer import load_encoder
-
-
-@pytest.fixture(scope="module")
-def ran(common):
-    """The tiny study, done once by two processes: its cache and its results."""
-    folder = lend_data(common / "ran", common)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ECGNB_CACHE", str(folder))
-        results = run_study(tiny(), workers=2, progress=False)
-    return folder, results
 
 
 @pytest.fixture
@@ -82,10 +71,10 @@ def test_a_study_is_done_whole_and_once(done):
         if result.spec.stage == "tune":  # which never predicts a test set
             assert result.predictions.size == 0
             assert "auroc" not in result.facts
-    files = {path: path.stat().st_mtime_ns for path in open_store().folder.rglob("*")}
+    files = written(open_store().folder, "**/*")
     again = run_study(study, workers=2, progress=False)
     assert [result.key for result in again] == [result.key for result in done]
-    assert files == {path: path.stat().st_mtime_ns for path in open_store().folder.rglob("*")}
+    assert files == written(open_store().folder, "**/*")
 
 
 def test_arms_see_the_same_records_and_seeds_test_their_own(done):
@@ -137,18 +126,10 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(ran, materials, monkeypatch):
     execute(materials, old.spec)
     again = materials.store.load(old.key)
     assert np.array_equal(old.predictions, again.predictions)
+    assert old.history["train_loss"] == again.history["train_loss"]
+    assert old.facts["thresholds"] == again.facts["thresholds"]
     assert saved.call_count == old.spec.updates
     assert not path.exists()
-
-
-def test_same_spec_same_numbers_bit_for_bit(ran, materials):
-    old = one_of(ran, "finetune")
-    execute(materials, old.spec.pretraining())
-    new = materials.store.load(execute(materials, old.spec))
-    assert new.key == old.key
-    assert new.predictions.tobytes() == old.predictions.tobytes()
-    assert new.history["train_loss"] == old.history["train_loss"]
-    assert new.facts["thresholds"] == old.facts["thresholds"]
 
 
 def test_labels_of_the_test_set_change_no_choice(ran, materials, monkeypatch):
@@ -209,17 +190,6 @@ def test_each_round_needs_only_those_before_it():
     assert not any(run.decided for run in final)
 
 
-def test_key_depends_on_what_matters():
-    prints = {"sim-north": "a", "sim-south": "b"}
-    spec = next(cell for cell in tiny().cells() if cell.arm == "finetune")
-    key = spec.key(prints)
-    assert key == RunSpec(**asdict(spec)).key(dict(prints))
-    assert key != replace(spec, seed=5).key(prints)
-    assert key != spec.key({**prints, "sim-north": "c"})
-    scratch = next(cell for cell in tiny().cells() if cell.arm == "scratch")
-    assert scratch.key(prints) == scratch.key({**prints, "sim-north": "c"})
-
-
 def _flip(path):
     """Change one bit in the middle of a file."""
     content = bytearray(path.read_bytes())
@@ -227,50 +197,49 @@ def _flip(path):
     path.write_bytes(content)
 
 
-def test_what_no_run_has_written_is_made_again(copied):
+def _empty(path):
+    path.write_bytes(b"")
+
+
+def test_what_is_damaged_in_the_cache_is_named_and_made_again(copied):
     progress = open_progress(tiny())
-    key = next(run for run in progress.finished() if run.records).key
-    path, index = progress.store.path(key), copied / "runs" / "scores.txt"
-    with np.load(path) as file:
+    store = progress.store
+    run = next(run for run in progress.runs() if run.stage == "final" and run.arm == "finetune")
+    key, weights = (one.key(progress.fingerprints) for one in (run, run.pretraining()))
+    whole = store.path(key).read_bytes()
+    with np.load(store.path(key)) as file:
         arrays = dict(file)
     deep, fewer = np.frombuffer(b"[" * 9999, np.uint8), arrays["predictions"][1:]
-    spoilt = [{**arrays, "facts": deep}, {**arrays, "predictions": fewer}]
-    for spoil in (as_fifo, *(partial(np.savez, **one) for one in spoilt)):
-        spoil(path)
-        with pytest.warns(UserWarning, match=r"\.npz was damaged; it is removed"):
-            assert progress.store.load(key) is None
-        assert not os.path.lexists(path)
-        path.touch()
-    index.touch()
-    as_fifo(index)
-    assert key not in progress.store.scores()
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(UserError, match="cannot write to"), pytest.warns(match="npz"):
-        progress.store.load(key)
-
-
-@pytest.mark.parametrize("spoil", [_flip, lambda path: path.write_bytes(b"")])
-def test_what_is_damaged_in_the_cache_is_named_and_made_again(spoil, copied):
-    progress = open_progress(tiny())
-    run = next(run for run in progress.runs() if run.stage == "final" and run.arm == "finetune")
-    spoil(progress.store.path(run.key(progress.fingerprints)))
-    with pytest.warns(UserWarning, match=r"\.npz was damaged; it is removed, and made again"):
-        assert run not in [result.spec for result in progress.finished()]
+    others = [{**arrays, "facts": deep}, {**arrays, "predictions": fewer}]
+    for spoil in (_flip, _empty, as_fifo, *(partial(np.savez, **one) for one in others)):
+        store.path(key).write_bytes(whole)
+        spoil(store.path(key))
+        with pytest.warns(UserWarning, match=r"\.npz was damaged; it is removed, and made again"):
+            assert run not in [result.spec for result in progress.finished()]
+        assert not os.path.lexists(store.path(key))
     assert progress.open_runs() == [run]
-    key = run.pretraining().key(progress.fingerprints)
-    assert progress.store.sound_weights(key)
-    spoil(progress.store.weights(key))
-    with pytest.warns(UserWarning, match=r"\.safetensors was damaged"):
-        assert not progress.store.sound_weights(key)
+    whole = store.weights(weights).read_bytes()
+    for spoil in (_flip, _empty):
+        store.weights(weights).write_bytes(whole)
+        assert store.sound_weights(weights)
+        spoil(store.weights(weights))
+        with pytest.warns(UserWarning, match=r"\.safetensors was damaged"):
+            assert not store.sound_weights(weights)
     assert progress.open_runs() == [run.pretraining()]
     compute = Mock(return_value=np.ones((2, 3), dtype=np.float32))
     for _ in range(2):
-        assert progress.store.shared("ab-features", compute).sum() == 6
+        assert store.shared("ab-features", compute).sum() == 6
     compute.assert_called_once()
-    (copied / "runs" / "ab" / "ab-features.npy").write_bytes(b"")
+    _empty(store.path("ab-features", "npy"))
     with pytest.warns(UserWarning, match=r"\.npy was damaged"):
-        assert progress.store.shared("ab-features", compute).sum() == 6
+        assert store.shared("ab-features", compute).sum() == 6
+    store.path(key).touch()
+    as_fifo(copied / "runs" / "scores.txt")
+    assert key not in store.scores()
+    store.path(key).unlink()
+    store.path(key).mkdir()
+    with pytest.raises(UserError, match="cannot write to"), pytest.warns(match="npz"):
+        store.load(key)
 
 
 @pytest.mark.parametrize(
@@ -295,19 +264,20 @@ def test_a_recorded_row_that_was_changed_is_refused(done, spoil, message, tmp_pa
 def test_parts_are_only_added(done, tmp_path, monkeypatch):
     monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path))
     first = record_runs(tiny(recorded=True, seeds=[0]))
-    written = first.read_bytes()
+    whole = first.read_bytes()
     second = record_runs(tiny(recorded=True))
     assert first.parent == second.parent == tmp_path / "tiny"
     assert record_runs(tiny(recorded=True)) is None
-    assert first.read_bytes() == written
+    assert first.read_bytes() == whole
     monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "none"))
     found = open_progress(tiny(recorded=True)).finished()
     assert len(found) == len(done)
+    arrays = {"predictions": None, "validation": None}
     for new, old in zip(found, done, strict=True):
-        kept = ("key", "spec", "classes", "records", "history", "facts")
-        assert [getattr(new, name) for name in kept] == [getattr(old, name) for name in kept]
-        assert np.array_equal(new.predictions, old.predictions)
-    for spoil in (_flip, lambda path: path.write_bytes(b"")):
+        assert vars(new) | arrays == vars(old) | arrays
+        for name in arrays:
+            assert getattr(new, name).tolist() == getattr(old, name).tolist()
+    for spoil in (_flip, _empty):
         spoil(second)
         with pytest.raises(UserError, match=f"the recorded runs in {second} are damaged; get that"):
             open_progress(tiny(recorded=True))
@@ -364,13 +334,10 @@ def test_kill_9_loses_nothing_and_repeats_nothing(ran, materials, cache, tmp_pat
     seen = {}
     for kill_at in (1, 9, 99):
         process = begin(script)
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if len(list(cache.glob("runs/??/*.npz"))) >= kill_at:
-                process.kill()
-            time.sleep(0.02)
+        wait_for(lambda one=process, many=kill_at: one.poll() == 0 or len(written(cache)) >= many)
+        process.kill()
         process.wait()
-        found = {path: path.stat().st_mtime_ns for path in cache.glob("runs/??/*.npz")}
+        found = written(cache)
         assert seen.items() <= found.items()
         seen = found
     assert process.returncode == 0
@@ -411,7 +378,6 @@ def test_what_stands_over_the_pairs_holds_for_those_that_say_nothing_else():
     cells = list(study.cells())
     # The first pair's runs from scratch are those of the second as well.
     assert len(cells) == len(set(cells)) == 2 * 2 * 4 + 2 * 2
-    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
 
 
 def test_a_network_as_it_came_is_asked_and_not_trained(materials):
@@ -419,9 +385,8 @@ def test_a_network_as_it_came_is_asked_and_not_trained(materials):
     study = tiny(source=one, target=one, arms=["as-is", "scratch"], seeds=[0])
     asked = [run for run in do(study) if run.spec.arm == "as-is"]
     assert [run.spec.size for run in asked] == [0]  # once, whatever others are trained on
-    assert not [
-        run for run in open_progress(study).runs() if (run.stage, run.arm) == ("tune", "as-is")
-    ]
+    tuned = {run.arm for run in open_progress(study).runs() if run.stage == "tune"}
+    assert "as-is" not in tuned
     (run,) = asked
     assert run.facts["training_seconds"] == 0
     labels = materials.labels(run.spec.dataset, run.spec.label_set, run.spec.min_positives)
@@ -477,7 +442,7 @@ def test_what_is_kept_short_is_near(cache):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"heads": ["flat"]}, "pooled or flattened"),
+        ({"heads": ["flat"]}, "unknown head 'flat'; choose pooled or flattened"),
         ({"heads": ["linear"]}, "gru has no head 'linear'"),
         ({"heads": {"RNN": ["pooled"], "CNNs": ["linear"]}}, "family 'CNNs'.*'CNN'"),
         ({"heads": "pooled"}, "'heads' must be a list of texts"),
@@ -485,12 +450,9 @@ def test_what_is_kept_short_is_near(cache):
         ({"protocol": "draft"}, "clean, paper"),
         ({"epochs": 3}, "either epochs, or evaluations"),
         ({"tuning_seed": 1}, "tuning seed"),
-        ({"colour": "red"}, "colour"),
-        ({"seeds": "five"}, "'seeds' must be a list of whole numbers"),
         ({"seeds": 0}, "'seeds' is empty"),
         ({"batch_size": 0}, "'batch_size' must be at least 1, not 0"),
         ({"learning_rates": ["0.003"]}, "'learning_rates' must be a list of numbers"),
-        ({"learning_rates": 0.003}, "'learning_rates' must be a list of numbers"),
         ({"learning_rates": [0]}, "'learning_rates' must be above 0"),
         ({"learning_rates": {"": [0.1], "grue": [0.1]}}, "no model or family 'grue'.*'gru'"),
         ({"recipe": {"CNNs": "one-cycle"}}, "no model or family 'CNNs'.*'CNN'"),
@@ -502,7 +464,6 @@ def test_what_is_kept_short_is_near(cache):
         ({"batchsize": 8}, "no field 'batchsize' .did you mean 'batch_size'"),
         ({"pairs": 5}, "'pairs' must be tables"),
         ({"title": 5}, "'title' must be text in quotes, not 5"),
-        ({"seeds": 10**10}, "'seeds' must be 1 to 10,000"),
         ({"seeds": 16**5000}, "'seeds' must be 1 to 10,000"),
         ({"deep": reduce(lambda inner, _: [inner], range(3000))}, "holds a value that no study"),
         ({"data": {"simulated_records": 10**12}}, "'simulated_records' must be 1 to 1,000,000"),
@@ -514,11 +475,6 @@ def test_what_is_kept_short_is_near(cache):
         ({"pair": {"sizes": 20}}, "'sizes' must be a list of whole numbers"),
         ({"pair": {"sizes": []}}, "'sizes' is empty"),
         ({"pair": {"sizes": [-1]}}, "'sizes' must be at least 0, not -1"),
-        ({"pair": {"models": ["resnet"]}}, "unknown model 'resnet'"),
-        (
-            {"pair": {"heads": ["pooled", "flat"]}},
-            "unknown head 'flat'; choose pooled or flattened",
-        ),
         ({"pair": {"source": "sim-north"}}, "'source' must be a table"),
         ({"source": {"labelset": "scp-all"}}, "no field 'labelset' .did you mean 'label_set'"),
         ({"source": {"label_set": "snomed-al"}}, "did you mean 'snomed-all'"),
@@ -564,7 +520,9 @@ def test_a_table_that_cannot_be_written_is_one_sentence(done, tmp_path, monkeypa
 
 
 ONE_PAIR = {"target": "sim-south", "models": '["gru"]', "seeds": 2}
-NORTH, FIRST = ("sim-north", "sim-south", ("gru",)), {"sizes": "50", "models": "gru", "seeds": 1}
+NORTH, FEW = ("sim-north", "sim-south", ("gru",)), (("gru",), (50,), (0,))
+FIRST = {"sizes": "50", "models": "gru", "seeds": 1}
+OTHERS = {**FIRST, "source": "sim-north", "target": "cpsc2018"}
 
 
 @pytest.mark.parametrize(
@@ -576,13 +534,9 @@ NORTH, FIRST = ("sim-north", "sim-south", ("gru",)), {"sizes": "50", "models": "
         # What no pair has, the first gets.
         ("demo", {"sizes": 70, "models": ["gru"], "seeds": [5]}, [(*NORTH, (70,), (5,))]),
         # Pairs that the study has stay recorded; any other stands in the place of the first.
-        (
-            "clinical",
-            {**FIRST, "source": "sim-north", "target": "cpsc2018"},
-            [("sim-north", "cpsc2018", ("gru",), (50,), (0,))],
-        ),
-        ("clinical:sim-south", FIRST, [("ptb-xl", "sim-south", ("gru",), (50,), (0,))]),
-        ("demo", {**FIRST, "source": "ptb"}, [("ptb", "sim-south", ("gru",), (50,), (0,))]),
+        ("clinical", OTHERS, [("sim-north", "cpsc2018", *FEW)]),
+        ("clinical:sim-south", FIRST, [("ptb-xl", "sim-south", *FEW)]),
+        ("demo", {**FIRST, "source": "ptb"}, [("ptb", "sim-south", *FEW)]),
     ],
 )
 def test_a_reader_asks_for_a_part_or_another_pair(name, asked, expected):
@@ -594,7 +548,13 @@ def test_a_reader_asks_for_a_part_or_another_pair(name, asked, expected):
     assert study.recorded == (name == "clinical")
 
 
-def test_what_was_asked_for_holds_for_the_study_of_a_chapter_too():
+def test_chapters_have_studies_of_their_own_for_which_what_was_asked_holds_too():
+    for name in ("clinical", "demo"):
+        study = load_study(name)
+        own = {chapter: chapter_study(study, chapter).name for chapter, _ in study.chapters}
+        assert list(own) == ["autoencoder", "generalisation"]
+        assert len(set(own.values())) == 2
+    assert chapter_study(study, "small_data").name == "demo"
     study = chapter_study(load_study("demo", models=["gru"], sizes=[0], seeds=1), "autoencoder")
     assert study.models == ("autoencoder",)
     assert {cell.size for cell in study.cells()} == {0}
@@ -606,7 +566,6 @@ def test_what_was_asked_for_holds_for_the_study_of_a_chapter_too():
     [
         (["demo"], {}, "a study is a name in quotes"),
         ("clinical:", {}, "clinical: names no dataset; write clinical"),
-        ("demoo", {}, r"unknown study 'demoo' \(did you mean 'demo'\?\)"),
         ("demo:sim-west", {}, "There is no dataset 'sim-west'"),
         ("demo:sim-north+sim-south", {}, r"sim-north\+sim-south is several datasets; name one"),
         ("~nobody-here/a.toml", {}, "Cannot read the study ~nobody-here/a.toml"),

@@ -1,4 +1,4 @@
-"""Training: the models, the loop and the arms, on tiny sizes."""
+"""Training: the loop, the arms, and scores of transferability beside their papers' formulas."""
 
 import copy
 from dataclasses import replace
@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.covariance import LedoitWolf
 from sklearn.metrics import f1_score, roc_auc_score
 
 from ecgnb.errors import UserError
 from ecgnb.models import MODELS
 from ecgnb.models.build import build_model
 from ecgnb.training import checkpoint as checkpoints
-from ecgnb.training import transfer
+from ecgnb.training import transfer, transferability
 from ecgnb.training.arms import ARMS, PROTOCOLS, RECIPES
 from ecgnb.training.checkpoint import Checkpoint
 from ecgnb.training.device import choose_setting
@@ -209,23 +210,16 @@ def _train(name, head, path=None, updates=0, precision="float32", **changes):
     return model, fit(model, _data(), _data(seed=1), schedule, **settings), checkpoint
 
 
-DEEP = ("resnet1d50", "resnet1d101")  # of which one head is enough
+CASES = [
+    (name, head, "cosine-best")
+    for name, entry in MODELS.items()
+    if entry.build and name != "resnet1d101"  # which has the layers of resnet1d50
+    for head in (entry.heads if name != "resnet1d50" else ["pooled"])
+]
+CASES += [("gru", "pooled", name) for name in RECIPES if name != "cosine-best"]
 
 
-@pytest.mark.parametrize(
-    ("name", "head", "recipe"),
-    [
-        *(
-            (name, head, "cosine-best")
-            for name, entry in MODELS.items()
-            if entry.build
-            for head in entry.heads
-            if name not in DEEP or head == "pooled"
-        ),
-        ("gru", "pooled", "paper"),
-        *(("gru", "pooled", name) for name in RECIPES if name.startswith("one-cycle")),
-    ],
-)
+@pytest.mark.parametrize(("name", "head", "recipe"), CASES)
 def test_every_model_trains_transfers_and_ends_with_the_same_bits_if_stopped(
     name, head, recipe, tmp_path
 ):
@@ -247,8 +241,6 @@ def test_every_model_trains_transfers_and_ends_with_the_same_bits_if_stopped(
     scores = predict(target, _data().records, "float32")
     assert scores.shape == (40, 5)
     assert ((scores >= 0) & (scores <= 1)).all()
-    if name == DEEP[-1]:
-        return  # the same layers as those of the other, and the slowest of all
     path = tmp_path / "one.checkpoint"
     for updates in (5, 3):
         with pytest.raises(_StopError):
@@ -286,3 +278,84 @@ def test_a_checkpoint_is_due_once_a_minute(tmp_path, monkeypatch):
     fit(_gru(), _data(), _data(seed=1), SCHEDULE, checkpoint=checkpoint)
     assert checkpoint.path.exists()
     assert not checkpoint.due()
+
+
+@pytest.fixture(scope="module", params=[(60, 20), (30, 50)], ids=["tall", "wide"])
+def made(request):
+    rng = np.random.default_rng(1)
+    count, width = request.param
+    labels = rng.random((count, 3)) < [0.5, 0.3, 0.2]
+    features = rng.normal(size=(count, width)) + labels @ rng.normal(size=(3, width))
+    source = 1 / (1 + np.exp(-features[:, :4]))
+    return features, labels, source
+
+
+def _log_evidence(features, label, alpha, beta):
+    """Bishop (2006), equation 3.86, with the matrices as they stand there."""
+    count, width = features.shape
+    precision = alpha * np.eye(width) + beta * features.T @ features
+    mean = beta * np.linalg.solve(precision, features.T @ label)
+    error = beta / 2 * np.sum((label - features @ mean) ** 2) + alpha / 2 * mean @ mean
+    _, determinant = np.linalg.slogdet(precision)
+    twice = width * np.log(alpha) + count * np.log(beta) - determinant - count * np.log(2 * np.pi)
+    return twice / 2 - error
+
+
+def test_logme_is_the_largest_evidence(made):
+    features, labels, _ = made
+    grid = np.logspace(-3, 5, 65)
+    best = [
+        max(_log_evidence(features, label, a, b) for a in grid for b in grid) / len(label)
+        for label in labels.T.astype(float)
+    ]
+    assert transferability.logme(features, labels) == pytest.approx(np.mean(best), abs=5e-3)
+
+
+def test_h_score_is_a_trace(made):
+    features, labels, _ = made
+    fitted = LedoitWolf().fit(features)
+    found = []
+    for label in labels.T:
+        means = np.stack([features[label == side].mean(axis=0) for side in label.astype(int)])
+        between = np.cov(means, rowvar=False, bias=True) * (1 - fitted.shrinkage_)
+        found.append(np.trace(np.linalg.pinv(fitted.covariance_) @ between))
+    assert transferability.h_score(features, labels) == pytest.approx(np.mean(found))
+
+
+def _plain_leep(theta, label):
+    """Nguyen et al. (2020), equations 1 and 2, sample by sample."""
+    count, classes = theta.shape
+    joint = np.zeros((2, classes))
+    for one, y in zip(theta, label, strict=True):
+        joint[int(y)] += one / count
+    total = 0.0
+    for one, y in zip(theta, label, strict=True):
+        total += np.log(sum(joint[int(y), z] / joint[:, z].sum() * one[z] for z in range(classes)))
+    return total / count
+
+
+def test_leep_and_melep_are_their_formulas(made):
+    _, labels, source = made
+    shares = source / source.sum(axis=1, keepdims=True)
+    each = [_plain_leep(shares, label) for label in labels.T]
+    assert transferability.leep(source, labels) == pytest.approx(np.mean(each))
+    melep = [
+        -np.mean([_plain_leep(np.stack([1 - z, z], axis=1), label) for z in source.T])
+        for label in labels.T
+    ]
+    weighted = np.average(melep, weights=labels.mean(axis=0))
+    assert transferability.melep(source, labels) == pytest.approx(weighted)
+
+
+def test_features_that_know_the_labels_score_higher():
+    rng = np.random.default_rng(0)
+    labels = rng.random((200, 2)) < 0.4
+    patients = np.arange(200) // 2
+    noise = rng.normal(size=(200, 10))
+    known = np.column_stack([noise, labels])
+    source = labels * 0.8 + 0.1
+    told = [transferability.scores(one, labels, source, patients) for one in (noise, known)]
+    assert told[0]["probe"] == pytest.approx(0.5, abs=0.1)
+    assert told[1]["probe"] > 0.99
+    nothing = transferability.scores(noise, np.zeros((200, 2), bool), labels * 0.5, patients)
+    assert all(np.isnan(value) for value in nothing.values())

@@ -7,21 +7,19 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from tiny import wait_for
+from conftest import edit
+from tiny import wait_for, written
 
 pytest.importorskip("snakemake", reason="Snakemake is not installed: the extra `workflow` has it")
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 300
 
-TINY = (ROOT / "tests" / "tiny.toml").read_text()
 STUDY = "tiny.toml"
 RUNS = 3 * 2 + 2 + 2 * (3 + 1)  # tuning, its pre-trainings; for each seed all arms, a pre-training
 
@@ -43,66 +41,54 @@ for number in range({RUNS}):
 class Checkout:
     """A copy of the checkout with a tiny study, and a `make` that only writes down its call."""
 
-    def __init__(self, folder: Path, cache: Path) -> None:
-        self.folder = folder
-        self.cache = cache
+    def __init__(self, folder, cache):
+        self.folder, self.cache, self.bin = folder, cache, folder / "bin"
+        self.built = folder / "_build" / "html" / "index.html"
         for name in ("ecgnb", "workflow", "notebooks"):
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-        self.bin = folder / "bin"
+        self.bin.mkdir()
         self.program("make", 'mkdir -p _build/html; echo "$@" > _build/html/index.html')
-        self.declare(seeds=2)
+        shutil.copy(ROOT / "tests" / STUDY, folder)
         self.configure(tuning=1, runs=2)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("ECGNB_", "SNAKEMAKE"))}
-        self.environment = kept | {
-            "PATH": f"{self.bin}:{os.environ['PATH']}",
-            "ECGNB_CACHE": str(cache),
-            "XDG_CACHE_HOME": str(folder / ".cache"),
-            "TQDM_DISABLE": "1",
-        }
+        self.environment = kept | {"ECGNB_CACHE": str(cache), "TQDM_DISABLE": "1"}
+        self.environment["PATH"] = f"{self.bin}:{os.environ['PATH']}"
+        self.environment["XDG_CACHE_HOME"] = str(folder / ".cache")
 
-    def program(self, name: str, text: str) -> None:
-        self.bin.mkdir(exist_ok=True)
+    def program(self, name, text):
         (self.bin / name).write_text(f"#!/bin/sh\n{text}\n")
         (self.bin / name).chmod(0o755)
 
-    def declare(self, seeds: int) -> None:
-        (self.folder / STUDY).write_text(TINY.replace("seeds = 2", f"seeds = {seeds}"))
-
-    def configure(self, tuning: int, runs: int, **others: object) -> None:
+    def configure(self, tuning, runs, **others):
         path = self.folder / "workflow" / "config.yaml"
         studies = {STUDY: {"tuning": tuning, "runs": runs, "record": False}}
         config = yaml.safe_load(path.read_text()) | {"studies": studies, "workers": 1, **others}
         path.write_text(yaml.safe_dump(config))
 
-    def program_of(self, *arguments: str, profile: str = "local") -> dict[str, Any]:
-        """What starts Snakemake, as `subprocess` takes it."""
-        command = [sys.executable, "-m", "snakemake", "--nocolor"]
-        command += ["--profile", f"workflow/profiles/{profile}", *arguments]
-        options = {"cwd": self.folder, "env": self.environment, "stderr": subprocess.STDOUT}
-        return {"args": command, **options}
+    def start(self, *arguments, profile="local", stdout=subprocess.DEVNULL, **options):
+        command = [sys.executable, "-m", "snakemake", "--nocolor", *arguments]
+        command += ["--profile", f"workflow/profiles/{profile}"]
+        options |= {"cwd": self.folder, "env": self.environment, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, stdout=stdout, text=True, **options)
 
-    def snakemake(self, *arguments: str, profile: str = "local", status: int = 0) -> str:
-        program = self.program_of(*arguments, profile=profile)
-        done = subprocess.run(**program, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT_S)
-        assert done.returncode == status, done.stdout
-        return done.stdout
+    def snakemake(self, *arguments, profile="local", status=0):
+        process = self.start(*arguments, profile=profile, stdout=subprocess.PIPE)
+        output = process.communicate(timeout=TIMEOUT_S)[0]
+        assert process.returncode == status, output
+        return output
 
-    def start(self, *arguments: str, profile: str = "local", **options: Any) -> subprocess.Popen:
-        program = self.program_of(*arguments, profile=profile)
-        return subprocess.Popen(**program, stdout=subprocess.DEVNULL, **options)
-
-    def finished(self) -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in self.cache.glob("runs/??/*.npz")}
+    def finished(self):
+        return written(self.cache)
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, cache: Path) -> Checkout:
+def checkout(tmp_path, cache):
     return Checkout(tmp_path / "checkout", cache)
 
 
 @pytest.fixture
-def one_job(checkout: Checkout) -> Checkout:
+def one_job(checkout):
     """A checkout whose study is one job, of a stand-in for the package."""
     (checkout.folder / "ecgnb" / "__init__.py").write_text("")
     (checkout.folder / "ecgnb" / "__main__.py").write_text(STAND_IN)
@@ -110,11 +96,11 @@ def one_job(checkout: Checkout) -> Checkout:
     return checkout
 
 
-def _jobs(output: str, rule: str) -> int:
-    return sum(line.endswith(f"rule {rule}:") for line in output.splitlines())
+def _jobs(output, *rules):
+    return [sum(line.endswith(f"rule {rule}:") for line in output.splitlines()) for rule in rules]
 
 
-def _most_at_once(output: str) -> int:
+def _most_at_once(output):
     """Count how many shards ran at the same time at most."""
     running = most = 0
     for line in output.splitlines():
@@ -125,31 +111,29 @@ def _most_at_once(output: str) -> int:
 
 
 @pytest.mark.slow
-def test_a_study_from_the_first_run_to_an_edited_package(checkout: Checkout):
+def test_a_study_from_the_first_run_to_an_edited_package(checkout):
     output = checkout.snakemake("--cores", "2")
     assert _most_at_once(output) == 2
     first = checkout.finished()
     assert len(first) == RUNS
-    called = (checkout.folder / "_build" / "html" / "index.html").read_text()
-    assert called == "-j2 book\n"
+    assert checkout.built.read_text() == "-j2 book\n"
 
     assert "Nothing to be done" in checkout.snakemake("--cores", "2")
 
     # One more seed, and an edited package, for which no run is repeated; one GPU for two shards.
-    checkout.declare(seeds=3)
-    with (checkout.folder / "ecgnb" / "cli.py").open("a") as file:
-        file.write("# edited\n")
+    edit(checkout.folder / STUDY, "seeds = 2", "seeds = 3")
+    edit(checkout.folder / "ecgnb" / "cli.py", "\n", "\n# edited\n", 1)
     checkout.configure(tuning=1, runs=2, gpu=True)
     output = checkout.snakemake("--cores", "2", "--resources", "gpu=1")
     assert _most_at_once(output) == 1
-    assert [_jobs(output, rule) for rule in ("tuning", "runs", "book")] == [1, 2, 1]
+    assert _jobs(output, "tuning", "runs", "book") == [1, 2, 1]
     more = checkout.finished()
     assert first.items() < more.items()
     assert len(more) == len(first) + 3 + 1
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_it_goes_on(one_job: Checkout):
+def test_killed_in_the_middle_it_goes_on(one_job):
     process = one_job.start("--cores", "1", "studies", start_new_session=True)
     wait_for(lambda: len(one_job.finished()) >= 3)
     os.killpg(process.pid, signal.SIGKILL)
@@ -191,7 +175,7 @@ echo "$id" """,
 
 
 @pytest.mark.slow
-def test_slurm_profile_against_stand_ins(one_job: Checkout):
+def test_slurm_profile_against_stand_ins(one_job):
     """Not yet tried on a real cluster: what is held is how jobs are sent, followed and cancelled.
 
     Snakemake is interrupted, and asks sacct before and squeue after that.
@@ -220,12 +204,12 @@ def test_slurm_profile_against_stand_ins(one_job: Checkout):
         assert {"--gpus=1", "--cpus-per-task=1", "--mem", "-t", "-p"} <= set(call.split())
     assert before.items() < one_job.finished().items()
     assert len(one_job.finished()) == RUNS
-    assert (one_job.folder / "_build" / "html" / "index.html").exists()
+    assert one_job.built.exists()
 
 
-@pytest.fixture
-def containers(one_job: Checkout) -> Iterator[list[dict[str, Any]]]:
-    """Stand in for a cluster's server, tell Snakemake of it, and say which containers it starts.
+@pytest.mark.slow
+def test_kubernetes_profile_against_a_stand_in(one_job):
+    """Not yet tried on a real cluster: what is held is how jobs are submitted and followed.
 
     A pod is a process in an empty folder of its own.
     """
@@ -236,11 +220,10 @@ def containers(one_job: Checkout) -> Iterator[list[dict[str, Any]]]:
     one_job.program("rsync", 'while [ $# -gt 2 ]; do shift; done; cp -r "$1" "$2"')
     # In a pod the package is installed from the checkout on the shared volume.
     environment = one_job.environment | {"PYTHONPATH": str(one_job.folder)}
-    pods: dict[str, subprocess.Popen] = {}
-    started: list[dict[str, Any]] = []
+    pods, started = {}, []
 
     class Kubernetes(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+        def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if self.path.endswith("/jobs"):
                 name = body["metadata"]["name"]
@@ -250,7 +233,7 @@ def containers(one_job: Checkout) -> Iterator[list[dict[str, Any]]]:
                 pods[name] = subprocess.Popen(command, cwd=folder, env=environment)
             self._answer(body, 201)
 
-        def do_GET(self) -> None:
+        def do_GET(self):
             name, what = self.path.split("/")[-2:]
             if what == "status":
                 code = pods[name].poll()
@@ -259,11 +242,11 @@ def containers(one_job: Checkout) -> Iterator[list[dict[str, Any]]]:
             else:
                 self._answer({"kind": "PodList", "metadata": {}, "items": []})
 
-        def do_DELETE(self) -> None:
+        def do_DELETE(self):
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self._answer({"kind": "Status", "status": "Success"})
 
-        def _answer(self, value: dict, status: int = 200) -> None:
+        def _answer(self, value, status=200):
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
@@ -275,38 +258,25 @@ def containers(one_job: Checkout) -> Iterator[list[dict[str, Any]]]:
         context = {"name": "one", "context": {"cluster": "one", "user": "one"}}
         config = {"clusters": [one], "contexts": [context], "current-context": "one"}
         config["users"] = [{"name": "one", "user": {}}]
-        (one_job.folder / "kube.yaml").write_text(yaml.safe_dump(config))
-        one_job.environment |= {
-            "KUBECONFIG": str(one_job.folder / "kube.yaml"),
-            "NO_PROXY": "127.0.0.1",
-        }
-        yield started
-        server.shutdown()
-    for pod in pods.values():
-        pod.kill()
-
-
-@pytest.mark.slow
-def test_kubernetes_profile_against_a_stand_in(
-    checkout: Checkout, containers: list[dict[str, Any]]
-):
-    """Not yet tried on a real cluster: what is held is how jobs are submitted and followed."""
-    checkout.snakemake(
-        *("--default-storage-prefix", str(checkout.folder)),
-        *("--set-resources", "runs:gpu_manufacturer=nvidia", "runs:scale=0"),
-        *("--seconds-between-status-checks", "1"),
-        profile="kubernetes",
-    )
-    (container,) = containers  # the book is built where Snakemake runs
+        (path := one_job.folder / "kube.yaml").write_text(yaml.safe_dump(config))
+        one_job.environment |= {"KUBECONFIG": str(path), "NO_PROXY": "127.0.0.1"}
+        asked = ["--default-storage-prefix", str(one_job.folder), "--set-resources"]
+        asked += ["runs:gpu_manufacturer=nvidia", "runs:scale=0"]
+        asked += ["--seconds-between-status-checks", "1"]
+        try:
+            one_job.snakemake(*asked, profile="kubernetes")
+        finally:
+            server.shutdown()
+            for pod in pods.values():
+                pod.kill()
+    (container,) = started  # the book is built where Snakemake runs
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert {"name": "ecgnb", "mountPath": "/shared"} in container["volumeMounts"]
-    assert len(checkout.finished()) == RUNS
-    assert (checkout.folder / "_build" / "html" / "index.html").exists()
+    assert len(one_job.finished()) == RUNS
+    assert one_job.built.exists()
 
 
-def test_a_study_is_recorded_when_all_its_shards_are_done_and_paths_may_have_spaces(
-    checkout: Checkout,
-):
+def test_a_study_is_recorded_when_all_its_shards_are_done_and_paths_may_have_spaces(checkout):
     (checkout.folder / STUDY).rename(checkout.folder / "my tiny.toml")
     studies = {
         "my tiny.toml": {"tuning": 0, "runs": 1, "record": False},
@@ -314,6 +284,6 @@ def test_a_study_is_recorded_when_all_its_shards_are_done_and_paths_may_have_spa
     }
     checkout.configure(tuning=0, runs=1, studies=studies)
     output = checkout.snakemake("-n", "-p", "studies")
-    assert [_jobs(output, rule) for rule in ("tuning", "runs", "record")] == [4, 20 + 1, 1]
+    assert _jobs(output, "tuning", "runs", "record") == [4, 20 + 1, 1]
     assert " -m ecgnb run 'my tiny.toml' --shard 1/1" in output
     assert "shlex.quote(sys.executable)" in (ROOT / "workflow" / "Snakefile").read_text()

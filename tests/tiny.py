@@ -62,6 +62,11 @@ def lend_data(cache, common):
     return cache
 
 
+def written(folder, pattern="runs/??/*.npz"):
+    """When each file below a folder was last written."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob(pattern)}
+
+
 def wait_for(reached, seconds=300):
     """Wait until something holds, or fail."""
     deadline = time.monotonic() + seconds

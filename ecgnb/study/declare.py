@@ -70,26 +70,17 @@ def load_study(
 ) -> Study:
     """Read a study, whole or as far as a reader asks for it.
 
-    Parameters
-    ----------
-    name : str
-        One of `study_names`; such a name and a dataset, as ``clinical:my-hospital``, which is the
-        same as `target`; or a TOML file of the same form as those under ``ecgnb/studies``.
-    target, source : str, optional
-        A dataset. If the study has pairs with it, it is they alone; else the dataset stands in the
-        place of the target, or source, of the first pair, which is then all there is.
-    models, sizes : list, optional
-        What to keep of each pair; what no pair has is added to the first. A list, a single value,
-        or its text as papermill hands it over: ``'["gru"]'``, ``'gru, lstm'``.
-    seeds : int or list of int, optional
-        How many, or which, in every pair.
-    **changes
-        Fields to replace, such as ``batch_size``; fields of a pair in every pair.
+    The `name` is one of `study_names`; such a name and a dataset, as ``clinical:my-hospital``,
+    which is the same as `target`; or a TOML file of the same form as those under ``ecgnb/studies``.
+    If the study has pairs with the datasets `target` and `source`, it is they alone; else these
+    stand in the place of the target, or source, of the first pair, which is then all there is.
 
-    Raises
-    ------
-    UserError
-        If the study, or one of the names in it, is unknown, or the dataset is not here.
+    Of each pair `models` and `sizes` are kept, and what no pair has is added to the first: a list,
+    a single value, or its text as papermill hands it over, ``'["gru"]'`` or ``'gru, lstm'``.
+    `seeds` says how many, or which, in every pair. `changes` are fields to replace, such as
+    ``batch_size``; fields of a pair in every pair.
+
+    Raises a UserError if the study, or a name in it, is unknown, or the dataset is not here.
     """
     if not isinstance(name, str) or not name.strip():
         raise UserError(f"a study is a name in quotes, such as 'demo', and not {name!r}")
@@ -108,13 +99,17 @@ def load_study(
         seeds = _number(seeds)
     if isinstance(seeds, int):
         seeds = _seeds(study.name, seeds)
-    asked: dict[str, Any] = {"target": target or None, "source": source or None}
-    asked |= {"models": _several(models, str), "sizes": _several(sizes, int)}
-    asked["seeds"] = _several(seeds, int)
-    asked = {key: value for key, value in asked.items() if value is not None}
+    said = {
+        "target": target or None,
+        "source": source or None,
+        "models": _several(models, str),
+        "sizes": _several(sizes, int),
+        "seeds": _several(seeds, int),
+    }
+    asked = {key: value for key, value in said.items() if value is not None}
     if not asked:
         return study
-    narrowed = _validated(asdict(_narrowed(study, **asked)))
+    narrowed = _validated(asdict(_narrowed(study, asked)))
     return replace(narrowed, asked=tuple(asked.items()))
 
 
@@ -182,31 +177,26 @@ def _seeds(name: str, count: int) -> range:
     return range(count)
 
 
-def _narrowed(
-    study: Study,
-    target: str | None = None,
-    source: str | None = None,
-    models: tuple[str, ...] | None = None,
-    sizes: tuple[int, ...] | None = None,
-    seeds: tuple[int, ...] | None = None,
-) -> Study:
+def _narrowed(study: Study, asked: Mapping[str, Any]) -> Study:
     """Return the part of a study that a reader asked for; see `load_study`."""
-    wanted = {"target": target, "source": source}
-    chosen = tuple(
+    target, source = asked.get("target"), asked.get("source")
+    pairs = [
         pair
         for pair in study.pairs
-        if all(getattr(pair, side).dataset == name for side, name in wanted.items() if name)
-    )
-    study = replace(study, pairs=chosen) if chosen else _onto(study, target, source, sizes)
-    for field, asked in (("models", models), ("sizes", sizes)):
-        if asked is not None:
-            study = replace(study, pairs=tuple(_kept(study.pairs, field, asked)))
-    if seeds is not None:
-        study = replace(study, pairs=tuple(replace(pair, seeds=seeds) for pair in study.pairs))
-    return study
+        if (source or pair.source.dataset, target or pair.target.dataset) == pair.datasets
+    ]
+    if not pairs:
+        study = _onto(study, target, source, "sizes" in asked)
+        pairs = [*study.pairs]
+    for field in ("models", "sizes"):
+        if field in asked:
+            pairs = list(_kept(pairs, field, asked[field]))
+    if "seeds" in asked:
+        pairs = [replace(pair, seeds=asked["seeds"]) for pair in pairs]
+    return replace(study, pairs=tuple(pairs))
 
 
-def _kept(pairs: tuple[Pair, ...], field: str, asked: tuple[Any, ...]) -> Iterable[Pair]:
+def _kept(pairs: Sequence[Pair], field: str, asked: tuple[Any, ...]) -> Iterable[Pair]:
     """Keep of each pair what is asked for; what no pair has, the first gets."""
     new = {*asked} - {value for pair in pairs for value in getattr(pair, field)}
     for place, pair in enumerate(pairs):
@@ -216,7 +206,7 @@ def _kept(pairs: tuple[Pair, ...], field: str, asked: tuple[Any, ...]) -> Iterab
             yield replace(pair, **changed)
 
 
-def _onto(study: Study, target: str | None, source: str | None, sizes: object) -> Study:
+def _onto(study: Study, target: str | None, source: str | None, sized: bool) -> Study:
     """Put other datasets in the places of a study's first pair, as far as they are large enough."""
     pair = study.pairs[0]
     # A head that is kept names the classes of the source, which must be those of the target.
@@ -237,7 +227,7 @@ def _onto(study: Study, target: str | None, source: str | None, sizes: object) -
     if target and target != pair.target.dataset:
         pair = replace(pair, target=side(pair.target, target))
         count = _count(study, card(target))
-        if sizes is None:
+        if not sized:
             pair = replace(pair, sizes=tuple(n for n in pair.sizes if n <= _TRAINED * count))
         if count < _SMALL:
             pair = replace(pair, min_test_positives=_SMALL_TEST_POSITIVES)

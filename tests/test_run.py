@@ -118,7 +118,7 @@ def test_one_run_of_each_model_comes_before_all(study):
 def test_time_left_is_shown_and_warnings_of_a_process_once(study, capsys):
     class Future:
         def result(self):
-            return runner._Done(2.0, ("something odd",))
+            return 2.0, ["something odd"]
 
     bar = tqdm(total=3, disable=False)
     state = open_progress(study)
@@ -155,9 +155,9 @@ def test_process_reports_warnings_instead_of_printing(study, cache, monkeypatch,
     materials = Materials(study, Store(cache / "runs"))
     monkeypatch.setattr(runner, "_materials", materials, raising=False)
     monkeypatch.setattr(runner, "execute", lambda *_: warnings.warn("odd", stacklevel=1))
-    done = runner._work(next(study.cells()), "auto")
-    assert done.warnings == ("odd",)
-    assert done.seconds >= 0
+    seconds, told = runner._work(next(study.cells()), "auto")
+    assert told == ["odd"]
+    assert seconds >= 0
     assert capsys.readouterr().err == ""
 
 

@@ -114,13 +114,11 @@ def load_study(
 
 
 def chapter_study(study: Study, chapter: str) -> Study:
-    """Return the study of a chapter: its own, where the given one names it, else the given one.
-
-    What the given one was asked to change holds for it too, as far as it has such models.
-    """
+    """Return the study of a chapter: its own, where the given one names it, else the given one."""
     own = dict(study.chapters).get(chapter)
     if not own:
         return study
+    # What the given one was asked to change holds for it too, as far as it has such models.
     asked = dict(study.asked)
     if not {*asked.get("models", ())} & {*load_study(own).models}:
         asked.pop("models", None)
@@ -161,7 +159,7 @@ def _several(value: object, kind: type) -> tuple[Any, ...] | None:
             raise UserError(f"{value!r} is no list; write '[50, 0]' or '[\"gru\"]'") from error
         texts = (one.strip() if isinstance(one, str) else one for one in listed)
         return tuple(_number(one) if kind is int else one for one in texts)
-    return tuple(value) if isinstance(value, Sequence | range) else (value,)
+    return tuple(value) if isinstance(value, Sequence) else (value,)
 
 
 def _number(text: object) -> object:
@@ -254,10 +252,7 @@ def _count(study: Study, facts: DatasetCard) -> int:
 
 
 def build_study(name: str, table: Mapping[str, Any], **changes: Any) -> Study:
-    """Build a study from the content of its TOML file; see `load_study`.
-
-    Raises a UserError, one sentence on the first thing that is wrong with it.
-    """
+    """Build a study from the content of its TOML file; or raise a UserError on what is wrong."""
     values: dict[str, Any] = {**table, "name": name}
     # What stands over the pairs holds for each that says nothing else.
     common = {key: values.pop(key) for key in _PAIR_FIELDS if key in values}
@@ -283,10 +278,7 @@ def _by_model(said: Any) -> list[tuple[str, Any]]:
 
 
 def _expanded(name: str, entry: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    """Give the pairs of an entry that names several sources or targets; count its seeds.
-
-    Each source goes with each target that has none of its patients.
-    """
+    """Give the pairs of an entry: each source with each target that has none of its patients."""
     if type(entry.get("seeds")) is int:
         entry = {**entry, "seeds": list(_seeds(name, entry["seeds"]))}
     if "heads" in entry:

@@ -105,10 +105,7 @@ _OF_STUDY = ("protocol", "batch_size", "evaluations", "epochs")
 
 
 def changed(spec: RunSpec, **values: object) -> RunSpec:
-    """Return a spec with other values, as `dataclasses.replace` does.
-
-    That takes several times as long, and a study makes tens of thousands of them.
-    """
+    """Do as `dataclasses.replace`, but quickly: a study makes tens of thousands of specs."""
     new = object.__new__(RunSpec)
     new.__dict__.update(spec.__dict__, **values)
     return new
@@ -119,12 +116,10 @@ _as_json = json.JSONEncoder(sort_keys=True).encode
 
 
 def share(cells: Sequence[RunSpec], number: int, shards: int) -> list[RunSpec]:
-    """Return the final runs of one shard, in their order: the `number`th, from 1, of so many.
-
-    Runs that start from one pre-training are in one shard, so that no other needs it.
-    """
+    """Return the final runs of one shard, in their order: the `number`th, from 1, of so many."""
     if shards == 1:
         return list(cells)
+    # Runs that start from one pre-training are in one shard, so that no other needs it.
     sizes = Counter(cell.pretraining() or cell for cell in cells)
     groups = list(sizes)
     # Drawn, so that every shard has long runs and short ones; the large groups first.
@@ -313,10 +308,7 @@ class Study:
         )
 
     def candidates(self, cell: RunSpec) -> list[RunSpec]:
-        """Return the tuning runs among which the learning rate of `cell` is chosen.
-
-        An arm that is not trained has one candidate, with no learning rate.
-        """
+        """Return the tuning runs among which the learning rate of `cell` is chosen."""
         kind = ARMS[cell.arm]
         rates = self.rates(cell.model) if kind.trained and kind.network else (0.0,)
         tuning = changed(cell, stage="tune", seed=self.tuning_seed, tells_hospitals=False)

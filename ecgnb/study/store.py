@@ -173,10 +173,7 @@ def _result(told: dict[str, Any], **arrays: Any) -> Result:
 
 
 def recorded_scores(parts: Sequence[Path]) -> dict[str, float]:
-    """Return the validation score of recorded runs by their key.
-
-    Raises a UserError if a table is damaged, or records a run twice.
-    """
+    """Return the validation score of recorded runs by key; UserError if one is there twice."""
     scores: dict[str, float] = {}
     for path in parts:
         with _readable(path):
@@ -331,10 +328,9 @@ class Store:
         cut off, or are damaged. A run may be missing here; `score` then looks at its result.
         """
         there = {path.stem for path in self.folder.glob("??/*.npz")}
-        try:
+        lines: list[str] = []
+        with suppress(OSError):
             lines = check_file(self.folder / _INDEX).read_text(errors="replace").split("\n")
-        except OSError:
-            lines = []
         parts = (line.rpartition(" ") for line in lines)
         notes = (note.split(" ") for note, _, check in parts if check == _check(note))
         here = {key: float(score) for key, score in notes if key in there and score != "nan"}

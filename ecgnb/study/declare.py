@@ -377,7 +377,7 @@ def patients_of(facts: DatasetCard) -> set[str]:
 
 
 def _mistakes_of(study: Study, pair: Pair) -> Iterable[str]:
-    source, target = card(pair.source.dataset), card(pair.target.dataset)
+    source, target = map(card, pair.datasets)
     if pair.target.size or pair.target.shuffled:
         yield (
             ": 'size' and 'shuffled' are of a source; 'sizes' of the pair says how many records "
@@ -414,12 +414,9 @@ def _mistakes_of(study: Study, pair: Pair) -> Iterable[str]:
             "common; choose another source or target"
         )
     pretrained = any(check_arm(arm).pretrained for arm in pair.arms)
-    trained = [pair.target, pair.source] if pretrained else [pair.target]
-    if study.epochs:
-        sound = not (study.evaluations or pair.source.updates or pair.target.updates)
-    else:
-        sound = bool(study.evaluations) and all(side.updates for side in trained)
-    if not sound:
+    sides = [pair.target, pair.source] if pretrained or study.epochs else [pair.target]
+    counts = [study.evaluations, *(side.updates for side in sides)]
+    if any(counts) if study.epochs else not all(counts):
         yield (
             " must give either epochs, or evaluations and the updates of every target and of every "
             "source that is trained on"

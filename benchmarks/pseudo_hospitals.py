@@ -20,6 +20,7 @@ import pandas as pd
 
 from ecgnb.analysis.hospitals import TRIED
 from ecgnb.data.catalog import card, data_root, find
+from ecgnb.errors import UserError
 from ecgnb.study.data import results_root
 
 DEVICES = {"at6c55": "AT-6 C 5.5", "cs12e": "CS-12   E", "at66": "AT-6     6", "at6c": "AT-6 C"}
@@ -70,10 +71,17 @@ TARGETS = (
 )
 
 
+def raw(name: str) -> Path:
+    """Find the folder of a dataset."""
+    folder = find(card(name), data_root())
+    if folder is None:
+        raise UserError(f"{name} is not in {data_root()}: fetch it")
+    return folder.resolve()
+
+
 def make(root: Path) -> None:
     """Write a data root with a folder and a card a device, and the study."""
-    facts = card("ptb-xl")
-    folder = find(facts, data_root())
+    folder = raw("ptb-xl")
     root.mkdir(parents=True)
     table = pd.read_csv(folder / "ptbxl_database.csv")
     here = table["filename_lr"].map(lambda name: (folder / f"{name}.hea").exists())
@@ -88,12 +96,12 @@ def make(root: Path) -> None:
         kept = table[(place == order[shown]) & (place == first)]
         kept.to_csv(own / "ptbxl_database.csv", index=False)
         shutil.copy(folder / "scp_statements.csv", own)
-        (own / "records100").symlink_to((folder / "records100").resolve())
+        (own / "records100").symlink_to(folder / "records100")
         text = CARD.format(name=name, device=" ".join(shown.split()))
         (root / f"ptb-xl-{name}.toml").write_text(text)
         print(name, len(kept), "records of", kept["patient_id"].nunique(), "patients")
     for name in ("chapman-shaoxing", "cpsc2018"):
-        (root / name).symlink_to(find(card(name), data_root()).resolve())
+        (root / name).symlink_to(raw(name))
     text = DECLARED
     for target, labels, least, sizes in TARGETS:
         sources = [f"ptb-xl-{name}" for name in DEVICES if f"ptb-xl-{name}" != target]

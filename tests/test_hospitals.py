@@ -64,7 +64,7 @@ def test_pre_training_reads_nothing_of_the_hospital_that_is_held_out(lent, monke
     materials = Materials(study, open_store())
     spec = next(cell for cell in study.cells() if cell.arm == "as-is")
     pretraining = spec.pretraining()
-    read = [Mock(side_effect=getattr(materials, name)) for name in ("_signals", "_labels")]
+    read = [Mock(side_effect=getattr(materials, name)) for name in ("signals", "labels")]
     monkeypatch.setattr(materials, "signals", read[0])
     monkeypatch.setattr(materials, "labels", read[1])
     execute(materials, pretraining)

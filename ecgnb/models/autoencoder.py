@@ -50,10 +50,7 @@ class Encoder(nn.Module):
 
     def maps(self, records: torch.Tensor) -> torch.Tensor:
         """Map records (batch, 12, samples) to (batch, 128, 1, samples / 32, rounded up)."""
-        lead = records[:, _LEAD_II, None, None]
-        missing = -lead.shape[3] % _SHRINKS
-        if missing:
-            lead = F.pad(lead, (0, missing))
+        lead = F.pad(records[:, _LEAD_II, None, None], (0, -records.shape[2] % _SHRINKS))
         return self.stages(lead.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
 
     def forward(self, records: torch.Tensor) -> torch.Tensor:

@@ -12,16 +12,9 @@ from ecgnb.models import MODELS, autoencoder, check_model, recurrent
 
 
 class Model(nn.Module):
-    """An encoder and a head.
+    """An encoder and a head, which has a hidden layer of so many units, or with 0 is linear.
 
-    Parameters
-    ----------
-    encoder : nn.Module
-        Maps records, float of shape (batch, 12, samples), to features, (batch, features).
-    features, classes : int
-        Lengths of a feature vector and of the output.
-    hidden : int
-        Units of the head's hidden layer; with 0, the head is linear.
+    The encoder maps records, float of shape (batch, 12, samples), to features, (batch, features).
     """
 
     def __init__(self, encoder: nn.Module, features: int, classes: int, hidden: int = 0) -> None:
@@ -38,21 +31,10 @@ class Model(nn.Module):
 
 
 def build_model(name: str, head: str, classes: int, samples: int, seed: int) -> Model:
-    """Build a model with initial weights drawn from `seed`.
+    """Build a model of `MODELS` with one of its heads for so many classes, and samples a record.
 
-    Parameters
-    ----------
-    name, head : str
-        A name of `MODELS`, and one of the heads that it has.
-    classes, samples : int
-        Length of the output and of a record.
-    seed : int
-        The same seed gives the same encoder whatever the number of classes.
-
-    Raises
-    ------
-    UserError
-        If the model is unknown or has no such head.
+    Initial weights are drawn from `seed`: the same gives the same encoder whatever the number of
+    classes. Raises a UserError if the model is unknown or has no such head.
     """
     entry = check_model(name, head)
     with torch.random.fork_rng(devices=[]):
@@ -62,10 +44,7 @@ def build_model(name: str, head: str, classes: int, samples: int, seed: int) -> 
 
 
 def build_reconstructor(name: str, seed: int) -> autoencoder.Reconstructor:
-    """Build an encoder with a way back to its records, initial weights drawn from `seed`.
-
-    Raises a UserError if the model cannot be pre-trained without labels.
-    """
+    """Build an encoder with a way back to its records; or raise a UserError if it has none."""
     entry = check_model(name, "pooled")
     if not entry.unlabelled:
         able = ", ".join(other for other, known in MODELS.items() if known.unlabelled)
@@ -80,9 +59,8 @@ def build_reconstructor(name: str, seed: int) -> autoencoder.Reconstructor:
 def training_bytes(name: str, head: str, samples: int) -> tuple[float, float]:
     """Estimate the memory of a training: for the weights, and for each record of a batch.
 
-    Weights, gradients and both averages of the optimiser take 16 bytes a parameter. What a record
-    takes is mostly what the layers put out, kept for the way back; measured use was 0.7 to 0.8 of
-    this estimate for the ResNets, and as much for the recurrent networks.
+    Weights, gradients and both averages of the optimiser take 16 bytes a parameter; a record, what
+    the layers put out. Measured were 0.7 to 0.8 of it for ResNets, and all for recurrent networks.
     """
     model = build_model(name, head, 1, samples, seed=0).eval()
     outputs: list[int] = []

@@ -114,9 +114,8 @@ def ridge(train: Floats, labels: npt.NDArray[np.bool_], *others: Floats) -> list
     """Fit a ridge regression on features of shape (records, features), and score other records.
 
     The penalty of each class is the one with the least error on training records that are left out
-    one at a time, which has a closed form. The scores, (other records, classes), are between 0 and
-    1; in the right order, yet no probabilities. 0.5 for a class without positives or without
-    negatives.
+    one at a time. The scores, (other records, classes), are between 0 and 1; in the right order,
+    yet no probabilities. 0.5 for a class without positives or without negatives.
     """
     from sklearn.linear_model import RidgeCV  # takes a second to import
 

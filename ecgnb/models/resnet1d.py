@@ -78,12 +78,9 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A convolution of length 3 between two of length 1, beside a shortcut.
+    """A convolution of length 3 between two of length 1, beside a shortcut."""
 
-    Its output has four times the channels of the middle.
-    """
-
-    expansion = 4
+    expansion = 4  # of the channels of the middle
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
@@ -106,8 +103,7 @@ class Bottleneck(nn.Module):
 class ResNet1d(nn.Module):
     """Stem, four stages, global average pooling and, as published, a hidden layer.
 
-    `counts` are the blocks of each stage; `hidden` says whether the hidden layer of the published
-    network belongs to the encoder.
+    `counts` are the blocks of each stage; `hidden` says whether the hidden layer is part of it.
     """
 
     def __init__(
@@ -138,12 +134,8 @@ class ResNet1d(nn.Module):
         x = self.stages[: self.last_stage](x)
         # The batch as the height of one image: the same memory and the same numbers, but oneDNN
         # finds the gradient of the widest weights in a third of the time.
-        tall = x.device.type == "cpu"
-        if tall:
-            x = x.permute(2, 1, 0, 3)
-        x = self.stages[self.last_stage :](x)
-        if tall:
-            x = x.permute(2, 1, 0, 3)
+        order = (2, 1, 0, 3) if x.device.type == "cpu" else (0, 1, 2, 3)
+        x = self.stages[self.last_stage :](x.permute(order)).permute(order)
         pooled = x.mean(dim=(2, 3))
         return pooled if self.hidden is None else F.relu(self.hidden(pooled))
 

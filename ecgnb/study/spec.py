@@ -6,7 +6,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from itertools import product
 from typing import Annotated, Any
@@ -32,29 +32,16 @@ def size_label(size: int) -> str:
 class RunSpec:
     """One training of one model in one arm at one size with one seed.
 
-    Attributes
-    ----------
-    stage : str
-        ``pretrain`` (on a source, whose encoder is kept), ``tune`` (chooses a learning rate and
-        never sees a test set) or ``final``.
-    dataset, label_set, min_positives, min_test_positives
-        What is learnt; data-driven label sets leave out classes with fewer positives, and classes
-        with fewer test positives are not scored.
-    source, source_label_set, source_min_positives, source_learning_rate, source_updates
-        What the encoder was pre-trained on and how; empty or 0 in arms that start at random.
-    size, source_size : int
-        Training records, those of the source drawn by the seed; `ALL` for all.
-    shuffled : bool
-        Whether the labels of a pre-training, its own or that of the source, are dealt out anew
-        among its records: what is left of a gain then owes nothing to what they say.
-    model, head, arm, protocol : str
-        Names of the registries.
-    seed : int
-        Decides the test fifth, the training subset, the initial weights and the order of records.
-    tells_hospitals : bool
-        Whether it is measured how well the encoder's features tell the source from the target.
-    learning_rate, updates, batch_size, evaluations, epochs, recipe
-        See `ecgnb.training.fit.Schedule`.
+    The `stage` is ``pretrain`` (on a source, whose encoder is kept), ``tune`` (chooses a learning
+    rate and never sees a test set) or ``final``. Data-driven label sets leave out classes with
+    fewer than `min_positives`, and classes with fewer than `min_test_positives` are not scored.
+    What the encoder was pre-trained on is empty or 0 in arms that start at random. `size` and
+    `source_size` count training records, those of the source drawn by the seed; `ALL` for all.
+    With `shuffled`, the labels of a pre-training, its own or that of the source, are dealt out anew
+    among its records: what is left of a gain then owes nothing to what they say. The `seed` decides
+    the test fifth, the training subset, the initial weights and the order of records;
+    `tells_hospitals`, whether it is measured how well the encoder's features tell the source from
+    the target. On the others see `ecgnb.training.fit.Schedule`.
     """
 
     stage: str
@@ -84,13 +71,7 @@ class RunSpec:
     shuffled: bool = False
 
     def key(self, fingerprints: Mapping[str, str]) -> str:
-        """Hash of the spec, of the data it reads and of `RESULTS_VERSION`.
-
-        Parameters
-        ----------
-        fingerprints : mapping
-            Fingerprint of each prepared dataset by its name.
-        """
+        """Hash of the spec, `RESULTS_VERSION` and the fingerprints of the datasets it reads."""
         read = [fingerprints[name] for name in (self.dataset, self.source) if name]
         # Without the fields that stand at their defaults, a field added later changes no old key.
         said = {name: value for name, value in vars(self).items() if value != _DEFAULTS[name]}
@@ -109,25 +90,22 @@ class RunSpec:
         if not self.source:
             return None
         said = vars(self)
+        of_source = ("label_set", "min_positives", "learning_rate", "updates", "size")
+        kept = ("model", "head", "recipe", "seed", "shuffled", *_OF_STUDY)
         return RunSpec(
             stage="pretrain",
             dataset=self.source,
             arm="scratch",
-            **{name: said[f"source_{name}"] for name in _OF_SOURCE},
-            **{name: said[name] for name in (*_NETWORK, *_OF_STUDY)},
+            **{name: said[f"source_{name}"] for name in of_source},
+            **{name: said[name] for name in kept},
         )
 
 
-_OF_SOURCE = ("label_set", "min_positives", "learning_rate", "updates", "size")
-_NETWORK = ("model", "head", "recipe", "seed", "shuffled")
 _OF_STUDY = ("protocol", "batch_size", "evaluations", "epochs")
 
 
 def changed(spec: RunSpec, **values: object) -> RunSpec:
-    """Return a spec with other values, as `dataclasses.replace` does.
-
-    That takes several times as long, and a study makes tens of thousands of them.
-    """
+    """Do as `dataclasses.replace`, but quickly: a study makes tens of thousands of specs."""
     new = object.__new__(RunSpec)
     new.__dict__.update(spec.__dict__, **values)
     return new
@@ -138,12 +116,10 @@ _as_json = json.JSONEncoder(sort_keys=True).encode
 
 
 def share(cells: Sequence[RunSpec], number: int, shards: int) -> list[RunSpec]:
-    """Return the final runs of one shard, in their order: the `number`th, from 1, of so many.
-
-    Runs that start from one pre-training are in one shard, so that no other needs it.
-    """
+    """Return the final runs of one shard, in their order: the `number`th, from 1, of so many."""
     if shards == 1:
         return list(cells)
+    # Runs that start from one pre-training are in one shard, so that no other needs it.
     sizes = Counter(cell.pretraining() or cell for cell in cells)
     groups = list(sizes)
     # Drawn, so that every shard has long runs and short ones; the large groups first.
@@ -184,17 +160,13 @@ Rates = Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_l
 
 @dataclass(frozen=True)
 class Side:
-    """The source or the target of a pair: a dataset, its label set, and how long to train on it.
-
-    In a study that counts epochs, `updates` is 0. `size` and `shuffled` are of a source only; see
-    `RunSpec`.
-    """
+    """The source or the target of a pair: a dataset, its label set, and how long to train on it."""
 
     dataset: str
     label_set: str
     min_positives: Count
-    updates: Count = 0
-    size: Count = ALL
+    updates: Count = 0  # in a study that counts epochs it is 0
+    size: Count = ALL  # of a source only, and so is `shuffled`; see `RunSpec`
     shuffled: bool = False
 
 
@@ -219,7 +191,7 @@ class Pair:
         return self.source.dataset, self.target.dataset
 
     def heads_of(self, model: str) -> tuple[str, ...]:
-        """Return the heads that are asked of a model, also those that it does not have."""
+        """List the heads that are asked of a model, also those that it does not have."""
         return _of(self.heads, model) or ()
 
     def networks(self) -> list[tuple[str, str]]:
@@ -238,31 +210,10 @@ def _of(known: tuple[tuple[str, Any], ...], model: str) -> Any:
 class Study:
     """A declared grid of runs, read from one TOML file.
 
-    Attributes
-    ----------
-    name, title, description : str
-    recorded : bool
-        Whether its records are named, and its runs recorded, under ``results/``.
-    protocol : str
-    tuning_seed : int
-        Chooses the learning rate of each arm, model and size; it stands in no comparison.
-    learning_rates : tuple of (str, tuple of float)
-        The grid of a model, of a family of models, or of all (an empty name); the same for every
-        arm. With one value nothing is tuned.
-    batch_size : int
-    evaluations, epochs : int
-        How often validation is looked at, or for how many epochs to train, with a look each.
-    data : Options
-        How its datasets are prepared.
-    pairs : tuple of Pair
-    chapters : tuple of (str, str)
-        The studies of those chapters that have one of their own, by the chapter's name.
-    shard : tuple of int
-        Which share of the final runs to do, such as (2, 5) for the second of five.
-    recipes : tuple of (str, str)
-        The recipe of a model, of a family of models, or of all (an empty name).
-    asked : tuple of (str, value)
-        What `ecgnb.study.declare.load_study` was asked to change.
+    Where it is `recorded`, its records are named, and its runs recorded, under ``results/``. The
+    `tuning_seed` chooses the learning rate of each arm, model and size; it stands in no comparison.
+    `learning_rates` are the grid, the same for every arm, and `recipes` the recipe of a model, of a
+    family of models, or of all (an empty name); with one learning rate nothing is tuned.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -276,13 +227,13 @@ class Study:
     learning_rates: Annotated[tuple[tuple[str, Rates], ...], Field(min_length=1)]
     batch_size: Positive
     pairs: Annotated[tuple[Pair, ...], Field(min_length=1)]
-    evaluations: Annotated[int, Field(ge=0, le=10**6)] = 0
-    epochs: Annotated[int, Field(ge=0, le=10**6)] = 0
+    evaluations: Annotated[int, Field(ge=0, le=10**6)] = 0  # how often validation is looked at,
+    epochs: Annotated[int, Field(ge=0, le=10**6)] = 0  # or for how long to train, with a look each
     data: Options = field(default_factory=Options)
-    shard: tuple[int, int] = (1, 1)
-    chapters: tuple[tuple[str, str], ...] = ()
+    shard: tuple[int, int] = (1, 1)  # of the final runs, such as (2, 5) for the second of five
+    chapters: tuple[tuple[str, str], ...] = ()  # with the study that each has of its own
     recipes: tuple[tuple[str, str], ...] = ()
-    asked: tuple[tuple[str, Any], ...] = ()
+    asked: tuple[tuple[str, Any], ...] = ()  # what `load_study` was asked to change
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -316,10 +267,7 @@ class Study:
         return hashlib.sha256(json.dumps(declared).encode()).hexdigest()[:8]
 
     def cells(self) -> Iterator[RunSpec]:
-        """Go through all final runs, seeds outermost, learning rates still open (0).
-
-        An arm that starts at random is the same run beside every source of its target.
-        """
+        """Go through all final runs, seeds outermost, learning rates still open (0)."""
         return iter(self._cells)
 
     @cached_property
@@ -330,11 +278,12 @@ class Study:
             if seed in pair.seeds
             for size, (model, head), arm in product(pair.sizes, pair.networks(), pair.arms)
         )
+        # An arm that starts at random is the same run beside every source of its target.
         return share(list(dict.fromkeys(every)), *self.shard)
 
     def _cell(self, pair: Pair, model: str, head: str, arm: str, size: int, seed: int) -> RunSpec:
         kind = check_arm(arm)
-        source = pair.source if kind.pretrained else Side("", "", 0, 0)
+        source = pair.source if kind.pretrained else Side("", "", 0)
         if not kind.network:
             model, head = NO_NETWORK, "pooled"
         learnt = ("label_set", "min_positives", "updates")
@@ -359,19 +308,16 @@ class Study:
         )
 
     def candidates(self, cell: RunSpec) -> list[RunSpec]:
-        """Return the tuning runs among which the learning rate of `cell` is chosen.
-
-        An arm that is not trained has one candidate, with no learning rate.
-        """
-        tuning = replace(cell, stage="tune", seed=self.tuning_seed, tells_hospitals=False)
-        kind = check_arm(cell.arm)
-        if not kind.trained or not kind.network:
-            return [tuning]
-        return [replace(tuning, learning_rate=rate) for rate in self.rates(cell.model)]
+        """Return the tuning runs among which the learning rate of `cell` is chosen."""
+        kind = ARMS[cell.arm]
+        rates = self.rates(cell.model) if kind.trained and kind.network else (0.0,)
+        tuning = changed(cell, stage="tune", seed=self.tuning_seed, tells_hospitals=False)
+        return [changed(tuning, learning_rate=rate) for rate in rates]
 
     def source_candidates(self, cell: RunSpec) -> list[RunSpec]:
         """Return the pre-trainings among which the source's learning rate is chosen."""
-        tuning = replace(cell, seed=self.tuning_seed)
-        rates = self.rates(cell.model) if cell.source else ()
-        runs = (changed(tuning, source_learning_rate=rate).pretraining() for rate in rates)
-        return [run for run in runs if run]
+        cells = (
+            changed(cell, seed=self.tuning_seed, source_learning_rate=rate)
+            for rate in self.rates(cell.model)
+        )
+        return [run for run in map(RunSpec.pretraining, cells) if run]

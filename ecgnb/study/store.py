@@ -39,28 +39,18 @@ from ecgnb.training.metrics import SCORES
 class Result:
     """What a finished run leaves.
 
-    Attributes
-    ----------
-    key : str
-    spec : RunSpec
-    classes : tuple of str
-        Columns of `predictions`; without those of a label set that no record of the dataset shows.
-    records : tuple of str
-        Test records, the rows of `predictions`; empty for runs that saw no test set.
-    predictions : ndarray of float16, shape (records, classes)
-        Test probabilities.
-    history : dict of list
-        See `ecgnb.training.fit.Fitted`.
-    facts : dict
-        ``train_records``, ``validation_records``, ``validation_auroc``, ``best_update``, the test
-        metrics (``auroc``, ``auprc``, ``f1``, ``weighted_f1``, ``classes``), and where it was made
-        (``seconds``, of which ``training_seconds`` in training itself, ``device``, ``precision``,
-        ``torch``, ``package``, ``code``). Where records were reconstructed, it is
-        ``validation_explained``, and the test metrics are ``explained_variance`` and ``mse``.
-        A linear probe has the scores of `ecgnb.training.transferability`.
-    validation : ndarray of float16, shape (validation records, classes)
-        Validation probabilities, `short`; empty where a frozen encoder is asked, and for runs that
-        were recorded without.
+    `predictions` are test probabilities, float16 of shape (records, classes), without the classes
+    of a label set that no record of the dataset shows; `records` name their rows, and are empty for
+    runs that saw no test set. `validation` has those of validation, `short`; it is empty where a
+    frozen encoder is asked, and for runs that were recorded without. On `history` see
+    `ecgnb.training.fit.Fitted`.
+
+    The `facts` are ``train_records``, ``validation_records``, ``validation_auroc``,
+    ``best_update``, the test metrics (``auroc``, ``auprc``, ``f1``, ``weighted_f1``, ``classes``),
+    and where it was made (``seconds``, of which ``training_seconds`` in training itself,
+    ``device``, ``precision``, ``torch``, ``package``, ``code``). Where records were reconstructed,
+    it is ``validation_explained``, and the test metrics are ``explained_variance`` and ``mse``. A
+    linear probe has the scores of `ecgnb.training.transferability`.
     """
 
     key: str
@@ -80,8 +70,10 @@ class Result:
         return float(next(self.facts[name] for name in SCORES if name in self.facts))
 
 
-_DAMAGES = (zipfile.BadZipFile, zlib.error, RecursionError)
 _ARRAYS = ("predictions", "validation")
+_INDEX = "scores.txt"
+_FACTS = "ecgnb"
+_WEIGHTS = "weights_sha256"
 
 
 @functools.cache
@@ -181,10 +173,7 @@ def _result(told: dict[str, Any], **arrays: Any) -> Result:
 
 
 def recorded_scores(parts: Sequence[Path]) -> dict[str, float]:
-    """Return the validation score of recorded runs by their key.
-
-    Raises a UserError if a table is damaged, or records a run twice.
-    """
+    """Return the validation score of recorded runs by key; UserError if one is there twice."""
     scores: dict[str, float] = {}
     for path in parts:
         with _readable(path):
@@ -199,6 +188,9 @@ def recorded_scores(parts: Sequence[Path]) -> dict[str, float]:
     return scores
 
 
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # of Arrow, numpy, and what is in a file
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Say in one sentence that a recorded table is not what was recorded."""
@@ -209,7 +201,7 @@ def _readable(path: Path) -> Iterator[None]:
         if not _is_whole(path, path.stat().st_mtime_ns):
             raise damaged
         yield
-    except (OSError, ValueError, KeyError, TypeError) as error:  # of Arrow, and of what is in it
+    except _UNREADABLE as error:
         raise damaged from error
 
 
@@ -226,22 +218,9 @@ def _recorded_at(path: Path, changed: int) -> tuple[pa.Table, dict[str, int]]:
     return table, {key: row for row, key in enumerate(table["key"].to_pylist())}
 
 
-_INDEX = "scores.txt"
-_FACTS = "ecgnb"
-_WEIGHTS = "weights_sha256"
-
-
 @dataclass(frozen=True)
 class Store:
-    """Where results are.
-
-    Attributes
-    ----------
-    folder : Path
-        The cache of finished runs.
-    recorded : tuple of Path
-        Recorded tables, read where the cache has nothing.
-    """
+    """Where results are: in a folder, and in recorded tables, read where that has nothing."""
 
     folder: Path
     recorded: tuple[Path, ...] = ()
@@ -291,7 +270,7 @@ class Store:
                 result = _result(told, **{name: file[name] for name in _ARRAYS if name in file})
             if len(result.records) == len(result.predictions):
                 return result
-        except (OSError, ValueError, KeyError, TypeError, EOFError, *_DAMAGES):
+        except (*_UNREADABLE, EOFError, zipfile.BadZipFile, zlib.error, RecursionError):
             if not os.path.lexists(path):
                 return None
         self._damaged(path)
@@ -300,10 +279,7 @@ class Store:
     def shared(
         self, name: str, compute: Callable[[], npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.float32]:
-        """Return an array that several runs use, memory-mapped; whoever comes first computes it.
-
-        Raises a UserError if it cannot be written.
-        """
+        """Return an array that several runs use, memory-mapped; whoever comes first computes it."""
         path = self.path(name, "npy")
         with self._writable():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -322,7 +298,7 @@ class Store:
         """Take a run, so that no other process on this folder does it too; False if one does.
 
         Whoever has taken it must see whether it has been done meanwhile. A process that dies lets
-        go of what it took. Raises a UserError if the folder cannot be written.
+        go of what it took.
         """
         path = self._claim(key)
         with ExitStack() as held:
@@ -352,10 +328,9 @@ class Store:
         cut off, or are damaged. A run may be missing here; `score` then looks at its result.
         """
         there = {path.stem for path in self.folder.glob("??/*.npz")}
-        try:
+        lines: list[str] = []
+        with suppress(OSError):
             lines = check_file(self.folder / _INDEX).read_text(errors="replace").split("\n")
-        except OSError:
-            lines = []
         parts = (line.rpartition(" ") for line in lines)
         notes = (note.split(" ") for note, _, check in parts if check == _check(note))
         here = {key: float(score) for key, score in notes if key in there and score != "nan"}
@@ -364,9 +339,11 @@ class Store:
     def _note(self, key: str, score: float) -> None:
         """Put the score of a run into the index; without it the run is as done as with it."""
         path, note = self.folder / _INDEX, f"{key} {score!r}"
-        claim = path.with_name(f".{_INDEX}.claim")
-        with suppress(OSError), locked(claim), open(_no_pipe(path), "a") as file:
-            file.write(f"{note} {_check(note)}\n")
+        with suppress(OSError), locked(path.with_name(f".{_INDEX}.claim")):
+            if path.exists():
+                check_file(path)
+            with open(path, "a") as file:
+                file.write(f"{note} {_check(note)}\n")
 
     def score(self, key: str) -> float | None:
         """Return the validation score of a run of the cache, or None if it has not been done."""
@@ -379,10 +356,7 @@ class Store:
     def load(self, key: str, spec: RunSpec | None = None) -> Result | None:
         """Return the result of a run, or None if it has not been done.
 
-        Raises
-        ------
-        UserError
-            If what is recorded under the key is another run than `spec`, or cannot be read.
+        Raises a UserError if what is recorded under the key is another run than `spec`, or damaged.
         """
         if result := self._read(key):
             if (result.key, result.spec) == (key, spec or result.spec):
@@ -402,10 +376,7 @@ class Store:
     def save(self, result: Result, write_weights: Callable[[Path], None] | None = None) -> None:
         """Make a result visible, its weights first.
 
-        Raises
-        ------
-        UserError
-            If it cannot be written, as on a full disk.
+        Raises a UserError if it cannot be written, as on a full disk.
         """
         with self._writable():
             if write_weights:
@@ -431,10 +402,6 @@ def hash_of(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _no_pipe(path: Path) -> Path:
-    return check_file(path) if path.exists() else path
 
 
 def _check(note: str) -> str:

@@ -23,8 +23,8 @@ from ecgnb.training import device, inputs, metrics, transfer
 from ecgnb.training.arms import ARMS, check_protocol
 from ecgnb.training.checkpoint import Checkpoint
 from ecgnb.training.device import Setting, choose_device, describe_device, share
-from ecgnb.training.fit import Schedule, wanted_of
-from ecgnb.training.inputs import CLASSIFY, RECONSTRUCT, Data, Records, task_of
+from ecgnb.training.fit import Schedule
+from ecgnb.training.inputs import CLASSIFY, RECONSTRUCT, Data, Records, task_of, wanted_of
 from ecgnb.training.transfer import encode, train_arm, train_without_network
 from ecgnb.training.transferability import scores
 
@@ -35,10 +35,7 @@ _LONGEST_SHARED = 4096  # features a record; those of a flattened head are worth
 
 
 class Materials:
-    """What the runs of a study read, opened once in a process and shared by all its runs.
-
-    The study says how its datasets are prepared; results and weights are in the store.
-    """
+    """What the runs of a study read, opened once in a process and shared by all its runs."""
 
     def __init__(self, study: Study, store: Store) -> None:
         self.study = study
@@ -46,12 +43,9 @@ class Materials:
         self.device = choose_device()
         self.fingerprints = fingerprints(study)
         self.prepared = cache(partial(open_dataset, study))
-        self.signals = cache(self._signals)
+        self.signals = cache(lambda dataset: share(self.prepared(dataset).signals, self.device))
         self.labels = cache(self._labels)
         self._target_split = cache(self._split_of)
-
-    def _signals(self, dataset: str) -> torch.Tensor:
-        return share(self.prepared(dataset).signals, self.device)
 
     def _labels(self, dataset: str, label_set: str, min_positives: int) -> pd.DataFrame:
         table = self.prepared(dataset).table
@@ -85,8 +79,7 @@ class Materials:
         encoder is trained, is random (its normalisation then depends on the training records), or
         says too much.
         """
-        arm = ARMS[spec.arm]
-        pretraining = spec.pretraining()
+        arm, pretraining = ARMS[spec.arm], spec.pretraining()
         asked = arm.trained and (arm.frozen or arm.probing)
         if not asked or pretraining is None or model.features > _LONGEST_SHARED:
             return None
@@ -102,10 +95,7 @@ class Materials:
 def execute(
     materials: Materials, spec: RunSpec, precision: str = "auto", *, keep_weights: bool = False
 ) -> str:
-    """Train one run, save its result, and return its key; its weights too, if they are wanted.
-
-    Where the weights of its pre-training are not in the store, that is done first.
-    """
+    """Train one run, and the pre-training that it lacks; save its result, and return its key."""
     store, prints = materials.store, materials.fingerprints
     pretraining = spec.pretraining()
     if pretraining and not store.sound_weights(pretraining.key(prints)):

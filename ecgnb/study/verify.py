@@ -25,18 +25,11 @@ _MACHINE = ("torch", "numpy")
 
 @dataclass(frozen=True)
 class Check:
-    """A recorded run beside the same run trained again.
-
-    Attributes
-    ----------
-    recorded, again : Result
-    same_machine : bool
-        Whether processor, precision and versions are those of the recorded run.
-    """
+    """A recorded run beside the same run trained again."""
 
     recorded: Result
     again: Result
-    same_machine: bool
+    same_machine: bool  # whether processor, precision and versions are those of the recorded run
 
     @property
     def identical(self) -> bool:
@@ -65,20 +58,10 @@ class Check:
 
 
 def verify(study: Study, sample: int, seed: int = 0, part: Path | None = None) -> Iterator[Check]:
-    """Train a random sample of the recorded final runs again, pre-training and all.
+    """Train a `sample` of the recorded final runs again, pre-training and all, drawn by `seed`.
 
-    Parameters
-    ----------
-    study : Study
-    sample, seed : int
-        How many runs, and which ones.
-    part : Path, optional
-        Runs that somebody else has written, instead of the recorded ones.
-
-    Raises
-    ------
-    UserError
-        If nothing is recorded that belongs to the study, or the data are not here or others.
+    They may be in a `part` that somebody else has written. Raises a UserError if nothing is
+    recorded that belongs to the study, or the data are not here or others.
     """
     parts = (part,) if part else recorded_runs(study)
     made = read_part(part)[0].get("fingerprints", {}) if part else {}

@@ -67,18 +67,8 @@ def choose_setting(model: str, wanted: str, device: torch.device) -> Setting:
 
     On CPUs that have bfloat16 instructions, all but the GRU run in bfloat16; without them it
     would be emulated, and slower than float32. On NVIDIA GPUs since Ampere, convolutions run in
-    bfloat16 and recurrent layers in TF32, because cuDNN's have no bfloat16 under autocast.
-
-    Parameters
-    ----------
-    model, wanted : str
-        Names of `MODELS` and of `PRECISIONS`.
-    device : torch.device
-
-    Raises
-    ------
-    UserError
-        If the precision is unknown or not to be had.
+    bfloat16 and recurrent layers in TF32, because cuDNN's have no bfloat16 under autocast. Raises a
+    UserError if what is `wanted` is not ``auto`` nor a precision that is to be had.
     """
     check_precision(wanted)
     entry = MODELS[model]
@@ -96,12 +86,9 @@ def choose_setting(model: str, wanted: str, device: torch.device) -> Setting:
 
 
 def activate(setting: Setting) -> None:
-    """Set what PyTorch keeps per process: TF32, and repeatable kernels on a GPU.
-
-    A CPU needs nothing: on one thread its kernels repeat bit for bit.
-    """
+    """Set what PyTorch keeps per process: TF32, and repeatable kernels on a GPU."""
     if setting.device.type != "cuda":
-        return
+        return  # on one thread the kernels of a CPU repeat bit for bit
     torch.backends.cuda.matmul.allow_tf32 = setting.precision != "float32"
     torch.backends.cudnn.allow_tf32 = setting.precision != "float32"
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -116,11 +103,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def share(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
     """Put an array where it is used: on a CPU nothing is copied, on a GPU it is sent once.
 
-    Parameters
-    ----------
-    values : ndarray
-        Such as the signals of a prepared dataset: where they are mapped, processes share pages.
-    device : torch.device
+    Processes share the pages of one that is mapped, such as the signals of a prepared dataset.
     """
     with warnings.catch_warnings():
         # A mapping that is read only cannot be written through the tensor either.

@@ -14,10 +14,9 @@ from ecgnb.errors import UserError
 from ecgnb.training.arms import check_protocol, recipe_of
 from ecgnb.training.checkpoint import Checkpoint, State
 from ecgnb.training.device import autocast
-from ecgnb.training.inputs import CLASSIFY, Data, Task, augment, predict
+from ecgnb.training.inputs import CLASSIFY, Data, Task, augment, predict, wanted_of
 from ecgnb.training.metrics import weighted_f1
 
-_AT_ONCE = 128  # records
 _WARM_UP = 0.1  # share of the updates during which the learning rate rises
 _MOMENTUM = 0.9
 _AVERAGED = 0.99  # how much of a running average of weights an update leaves
@@ -27,21 +26,11 @@ _AVERAGED = 0.99  # how much of a running average of weights an update leaves
 class Schedule:
     """How a model is trained.
 
-    Attributes
-    ----------
-    learning_rate : float
-        The highest that the recipe's schedule reaches.
-    updates, batch_size : int
-        Gradient steps, and records in each (at most as many as there are).
-    evaluations : int
-        How often validation is looked at, evenly over the updates.
-    seed : int
-        Order of the records.
-    epochs : int
-        If not 0, so many passes over the records, each looked at, stand for `updates` and
-        `evaluations`; the last batch of a pass is what is left.
-    protocol, recipe : str
-        Names of `PROTOCOLS` and of `ecgnb.training.arms.RECIPES`; "" for the protocol's recipe.
+    `learning_rate` is the highest that the recipe's schedule reaches. There are `updates` gradient
+    steps with `batch_size` records in each (at most as many as there are), evenly over which
+    validation is looked at `evaluations` times; or, if not 0, `epochs` passes over the records,
+    each looked at, of which the last batch is what is left. The `seed` orders the records. `recipe`
+    is a name of `ecgnb.training.arms.RECIPES`; "" for that of the protocol.
     """
 
     learning_rate: float
@@ -58,21 +47,15 @@ class Schedule:
 class Fitted:
     """What training gave.
 
-    Attributes
-    ----------
-    history : dict of list
-        ``update``, ``train_loss``, ``validation_loss``, ``validation_auroc`` (or how the task calls
-        its score) and ``seconds``, one value an evaluation; ``validation_f1`` and ``test_f1``,
-        weighted by prevalence, where the protocol looks at the test set.
-    best_update : int
-        The update whose weights the model holds now.
-    score : float
-        How good it is on validation: macro AUROC, unless the task has another score.
-    validation : ndarray of float32, shape (records, outputs)
-        What it says of validation: probabilities, if the task is to name classes.
-    evaluation_seconds, earlier_seconds : float
-        What looking at validation took, the rest went into updates; and what a training that was
-        stopped had taken, where this one went on from its checkpoint.
+    `best_update` is the update whose weights the model holds now; `validation` what it says of
+    validation, float32 of shape (records, outputs), probabilities if the task is to name classes;
+    and `score` how good that is: macro AUROC, unless the task has another score. The `history` has
+    one value an evaluation of ``update``, ``train_loss``, ``validation_loss``, ``validation_auroc``
+    (or how the task calls its score) and ``seconds``; and of ``validation_f1`` and ``test_f1``,
+    weighted by prevalence, where the protocol looks at the test set.
+
+    Of the seconds, `evaluation_seconds` went into looking at validation; `earlier_seconds` are what
+    a training that was stopped had taken, where this one went on from its checkpoint.
     """
 
     history: dict[str, list[float]]
@@ -96,30 +79,17 @@ def fit(
 ) -> Fitted:
     """Train a model, and leave it with the weights that its recipe keeps.
 
-    Parameters
-    ----------
-    model : nn.Module
-        Maps a batch of `train.records` to logits. Parameters with ``requires_grad=False`` stay.
-    train, validation : Data
-        Only these are seen.
-    schedule : Schedule
-    precision : str
-        See `ecgnb.training.device.Setting`.
-    test : Data, optional
-        Only for a protocol that chooses the checkpoint on it, as published.
-    checkpoint : Checkpoint, optional
-        Where a training that is stopped goes on.
-    task : Task
-        What the network is trained for.
+    It maps a batch of `train.records` to logits; parameters with ``requires_grad=False`` stay. Only
+    `train` and `validation` are seen, but for a protocol that chooses the checkpoint on `test`, as
+    published. A training that is stopped goes on from its `checkpoint`. On `precision` see
+    `ecgnb.training.device.choose_setting`.
     """
     protocol = check_protocol(schedule.protocol)
     if protocol.chosen_on_test != (test is not None):
         raise ValueError("test records are for a protocol that chooses on them, and for no other")
     recipe = recipe_of(schedule.recipe, schedule.protocol)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(
-        trained, lr=schedule.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
+    rate, decay = schedule.learning_rate, recipe.weight_decay
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=True)
     # The order of all updates goes to the device at once, so that no update waits for it.
     order, stops = _order(train, schedule)
     names = ["update", "train_loss", "validation_loss", task.name, "seconds"]
@@ -157,7 +127,7 @@ def fit(
     for which in order[state.update :]:
         factor, momentum = _factors(state.update, len(order), recipe.schedule)
         for group in optimiser.param_groups:
-            group["lr"], group["betas"] = schedule.learning_rate * factor, (momentum, 0.999)
+            group["lr"], group["betas"] = rate * factor, (momentum, 0.999)
         batch = train.records[which]
         if recipe.augmented and batch.dim() == 3:  # records, not features of a frozen encoder
             batch = augment(batch, schedule.seed, state.update)
@@ -167,7 +137,7 @@ def fit(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if recipe.clipping:
-            nn.utils.clip_grad_norm_(trained, recipe.clipping)
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clipping)
         optimiser.step()
         if recipe.keeps == "average":
             _average(state.best_weights, model)
@@ -204,15 +174,6 @@ def _average(weights: dict[str, torch.Tensor], model: nn.Module) -> None:
             weights[name].copy_(value)
 
 
-def wanted_of(task: Task, data: Data) -> npt.NDArray[np.float32]:
-    """Return what a network should say of some records, shape (records, outputs)."""
-    parts = [
-        task.wanted(data.records[which], data.labels[which])
-        for which in torch.arange(len(data), device=data.labels.device).split(_AT_ONCE)
-    ]
-    return torch.cat(parts).float().cpu().numpy()
-
-
 def _factors(update: int, updates: int, schedule: str) -> tuple[float, float]:
     """Return the factor of the learning rate and the momentum of an update, counted from 0."""
     if schedule == "constant":
@@ -233,10 +194,7 @@ def _factors(update: int, updates: int, schedule: str) -> tuple[float, float]:
 
 
 def _order(train: Data, schedule: Schedule) -> tuple[list[torch.Tensor], set[int]]:
-    """Draw the records of all updates, and say after which of them validation is looked at.
-
-    One permutation of the records after another.
-    """
+    """Draw the records of all updates, and say after which of them validation is looked at."""
     generator, count, device = np.random.default_rng(schedule.seed), len(train), train.labels.device
     size = min(schedule.batch_size, count)
     if schedule.epochs:

@@ -21,16 +21,10 @@ _EVALUATION_BATCH = 128
 class Records:
     """Some records of a dataset, none of them copied: all parts of all runs share one array.
 
-    Attributes
-    ----------
-    values : Tensor
-        The whole dataset: int16 microvolts (all, 12, samples), or float features (all, features).
-        Memory-mapped on a CPU; on a GPU it lies there once.
-    rows : Tensor of int64, shape (records,)
-        Which of them, on the device of `values`.
-    ranged : bool
-        Whether each lead of each record is scaled to the range from -1 to 1, as in the protocol
-        ``paper``, instead of keeping its amplitude.
+    `values` are the whole dataset, int16 microvolts (all, 12, samples) or float features (all,
+    features), memory-mapped on a CPU, and on a GPU there once; `rows`, int64 on the same device,
+    say which of them. If `ranged`, each lead of each record is scaled to the range from -1 to 1, as
+    in the protocol ``paper``, instead of keeping its amplitude.
     """
 
     values: torch.Tensor
@@ -59,13 +53,7 @@ class Records:
 
 @dataclass(frozen=True)
 class Data:
-    """Records and their labels.
-
-    Attributes
-    ----------
-    records : Records
-    labels : Tensor of float32, shape (records, classes)
-    """
+    """Records and their labels, float32 of shape (records, classes)."""
 
     records: Records
     labels: torch.Tensor
@@ -93,9 +81,8 @@ def to_range(signals: torch.Tensor) -> torch.Tensor:
 def augment(batch: torch.Tensor, seed: int, update: int) -> torch.Tensor:
     """Change records a little: amplitude by up to a fifth, noise, and a shift by up to a tenth.
 
-    They are float32 of shape (records, leads, samples), as `normalise` leaves them; what is shifted
-    out at one end comes in at the other. `seed` and `update` decide what is drawn, so that a
-    training goes on as it would have.
+    What is shifted out at one end comes in at the other. `seed` and `update` decide what is drawn,
+    so that a training goes on as it would have.
     """
     rng = np.random.default_rng((seed, update))
     count, _, samples = batch.shape
@@ -150,18 +137,12 @@ def _squared(output: Values, wanted: Values) -> float:
 
 
 def explained_variance(output: Values, wanted: Values) -> float:
-    """Share of the variance that a reconstruction explains, over all windows and samples.
-
-    Each window of `wanted`, of shape (windows, samples), has a mean of 0.
-    """
+    """Share of the variance of windows, each with a mean of 0, that reconstructions explain."""
     return 1.0 - float(np.square(output - wanted).sum() / np.square(wanted).sum())
 
 
 def reconstruction(output: Values, wanted: Values) -> dict[str, float]:
-    """Say how good reconstructions are: ``explained_variance``, and ``mse`` in microvolts squared.
-
-    Both arrays, of shape (windows, samples), are in the unit of `normalise`.
-    """
+    """Score reconstructions in the unit of `normalise`; ``mse`` is in microvolts squared."""
     mse = _squared(output, wanted) * UNIT**2
     return {"explained_variance": explained_variance(output, wanted), "mse": mse}
 
@@ -182,6 +163,12 @@ RECONSTRUCT = Task(
     name=EXPLAINED,
     probabilities=False,
 )
+
+
+def wanted_of(task: Task, data: Data) -> Values:
+    """Return what a network should say of some records, shape (records, outputs)."""
+    batches = zip(data.records.batches(), data.labels.split(_EVALUATION_BATCH), strict=True)
+    return torch.cat([task.wanted(*batch) for batch in batches]).float().cpu().numpy()
 
 
 def task_of(label_set: str) -> Task:

@@ -24,10 +24,7 @@ def eligible(truth: Truth, min_positives: int = MIN_TEST_POSITIVES) -> npt.NDArr
 
 
 def auroc(truth: Truth, scores: Scores) -> npt.NDArray[np.float64]:
-    """Area under the ROC curve of each class, shape (classes,); ties count half.
-
-    NaN where a class has no positive or no negative.
-    """
+    """Area under the ROC curve of each class; ties count half, NaN without positive or negative."""
     from scipy import stats  # takes half a second, which `ecgnb status` need not wait for
 
     positives = truth.sum(axis=0).astype(np.float64)
@@ -46,10 +43,7 @@ def macro_auroc(truth: Truth, scores: Scores, min_positives: int = MIN_TEST_POSI
 def best_thresholds(truth: Truth, scores: Scores) -> npt.NDArray[np.float64]:
     """Choose for each class the threshold with the highest F1; to be given validation data.
 
-    Returns
-    -------
-    ndarray of float64, shape (classes,)
-        A score at or over the threshold is a positive. 0.5 where a class has no positive.
+    A score at or over the threshold is a positive. 0.5 where a class has no positive.
     """
     thresholds = np.full(truth.shape[1], 0.5)
     for index in np.flatnonzero(truth.any(axis=0)):
@@ -86,10 +80,7 @@ def f1(truth: Truth, predicted: Truth) -> npt.NDArray[np.float64]:
 
 
 def surplus(truth: Truth, scores: Scores) -> npt.NDArray[np.float64]:
-    """Add up probabilities less outcomes by bins of probability, record by record.
-
-    Returns the sums over classes, shape (records, `CALIBRATION_BINS`).
-    """
+    """Add up, over classes, probabilities less outcomes by bins: (records, `CALIBRATION_BINS`)."""
     place = np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     found = np.zeros((len(truth), CALIBRATION_BINS))
     rows = np.broadcast_to(np.arange(len(truth))[:, None], truth.shape)
@@ -100,8 +91,7 @@ def surplus(truth: Truth, scores: Scores) -> npt.NDArray[np.float64]:
 def calibration_error(truth: Truth, scores: Scores) -> float:
     """Return the expected calibration error over all records and classes (Guo et al. 2017).
 
-    The mean distance between the probabilities that are said and what is true, in
-    `CALIBRATION_BINS` bins of equal width, each by the number of probabilities in it.
+    Of `CALIBRATION_BINS` bins of equal width, each counts by the number of probabilities in it.
     """
     return float(np.abs(surplus(truth, scores).sum(axis=0)).sum() / truth.size)
 
@@ -116,15 +106,8 @@ def weighted_f1(truth: Truth, scores: Scores) -> float:
 class TestMetrics:
     """What is reported of a test set.
 
-    Attributes
-    ----------
-    auroc, auprc, f1 : float
-        Macro averages over the classes with enough test positives, F1 with thresholds chosen on
-        validation.
-    weighted_f1 : float
-        See the function of that name.
-    classes : int
-        How many classes the macro averages are over.
+    Macro averages over the `classes`, so many, that have enough test positives, F1 with thresholds
+    chosen on validation; and F1 at one half over all classes, weighted by prevalence.
     """
 
     __test__ = False  # not a test, whatever pytest makes of its name
@@ -142,15 +125,10 @@ def evaluate(
     thresholds: npt.NDArray[np.float64],
     min_positives: int = MIN_TEST_POSITIVES,
 ) -> TestMetrics:
-    """Compute all test metrics from probabilities.
+    """Compute all test metrics from labels and probabilities, both of shape (records, classes).
 
-    Parameters
-    ----------
-    truth, scores : ndarray of bool and of float, shape (records, classes)
-    thresholds : ndarray of float64, shape (classes,)
-        From `best_thresholds` on validation.
-    min_positives : int
-        Classes with fewer stand in no macro average.
+    The `thresholds` are from `best_thresholds` on validation. Classes with fewer than
+    `min_positives` stand in no macro average.
     """
     from sklearn.metrics import average_precision_score  # slow to import, as above
 
@@ -176,12 +154,11 @@ def tell_apart(
 ) -> float:
     """Return the AUROC of a linear probe that tells which hospital a record comes from.
 
-    A logistic regression on standardised features of shape (records, features), what one encoder
-    says of records of each hospital, or on their labels as numbers, tested by cross-validation over
-    patients. 0.5 says that the features hold nothing of the hospital, 1 that one look at them gives
-    it away: by the device, by the filters, or by the patients and what they suffer from. Diagnoses
-    are not equally common everywhere, so features of nothing but diagnoses tell hospitals apart as
-    well: how well, the same probe on labels shows.
+    A logistic regression on standardised features of shape (records, features), or on labels as
+    numbers, tested by cross-validation over patients. 0.5 says that they hold nothing of the
+    hospital, 1 that one look gives it away: by the device, by the filters, or by the patients and
+    what they suffer from. Diagnoses are not equally common everywhere, so that features of nothing
+    but diagnoses tell hospitals apart as well: how well, the same probe on labels shows.
     """
     from sklearn.linear_model import LogisticRegression  # slow to import
     from sklearn.metrics import roc_auc_score

@@ -18,8 +18,8 @@ from ecgnb.models.kernels import draw_kernels, ridge
 from ecgnb.training.arms import check_arm
 from ecgnb.training.checkpoint import Checkpoint
 from ecgnb.training.device import autocast
-from ecgnb.training.fit import Fitted, Schedule, fit, wanted_of
-from ecgnb.training.inputs import CLASSIFY, Data, Records, Task, predict
+from ecgnb.training.fit import Fitted, Schedule, fit
+from ecgnb.training.inputs import CLASSIFY, Data, Records, Task, predict, wanted_of
 
 _NOTHING = np.empty((0, 0), dtype=np.float32)
 
@@ -28,14 +28,9 @@ _NOTHING = np.empty((0, 0), dtype=np.float32)
 class Trained:
     """A trained arm: what happened, and what it says of the test records.
 
-    Attributes
-    ----------
-    fitted : Fitted
-    test : ndarray of float32, shape (records, outputs)
-        Probabilities, if the task is to name classes; empty where no test records were given.
-    seconds : float
-        What updates took, and features where the encoder is frozen; without looking at
-        validation and test.
+    `test` is float32 of shape (records, outputs), probabilities if the task is to name classes;
+    empty where no test records were given. `seconds` are what updates took, and features where the
+    encoder is frozen; without looking at validation and test.
     """
 
     fitted: Fitted
@@ -57,30 +52,15 @@ def train_arm(
     checkpoint: Checkpoint | None = None,
     task: Task = CLASSIFY,
 ) -> Trained:
-    """Train a model in one arm and predict the test records.
+    """Train a model in one arm, a name of `ARMS`, and predict the test records.
 
-    Parameters
-    ----------
-    model : Model
-        With the encoder of the source where the arm is pre-trained (see `load_encoder`).
-    arm : str
-        A name of `ARMS`.
-    train, validation : Data
-    test : Records or None
-        Records whose labels nobody here knows; read once, after everything is chosen.
-    schedule : Schedule
-        The same for every arm of a comparison.
-    precision : str
-        ``float32``, ``tf32`` or ``bf16``; a head on features is always trained in float32.
-    features : Tensor, optional
-        What a frozen pre-trained encoder says of every record of the dataset (see `encode`),
-        where that is known already.
-    chosen_on : Data, optional
-        The test records with their labels, for a protocol that chooses the checkpoint on them.
-    checkpoint : Checkpoint, optional
-        Where a training that is stopped goes on; what comes before its last part is done again.
-    task : Task
-        What the network is trained for.
+    The model has the encoder of the source where the arm is pre-trained (see `load_encoder`). The
+    labels of `test` nobody here knows; it is read once, after everything is chosen. `schedule` is
+    the same for every arm of a comparison. `precision` is ``float32``, ``tf32`` or ``bf16``; a head
+    on features is always trained in float32. `features` are what a frozen pre-trained encoder says
+    of every record of the dataset (see `encode`), where that is known already. `chosen_on` are the
+    test records with their labels, for a protocol that chooses the checkpoint on them. A training
+    that is stopped goes on from its `checkpoint`; what comes before its last part is done again.
     """
     kind = check_arm(arm)
     if not kind.trained:
@@ -126,10 +106,9 @@ def train_arm(
 def train_without_network(
     train: Data, validation: Data, test: Records | None, seed: int
 ) -> Trained:
-    """Fit random convolution kernels and a ridge regression; see `ecgnb.models.kernels`.
+    """Fit random convolution kernels, drawn by `seed`, and a ridge regression.
 
-    Validation records are scored only: the penalty is chosen on training records. `seed` draws the
-    kernels.
+    Validation records are scored only: the penalty is chosen on training records.
     """
     started = time.perf_counter()
     kernels = draw_kernels(train.records[torch.arange(len(train))].cpu(), seed)
@@ -192,10 +171,7 @@ def _standardise(
 
 
 def _calibrate(encoder: nn.Module, records: Records, precision: str) -> None:
-    """Give a random encoder's normalisation layers the statistics of the training records.
-
-    An encoder that was never trained has none of its own; no label is used.
-    """
+    """Give a random encoder's normalisation layers the statistics of the training records."""
     norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms:
         return
@@ -218,10 +194,7 @@ def save_weights(model: Model, path: Path, facts: dict[str, object]) -> None:
 def load_encoder(model: Model, path: Path, *, head: bool = False) -> None:
     """Give a model the encoder of `path`; its head stays as it is, unless that is wanted too.
 
-    Raises
-    ------
-    UserError
-        If the file is not such a file or holds another encoder.
+    Raises a UserError if the file is not such a file or holds another encoder.
     """
     prefix = "" if head else "encoder."
     try:

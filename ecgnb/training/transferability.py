@@ -21,9 +21,8 @@ def scores(
 ) -> dict[str, float]:
     """Return all scores; the higher, the better the transfer should be, but for ``melep``.
 
-    They are asked of features, (records, features), labels, (records, classes), and the
-    probabilities that the source's own head gives these records, (records, source classes). NaN
-    where no class has a positive and a negative.
+    `source` are the probabilities that the source's own head gives the records, (records, source
+    classes). NaN where no class has a positive and a negative.
     """
     use = labels.any(axis=0) & ~labels.all(axis=0)
     if not use.any():
@@ -114,8 +113,7 @@ def melep(source: Floats, labels: Truth) -> float:
 def probe(features: Floats, labels: Truth, patients: npt.NDArray) -> float:
     """Macro AUROC of a ridge regression on the features, cross-validated over patients.
 
-    Of each class, the share of pairs within a part that are in the right order. NaN if no part has
-    both a positive and a negative of any class.
+    Of each class, the share of pairs within a part that are in the right order; NaN without any.
     """
     from sklearn.linear_model import RidgeCV  # slow to import
     from sklearn.model_selection import GroupKFold

@@ -3,8 +3,6 @@
 ``catalog.toml`` holds one table a dataset; a user's own dataset is one more such file.
 """
 
-from __future__ import annotations
-
 import difflib
 import functools
 import json

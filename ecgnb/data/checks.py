@@ -1,7 +1,5 @@
 """What is odd about prepared records: same samples, amplitudes that cannot be, telling flags."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 

@@ -4,8 +4,6 @@ A file has a name made of all that is known of it, so that no other version is e
 it is whole.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

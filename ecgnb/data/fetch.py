@@ -1,7 +1,5 @@
 """Downloads of public datasets into the folder of ``ECGNB_DATA``: resumed, verified, whole."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -4,8 +4,6 @@ Some damaged files end the program that opens them with scipy or the HDF5 librar
 more memory than there is, or keep their reader busy for ever. There they cost one record.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import os

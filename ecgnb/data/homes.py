@@ -7,8 +7,6 @@ PhysioNet's list of a project, of which only a folder may be wanted
 (``.../api/records/1#name.zip``).
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import posixpath

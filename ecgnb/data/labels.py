@@ -22,8 +22,6 @@ A *label set* is the list of classes a task predicts. The tables are data, in ``
 75532003 (ventricular escape beat) is not a premature beat and does not count.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import tomllib

@@ -3,8 +3,6 @@
 A layout is for the files of one publisher; ``table`` and ``array`` are for anybody's own.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import os

@@ -1,7 +1,5 @@
 """The table that describes a dataset of one's own; nothing in it is passed over in silence."""
 
-from __future__ import annotations
-
 import difflib
 import errno
 import io

@@ -1,7 +1,6 @@
 """A raw dataset to one memory-mapped int16 array, one table and one manifest: whole, or nothing."""
 
-from __future__ import annotations
-
+import functools
 import hashlib
 import json
 import os
@@ -43,17 +42,11 @@ _ADVICE = "point ECGNB_CACHE at a folder that you can write to and that has room
 class Prepared:
     """A prepared dataset.
 
-    Attributes
-    ----------
-    card : DatasetCard
-    folder : Path
-    signals : ndarray of int16, shape (records, 12, samples), memory-mapped
-        In microvolts, leads in the order of `ecgnb.data.records.LEADS`.
-    table : DataFrame
-        One row a record: `SELECTION`, ``flags`` (``flat:V1``, ``padded``, ``clipped``), the
-        ``seconds`` that the file holds, and the ``site`` or device, as far as a table names it.
-    manifest : dict
-        Where it came from, what was kept, what was dropped and why.
+    `signals`, (records, 12, samples) in microvolts, are memory-mapped, with the leads in the order
+    of `ecgnb.data.records.LEADS`. `table` has one row a record: `SELECTION`, ``flags``
+    (``flat:V1``, ``padded``, ``clipped``), the ``seconds`` that the file holds, and the ``site`` or
+    device, as far as a table names it. `manifest` says where it came from, what was kept, what was
+    dropped and why.
     """
 
     card: DatasetCard
@@ -75,29 +68,12 @@ def prepare(
     selection: pd.DataFrame | None = None,
     progress: bool = False,
 ) -> Prepared:
-    """Prepare a dataset, or open it where that was done before.
+    """Prepare a dataset, by its name or its card, or open it where that was done before.
 
-    Parameters
-    ----------
-    dataset : str or DatasetCard
-        A name of the catalog, or a card of one's own.
-    options : Options
-        Sampling rate, window and rules.
-    selection : DataFrame, optional
-        The records to use, with columns `SELECTION`; its patients, folds and codes replace those
-        of the raw files. Without it, all records that are there.
-    progress : bool
-        Whether to show a progress bar.
-
-    Returns
-    -------
-    Prepared
-
-    Raises
-    ------
-    UserError
-        If the dataset is unknown or several, is not where ``ECGNB_DATA`` points, holds no readable
-        record, cannot be written, or if the options or the selection make no sense.
+    A `selection`, with columns `SELECTION`, names the records to use; its patients, folds and codes
+    replace those of the raw files. Without it, all records that are there are used. Raises
+    UserError if the dataset is unknown or several, is not where ``ECGNB_DATA`` points, holds no
+    readable record, cannot be written, or if the options or the selection make no sense.
     """
     facts = card(dataset) if isinstance(dataset, str) else dataset
     if facts.layout == "joined":
@@ -118,38 +94,32 @@ def prepare(
             raise
         return found  # what it was made of is no longer here
     listing = layouts.list_records(facts, source)
-    fingerprint = _files_fingerprint(facts, source, listing)
-
-    def current(whole: Prepared) -> bool:
-        return bool(whole.manifest.get("files_fingerprint") == fingerprint)
-
-    def write(partial: Path) -> dict[str, Any]:
-        made = write_arrays(facts, source, listing, options, selection, partial, progress)
-        return {**made, "files_fingerprint": fingerprint}
-
-    return found if found is not None and current(found) else _make(facts, folder, current, write)
+    mark = {"files_fingerprint": _files_fingerprint(facts, source, listing)}
+    if found is not None and mark.items() <= found.manifest.items():
+        return found
+    write = functools.partial(write_arrays, facts, source, listing, options, selection, progress)
+    return _make(facts, folder, mark, write)
 
 
 def _make(
-    facts: DatasetCard,
-    folder: Path,
-    current: Callable[[Prepared], bool],
-    write: Callable[[Path], dict[str, Any]],
+    facts: DatasetCard, folder: Path, mark: dict[str, str], write: Callable[[Path], dict[str, Any]]
 ) -> Prepared:
     """Write a prepared folder, unless another program was faster; `write` returns its manifest.
 
-    It is written under another name, and put in place when it is whole.
+    It is current where the manifest has the mark. It is written under another name, and put in
+    place when it is whole.
     """
     with _alone(folder):
         whole = _ready(facts, folder)
-        if whole is not None and current(whole):
+        if whole is not None and mark.items() <= whole.manifest.items():
             return whole
         with writable(folder.parent, _ADVICE):
             partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             partial.chmod(0o755)  # a cache may be shared
         old = partial.with_name(f"{partial.name}-old")
         try:
-            manifest = json.dumps(write(partial), indent=1, sort_keys=True, ensure_ascii=False)
+            made = write(partial) | mark
+            manifest = json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False)
             (partial / "manifest.json").write_text(manifest + "\n", encoding="utf-8")
             _same_time(partial)
             with suppress(FileNotFoundError):
@@ -333,7 +303,8 @@ def join(name: str, parts: Sequence[Prepared]) -> Prepared:
 
     `name` is that of the whole. Raises UserError if it cannot be written.
     """
-    fingerprint = join_fingerprints({part.card.name: part.fingerprint for part in parts})
+    prints = {part.card.name: part.fingerprint for part in parts}
+    fingerprint = join_fingerprints(prints)
     folder = cache_root() / "prepared" / f"joined-{fingerprint[:12]}"
     facts = card(name)
 
@@ -349,7 +320,6 @@ def join(name: str, parts: Sequence[Prepared]) -> Prepared:
             os.fsync(file.fileno())
         table = join_tables({part.card.name: part.table for part in parts})
         table.to_parquet(partial / "records.parquet", index=False)
-        prints = {part.card.name: part.fingerprint for part in parts}
-        return {"fingerprint": fingerprint, "parts": prints, "counts": {"kept": len(table)}}
+        return {"parts": prints, "counts": {"kept": len(table)}}
 
-    return _ready(facts, folder) or _make(facts, folder, lambda whole: True, write)
+    return _ready(facts, folder) or _make(facts, folder, {"fingerprint": fingerprint}, write)

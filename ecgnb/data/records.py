@@ -5,8 +5,6 @@ WFDB format 16 and of the ``.mat`` files of the PhysioNet Challenges are read in
 formats are read by wfdb, other ``.mat`` files by `ecgnb.data.foreign`.
 """
 
-from __future__ import annotations
-
 import errno
 import functools
 import math
@@ -92,19 +90,13 @@ class Header:
     comments: tuple[str, ...]  # without their leading #
 
 
-_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
-
-
 def _contents(path: str | Path, most: int) -> bytes:
     """Read a file, but never a pipe, which would wait for its writer, nor a device."""
-    handle = os.open(path, _FLAGS)
-    try:
-        found = os.fstat(handle)
-        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-            raise OSError(errno.EINVAL, "not a regular file")
-        return os.read(handle, min(found.st_size, most))  # which refuses a folder
-    finally:
-        os.close(handle)
+    found = os.stat(path)
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise OSError(errno.EINVAL, "not a regular file")
+    with open(path, "rb", buffering=0) as file:  # which refuses a folder
+        return file.read(min(found.st_size, most))
 
 
 def read_header(path: Path) -> Header:

@@ -1,7 +1,5 @@
 """Who trains, who validates, who tests: by patient, stratified, in nested training subsets."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import combinations
 

@@ -6,8 +6,6 @@ Dower's matrix shows them to the eight independent leads; the other four limb le
 Einthoven's and Goldberger's laws, after noise and rounding. Seconds and millivolts throughout.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 

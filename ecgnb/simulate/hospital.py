@@ -4,8 +4,6 @@ The two differ in all four, as real hospitals do, so that a model can be moved f
 and can fail.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 import tomllib

@@ -121,8 +121,7 @@ def convert_record(
 ) -> tuple[bytes, dict[str, Any]]:
     """Return a record's window, the bytes of int16 microvolts (12, samples), and what is known.
 
-    That is its flags, range and hash, beside what the header says. RecordError or ValueError says
-    why it cannot be used.
+    RecordError or ValueError says why it cannot be used.
     """
     facts: dict[str, Any] = {}
     filtered = False
@@ -245,11 +244,7 @@ def write_arrays(
     progress: bool,
     folder: Path,
 ) -> dict[str, Any]:
-    """Write ``signals.npy`` and ``records.parquet`` into a folder, and return their manifest.
-
-    `source` is the raw dataset; `selection` names the records to use, with columns `SELECTION`, or
-    is None for all. Raises UserError if no record can be used.
-    """
+    """Write ``signals.npy`` and ``records.parquet`` into a folder, and return their manifest."""
     if options.every_window:
         listing = _cut(listing, source, options.seconds)
         selection = None if selection is None else _name_windows(selection, listing)

@@ -168,11 +168,7 @@ CATALOG: Mapping[str, DatasetCard] = MappingProxyType(
 
 
 def own_cards() -> dict[str, DatasetCard]:
-    """Read the cards of one's own: the TOML files that lie where ``ECGNB_DATA`` points.
-
-    Files that hold no card, hidden ones and what is no regular file are passed over. Raises
-    UserError if one of them is wrong; see `load_card`.
-    """
+    """Read the cards of one's own: the TOML files that lie where ``ECGNB_DATA`` points."""
     if not os.environ.get("ECGNB_DATA"):
         return {}
     cards: dict[str, DatasetCard] = {}
@@ -264,10 +260,7 @@ def _from_environment(variable: str) -> Path | None:
 
 
 def data_root() -> Path:
-    """Return the folder of raw datasets, from the environment variable ``ECGNB_DATA``.
-
-    Raises UserError if the variable is not set or does not name a folder that may be read.
-    """
+    """Return the folder of raw datasets, from the environment variable ``ECGNB_DATA``."""
     root = _from_environment("ECGNB_DATA")
     if root is None:
         raise UserError(
@@ -290,10 +283,7 @@ def data_root() -> Path:
 
 
 def cache_root() -> Path:
-    """Return the folder of prepared data and runs: ``ECGNB_CACHE``, or the user's cache folder.
-
-    Raises UserError if neither is known.
-    """
+    """Return the folder of prepared data and runs: ``ECGNB_CACHE``, or the user's cache folder."""
     try:
         root = _from_environment("ECGNB_CACHE") or platformdirs.user_cache_path("ecgnb")
     except RuntimeError:  # of platformdirs; older ones leave the sign as it is

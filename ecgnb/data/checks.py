@@ -33,10 +33,7 @@ def of_copies(table: pd.DataFrame, groups: list[list[int]]) -> Iterator[str]:
 
 
 def of_amplitude(ranges: npt.NDArray[np.int64]) -> Iterator[str]:
-    """Say that amplitudes are no ECG's, or come in two units.
-
-    `ranges` has what the middle lead of each record spans, in microvolts.
-    """
+    """Say that amplitudes, the spans of middle leads, are no ECG's, or come in two units."""
     middle = float(np.median(ranges))
     if not _USUAL[0] <= middle <= _USUAL[1]:
         yield (
@@ -65,20 +62,11 @@ def of_amplitude(ranges: npt.NDArray[np.int64]) -> Iterator[str]:
 def confounders(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     """Say how well what is not the ECG predicts each label by itself.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Of a prepared dataset.
-    labels : DataFrame of bool, shape (records, classes)
-        One column a class, as `ecgnb.data.labels.encode` gives them for the same rows.
-
-    Returns
-    -------
-    DataFrame
-        One row a ``feature`` (``padded``, ``clipped``, ``flat``, ``length``, ``site ...``, ``age``,
-        ``female``) and ``label`` that five records have and five have not: ``auroc``, and ``low``
-        and ``high``, the 95 % interval of Hanley & McNeil (1982), which takes records as
-        independent.
+    `table` is that of a prepared dataset, `labels` what `ecgnb.data.labels.encode` gives for it.
+    Returns one row a ``feature`` (``padded``, ``clipped``, ``flat``, ``length``, ``site ...``,
+    ``age``, ``female``) and ``label`` that five records have and five have not: ``auroc``, and
+    ``low`` and ``high``, the 95 % interval of Hanley & McNeil (1982), which takes records as
+    independent.
     """
     features = {kind: table["flags"].str.contains(kind) for kind in ("padded", "clipped", "flat")}
     sites = [one for one in table["site"].unique() if one]

@@ -144,11 +144,7 @@ def _patience(stop: threading.Event) -> Retry:
 def ask(
     transfer: Transfer, url: str, method: str = "GET", **headers: str
 ) -> Iterator[requests.Response]:
-    """Open the answer of a server, whose body is still to be read.
-
-    Raises HomeError if there is none, or it is not the thing asked for; BreakError if it ends too
-    early; UserError if the certificates that the user names are not there.
-    """
+    """Open the answer of a server, whose body is still to be read."""
     begun = False
     try:
         with transfer.session.request(
@@ -186,8 +182,7 @@ def download(
 ) -> None:
     """Download a file, or the rest of it, and put it at `path` when it is whole and verified.
 
-    `advance` is told the number of bytes that were written, or, below zero, given up. Raises
-    HomeError if it cannot be had, has changed meanwhile, or is not what was announced.
+    `advance` is told the number of bytes that were written, or, below zero, given up.
     """
     part = transfer.parts / entry.key
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -246,11 +241,7 @@ def _rest(transfer: Transfer, entry: Entry, part: Path, advance: Callable[[int],
 def download_all(
     transfer: Transfer, entries: Iterable[Entry], folder: Path, bar: tqdm, *, bytes_known: bool
 ) -> None:
-    """Download files into a folder, `CONNECTIONS` at once.
-
-    `bar` is told of bytes, or of files where their sizes are not known. Raises HomeError if one of
-    them cannot be had; the others that were under way are kept.
-    """
+    """Download files into a folder; the bar counts files where their sizes are not known."""
     lock = threading.Lock()  # a bar is not made for threads
 
     def advance(count: int) -> None:

@@ -245,10 +245,7 @@ def _array(folder: Path, card: DatasetCard) -> Listing:
 def _own_table(
     table: pd.DataFrame, tensor: Tensor | None = None, headers: Mapping[str, str] | None = None
 ) -> Listing:
-    """List what a table describes: an array in its order, or WFDB records by their names.
-
-    Raises ValueError if a name, a class or a fold is missing or ambiguous.
-    """
+    """List what a table describes: an array in its order, or WFDB records by their names."""
     if tensor is not None:
         if tensor.records != (rows := len(table)):
             raise ValueError(f"{tensor.records} records in the array, but {rows} rows in the table")
@@ -288,11 +285,7 @@ def _own_table(
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, set[str]]]:
-    """Yield each folder below as a prefix with its files, also where links lead, and each once.
-
-    Only regular files: a pipe would be waited for. A dot begins the name of what a Mac or an
-    unfinished download leaves beside a record.
-    """
+    """Yield each folder below as a prefix with its files, also where links lead, and each once."""
     pending, seen = [""], set()
     while pending:
         prefix = pending.pop()
@@ -301,6 +294,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, set[str]]]:
             continue
         seen.add((state.st_dev, state.st_ino))
         with os.scandir(folder / prefix) as entries:
+            # A Mac or an unfinished download leaves files with a dot beside a record.
             shown = [entry for entry in entries if not entry.name.startswith(".")]
         yield prefix, {entry.name for entry in shown if entry.is_file()}
         parts = sorted((e.is_symlink(), e.name) for e in shown if e.is_dir())
@@ -360,10 +354,7 @@ LAYOUTS: Mapping[str, Callable[[Path, DatasetCard], Listing]] = {
 
 
 def list_records(card: DatasetCard, folder: Path) -> Listing:
-    """List the records of a raw dataset, present and absent.
-
-    Raises UserError if a table is missing or cannot be read, or no record is there.
-    """
+    """List the records of a raw dataset, present and absent; UserError if none is there."""
     try:
         listing = LAYOUTS[card.layout](folder, card)
     except FileNotFoundError as error:

@@ -54,10 +54,7 @@ def check_file(path: Path) -> Path:
 
 
 def read_own(path: Path) -> pd.DataFrame:
-    """Read a table as text without blanks at its ends; row `i` stands in line `i` + 2.
-
-    OSError or ValueError says that it cannot be read, or has a column twice or one nearly ours.
-    """
+    """Read a table as text without blanks at its ends; row `i` stands in line `i` + 2."""
     try:
         text = check_file(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -104,36 +104,31 @@ def prepare(
 def _make(
     facts: DatasetCard, folder: Path, mark: dict[str, str], write: Callable[[Path], dict[str, Any]]
 ) -> Prepared:
-    """Write a prepared folder, unless another program was faster; `write` returns its manifest.
-
-    It is current where the manifest has the mark. It is written under another name, and put in
-    place when it is whole.
-    """
+    """Write a folder whose manifest has the mark, unless another program was faster."""
     with _alone(folder):
         whole = _ready(facts, folder)
         if whole is not None and mark.items() <= whole.manifest.items():
             return whole
-        with writable(folder.parent, _ADVICE):
-            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-            partial.chmod(0o755)  # a cache may be shared
-        old = partial.with_name(f"{partial.name}-old")
         try:
-            made = write(partial) | mark
-            manifest = json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False)
-            (partial / "manifest.json").write_text(manifest + "\n", encoding="utf-8")
-            _same_time(partial)
-            with suppress(FileNotFoundError):
-                os.replace(folder, old)
-            os.replace(partial, folder)
+            with tempfile.TemporaryDirectory(
+                prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
+            ) as aside:
+                new = Path(aside, "new")
+                new.mkdir()
+                new.chmod(0o755)  # a cache may be shared
+                made = write(new) | mark
+                manifest = json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False)
+                (new / "manifest.json").write_text(manifest + "\n", encoding="utf-8")
+                _same_time(new)
+                with suppress(FileNotFoundError):
+                    os.replace(folder, Path(aside, "old"))
+                os.replace(new, folder)
         except OSError as error:
             raise UserError(
                 f"preparing stopped while writing to {folder.parent} ({error.strerror}); nothing "
                 "half-written was kept: free some space, or point ECGNB_CACHE elsewhere, and run "
                 "again"
             ) from error
-        finally:
-            for left in (partial, old):
-                shutil.rmtree(left, ignore_errors=True)
         whole = _ready(facts, folder)
         assert whole is not None  # it was so a moment ago
         return whole
@@ -192,10 +187,7 @@ def _check(options: Options, selection: pd.DataFrame | None) -> None:
 
 
 def _ready(facts: DatasetCard, folder: Path) -> Prepared | None:
-    """Open a prepared folder; None where it has to be made, or made again.
-
-    Its files have one time. Where one was touched since, all is read and hashed.
-    """
+    """Open a prepared folder; None where it has to be made, or made again."""
     try:
         for name in _FILES:
             check_file(folder / name)
@@ -206,7 +198,7 @@ def _ready(facts: DatasetCard, folder: Path) -> Prepared | None:
         here = signals.dtype, signals.shape[:2], len(table), signals.flags.c_contiguous
         if here != (np.int16, (kept, len(LEADS)), kept, True) or signals.ndim != 3:
             return None
-        if len({(folder / name).stat().st_mtime_ns for name in _FILES}) > 1:
+        if len({(folder / name).stat().st_mtime_ns for name in _FILES}) > 1:  # one was touched
             digest = hashlib.sha256(signals.data)
             digest.update(canonical(table).encode())
             now = digest.hexdigest(), file_digest(folder / "records.parquet")
@@ -299,10 +291,7 @@ def join_tables(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def join(name: str, parts: Sequence[Prepared]) -> Prepared:
-    """Join datasets that were prepared alike, or open them where that was done before.
-
-    `name` is that of the whole. Raises UserError if it cannot be written.
-    """
+    """Join datasets that were prepared alike, or open them where that was done before."""
     prints = {part.card.name: part.fingerprint for part in parts}
     fingerprint = join_fingerprints(prints)
     folder = cache_root() / "prepared" / f"joined-{fingerprint[:12]}"

@@ -100,11 +100,7 @@ def _contents(path: str | Path, most: int) -> bytes:
 
 
 def read_header(path: Path) -> Header:
-    """Parse one ``.hea`` file; without a rate or a length, as wfdb: 250 Hz, what the file holds.
-
-    Raises RecordError if it is absent, empty, not a header of a single-segment record, or names a
-    file outside its folder.
-    """
+    """Parse one ``.hea`` file; without a rate or a length, as wfdb: 250 Hz, what the file holds."""
     try:
         content = _contents(path, _MOST_BYTES)
     except OSError as error:
@@ -196,9 +192,8 @@ def _held(size: int, signal: Signal, frames: int) -> int:
 def read_digital(header: Header) -> Digital:
     """Read the samples of a record in digital units: int16, or wider, shape (samples, signals).
 
-    They equal those of ``wfdb.rdrecord(..., physical=False).d_signal``, bit for bit. Files without
-    any of the twelve leads are not read: their signals are 0. Raises RecordError if a signal file
-    is absent, too short or unreadable.
+    They equal those of ``wfdb.rdrecord(..., physical=False).d_signal``, bit for bit, but for files
+    without any of the twelve leads, which are not read: their signals are 0.
     """
     if len(set(header.files)) == 1:
         return _read_file(header, header.files[0], range(len(header.files)))
@@ -283,17 +278,13 @@ def _read_other(header: Header, name: str, columns: Sequence[int]) -> Digital:
 
 
 def _whole(values: npt.NDArray, number: str = "") -> Digital:
-    """Put samples into int16 where they fit, else into int64.
-
-    Those of a matrix in offset binary, WFDB's formats 80 and 160, begin at 0 instead of -2**7 or
-    -2**15.
-    """
+    """Put samples into int16 where they fit, else into int64."""
     if values.dtype.kind not in "iuf" or (values != np.rint(values)).any():
         raise ValueError("the samples are not whole numbers")
     if not -(2**53) <= values.min().item() <= values.max().item() <= 2**53:
         raise ValueError("the samples are beyond any converter")
     wide = np.ascontiguousarray(values).astype(np.int64)
-    if number in ("80", "160"):
+    if number in ("80", "160"):  # offset binary
         if values.dtype != {"80": np.uint8, "160": np.uint16}[number]:
             raise ValueError(f"the header says format {number}, the matrix holds {values.dtype}")
         wide += missing_value(number)
@@ -303,10 +294,9 @@ def _whole(values: npt.NDArray, number: str = "") -> Digital:
 
 @functools.lru_cache(maxsize=1024)
 def lead_order(names: tuple[str, ...]) -> tuple[int | None, ...]:
-    """Find the twelve standard leads among names such as ``avr``, ``DII``, ``C4`` or ``-aVR``.
+    """Find where each of `LEADS` stands among names such as ``avr``, ``DII``, ``C4`` or ``-aVR``.
 
-    Returns where each of `LEADS` stands: ``~i`` if its negative stands at ``i``, None if it has to
-    be computed from leads I and II. Raises RecordError if a lead is absent or stands twice.
+    ``~i`` if its negative stands at ``i``, None if it has to be computed from leads I and II.
     """
     plain, turned = [], []
     for name in names:
@@ -334,10 +324,8 @@ def lead_order(names: tuple[str, ...]) -> tuple[int | None, ...]:
 def microvolts(header: Header, digital: Digital) -> npt.NDArray[np.float64]:
     """Put what `read_digital` returned into microvolts, shape (samples, 12), as `LEADS` stand.
 
-    Missing samples are NaN. The record ends where a skewed lead ends. Leads III, aVR, aVL and aVF
-    are computed where they are missing. Z-scored signals (unit ``NU``) come as thousandths of a
-    standard deviation. Raises RecordError if a lead is missing, or a gain is zero or in an unknown
-    unit.
+    Missing samples are NaN. The record ends where a skewed lead ends. Z-scored signals (unit
+    ``NU``) come as thousandths of a standard deviation.
     """
     order = lead_order(header.leads)
     known = _calibration(header.signals, order)
@@ -419,10 +407,7 @@ def age_of(value: object) -> float:
 
 @functools.lru_cache(maxsize=1024)
 def sex_of(value: object) -> str:
-    """Read ``male`` or ``female`` from a word of several languages; empty from anything else.
-
-    Numbers are not read: which sex is 0 and which is 1 differs from table to table.
-    """
+    """Read ``male`` or ``female`` from a word; not from 0 or 1, whose meaning differs."""
     match = _SEX.fullmatch(str(value).strip())
     return str(match.lastgroup) if match else ""
 
@@ -440,10 +425,7 @@ _REASON = re.compile(r"reason for admission\s*[:=]\s*(.+)", re.I)  # of PTB
 
 
 def facts(header: Header) -> dict[str, Any]:
-    """Read age, sex, codes and, where it is given, the patient from the comments of a header.
-
-    Raises RecordError if a code has something else than a number behind a colon.
-    """
+    """Read age, sex, codes and, where it is given, the patient from the comments of a header."""
     lines = [(line, line.lower()) for line in header.comments]
 
     def first(word: str, find: Callable[[str], re.Match[str] | None]) -> str:

@@ -37,9 +37,8 @@ class Plan:
     beats: Array  # R peaks inside the record, seconds
     kinds: NDArray[np.str_]  # `N`, `A` (PAC) or `V` (PVC) for each
     heart_rate: float  # median beats a minute
-    pr: float  # seconds, as the next two; nan without P waves
+    pr: float  # seconds, as the next one; nan without P waves
     qrs: float
-    qt: float
     axis: float  # frontal, degrees, before a block or an infarct bends it
     waves: Array  # every Gaussian, (n, 5): centre, width (seconds), x, y, z (millivolts)
 
@@ -52,10 +51,7 @@ def conflict(findings: Set[str]) -> bool:
 def plan_record(
     rng: np.random.Generator, patient: Patient, findings: frozenset[str], seconds: float
 ) -> Plan:
-    """Plan one record of `patient` that shows `findings` and nothing else that has a name here.
-
-    Raises ValueError if they hold no rhythm or two, miss a chronic one, or exclude each other.
-    """
+    """Plan one record of `patient` that shows `findings` and nothing else that has a name here."""
     rhythms = [r for r in RHYTHMS if r in findings]
     if len(rhythms) != 1 or not patient.chronic <= findings <= set(FINDINGS):
         raise ValueError(f"not one rhythm with the chronic findings: {sorted(findings)}")
@@ -104,7 +100,6 @@ def plan_record(
         heart_rate=60 / rr,
         pr=pr if has_p else float("nan"),
         qrs=patient.qrs,
-        qt=qt,
         axis=patient.axis,
         waves=np.concatenate(waves),
     )

@@ -128,11 +128,7 @@ def _placement(rng: np.random.Generator, hospital: Hospital) -> NDArray[np.float
 
 
 def draw_records(hospital: Hospital, plans: dict[int, Plan], seed: int) -> NDArray[np.int16]:
-    """Record planned ECGs: placement of the electrodes, noise, rounding.
-
-    Seed and record number, by which the plans are given, decide placement and noise. Returns ADC
-    units, (n_plans, 12, samples), leads in the order of `ecgnb.simulate.ecg.LEADS`.
-    """
+    """Record the plans of these record numbers in ADC units, (n_plans, 12, samples), as `LEADS`."""
     dipoles = ecg.draw(list(plans.values()), hospital.rate, hospital.seconds)
     out = np.empty((len(plans), 12, dipoles.shape[2]), np.int16)
     for i, record in enumerate(plans):
@@ -251,24 +247,12 @@ def _write_records(part: Path, hospital: Hospital, seed: int, first: int, last: 
 
 
 def write_hospital(folder: Path, hospital: Hospital | str, n: int, seed: int) -> None:
-    """Write `n` records of a hospital as WFDB files, or nothing.
+    """Write `n` records of a hospital, or of the one of this name, as WFDB files, or nothing.
 
-    Parameters
-    ----------
-    folder : Path
-        Made by this call; its parent is made if need be. It holds RECORDS and two files a record.
-    hospital : Hospital or str
-        A hospital, or its name in `HOSPITALS`.
-    n : int
-        Number of records. Record `i` is the same bytes whatever `n`.
-    seed : int
-        Another seed, other patients. The same seed gives the same bytes on the same machine; numpy
-        may round an exponential otherwise on another processor, which moves a sample by one unit.
-
-    Raises
-    ------
-    UserError
-        If there is no such hospital, or `folder` exists and is not empty.
+    The folder is made by this call, and holds RECORDS and two files a record. Another seed, other
+    patients. Record `i` is the same bytes whatever `n`, on the same machine; numpy may round an
+    exponential otherwise on another processor, which moves a sample by one unit. Raises UserError
+    if there is no such hospital, or the folder exists and is not empty.
     """
     if isinstance(hospital, str):
         if hospital not in HOSPITALS:

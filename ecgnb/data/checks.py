@@ -1,7 +1,6 @@
 """What is odd about prepared records: same samples, amplitudes that cannot be, telling flags."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +11,10 @@ _FACTOR, _APART, _SHARE = 3.0, 3.5, 0.05  # of two populations: medians, deviati
 _PLAIN = 0.6  # AUROC that the interval of a flag must exclude
 
 
-def copies(digests: Iterable[bytes]) -> list[list[int]]:
+def copies(digests: pd.Series) -> list[list[int]]:
     """Group the rows of the same samples, by their hashes."""
-    alike = defaultdict(list)
-    for row, digest in enumerate(digests):
-        alike[digest].append(row)
-    return [rows for rows in alike.values() if len(rows) > 1]
+    again = digests[digests.duplicated(keep=False)]
+    return again.index.to_series().groupby(again, sort=False).agg(list).tolist()
 
 
 def of_copies(table: pd.DataFrame, groups: list[list[int]]) -> Iterator[str]:

@@ -24,6 +24,8 @@ from ecgnb.simulate.heart import DOWER, LEADS, Array, Patient, draw_patient, twe
 
 _TABLES = tomllib.loads(files(__package__).joinpath("hospitals.toml").read_text(encoding="utf-8"))
 SNOMED: dict[str, str] = _TABLES["snomed"]
+AGE_SLOPE: dict[str, float] = _TABLES["age-slope"]
+LOOKALIKE: dict[str, str] = _TABLES["lookalike"]
 
 
 @dataclass(frozen=True)
@@ -145,12 +147,6 @@ def draw_records(hospital: Hospital, plans: dict[int, Plan], seed: int) -> NDArr
 
 CHRONIC = ("LBBB", "RBBB", "LAnFB", "IAVB", "LVH", "LQRSV", "MI")
 PASSING = ("PAC", "PVC", "STE", "STD", "TInv")
-# Log-odds a decade of age: how much commoner a finding is in the old.
-AGE_SLOPE = {"AF": 0.6, "AFL": 0.4, "LBBB": 0.5, "RBBB": 0.4, "LAnFB": 0.4, "IAVB": 0.4, "PVC": 0.3}
-AGE_SLOPE |= {"SA": -0.3, "MI": 0.4, "LVH": 0.3, "PAC": 0.2, "STach": -0.1}
-# Findings that a hurried reader takes for one another.
-LOOKALIKE = {"PAC": "PVC", "PVC": "PAC", "AF": "AFL", "AFL": "AF", "STD": "TInv", "TInv": "STD"}
-LOOKALIKE |= {"SA": "PAC", "LBBB": "RBBB", "LAnFB": "MI", "NSR": "SA"}
 
 _TOGETHER = 4  # records that are drawn at once
 _JOB = 100  # records; a multiple of the above

@@ -38,8 +38,6 @@ _BATCH = 256  # records that a process takes at a time
 _WORTH_A_PROCESS = 2000  # records: a process begins in about the time it takes to convert so many
 _MICROVOLT_LIMIT = 32767
 _GLANCE = 32  # samples
-_KEPT = 2**24  # bytes
-_FOLD_SEED = 0
 
 
 def _cut(listing: Listing, source: Path, seconds: float) -> Listing:
@@ -103,7 +101,7 @@ def _convert(paths: list[str], *given: Any) -> list[tuple[bytes, dict[str, Any]]
     """Read records; of each its signals and facts, or the reason why it cannot be used."""
     # Once glibc has freed a block so large, it keeps smaller ones instead of handing every record's
     # arrays back to the system: that would be a third of the time.
-    np.empty(_KEPT, dtype=np.uint8)
+    np.empty(2**24, dtype=np.uint8)
     _read_once.cache_clear()  # the file may have changed since
     outcomes: list[tuple[bytes, dict[str, Any]] | str] = []
     for path in paths:
@@ -290,7 +288,7 @@ def write_arrays(
     table = whole[[*SELECTION, "flags", "seconds", "site"]].reset_index(drop=True)
     if (table["fold"] == 0).any():
         labels = table["codes"].str.get_dummies(" ").to_numpy(dtype=bool)
-        table["fold"] = splits.assign_folds(table["patient"], labels, splits.FOLDS, _FOLD_SEED)
+        table["fold"] = splits.assign_folds(table["patient"], labels, splits.FOLDS, seed=0)
     table = table.astype({"fold": "int64", "age": "float64"})
     table.to_parquet(folder / "records.parquet", index=False)
     digest.update(canonical(table).encode())

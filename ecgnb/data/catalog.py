@@ -133,7 +133,6 @@ class DatasetCard:
 JOINT = "+"  # between the names of datasets that are taken as one
 
 _CARD = TypeAdapter(DatasetCard)
-_KEYS = tuple(field.name for field in fields(DatasetCard))
 
 
 def _card(name: str, table: Mapping[str, object], where: str) -> DatasetCard:
@@ -152,7 +151,7 @@ def _wrong(error: Any) -> str:
     """Say in a sentence what is wrong with a key, and what to write."""
     key = str(error["loc"][0])
     if error["type"] == "unexpected_keyword_argument":
-        near = difflib.get_close_matches(key, _KEYS, n=1)
+        near = difflib.get_close_matches(key, [f.name for f in fields(DatasetCard)], n=1)
         return f"'{key}' is not a key of a card" + (f": write '{near[0]}'." if near else ".")
     if error["type"] == "value_error":
         return f"'{key}' {error['ctx']['error']}."

@@ -34,7 +34,6 @@ MOST_LISTED = 100_000_000  # bytes of a list of files: five times the longest kn
 _TIMEOUT_S = (10, 60)  # to connect, and between two pieces
 _PIECE = 1 << 15  # what a break in the connection can lose
 _CHUNK = 1 << 18
-_PASSING = (429, 500, 502, 503, 504)
 
 
 class HomeError(Exception):
@@ -135,7 +134,7 @@ def _patience(stop: threading.Event) -> Retry:
         TRIES - 1,
         backoff_factor=FIRST_WAIT_S,
         backoff_max=LONGEST_WAIT_S,
-        status_forcelist=_PASSING,
+        status_forcelist=(429, 500, 502, 503, 504),
         raise_on_status=False,
     )
 

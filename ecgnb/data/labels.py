@@ -109,11 +109,8 @@ def encode(
     found = column >= 0
     labels = np.zeros((len(codes), len(names)), dtype=bool)
     labels[tokens["row"].to_numpy()[found], column[found]] = True
-    if not chosen.classes:
-        enough = labels.sum(axis=0) >= min_positives
-        names = [name for name, keep in zip(names, enough, strict=True) if keep]
-        labels = labels[:, enough]
-    return pd.DataFrame(labels, index=codes.index, columns=names)
+    whole = pd.DataFrame(labels, index=codes.index, columns=names)
+    return whole if chosen.classes else whole.loc[:, labels.sum(axis=0) >= min_positives]
 
 
 def split_codes(text: str) -> list[str]:

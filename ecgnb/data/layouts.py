@@ -25,7 +25,6 @@ from ecgnb.data.records import LEADS, age_of, sex_of
 from ecgnb.errors import UserError
 from ecgnb.files import reason
 
-_LEADS = len(LEADS)
 _LARGEST = 1e9  # microvolts: more is a value that stands for "missing", such as 1e20
 
 
@@ -53,7 +52,7 @@ def open_tensor(path: Path, name: str, rate: float, leads: tuple[str, ...]) -> T
         shape, kind = tuple(array.shape), array.dtype.kind
     except Exception as error:  # numpy and h5py raise whatever their parsers stumble over
         raise ValueError(f"{path.name} holds no array that can be read ({error})") from error
-    twelve = [axis for axis in range(1, len(shape)) if shape[axis] == _LEADS]
+    twelve = [axis for axis in range(1, len(shape)) if shape[axis] == len(LEADS)]
     if len(shape) != 3 or len(twelve) != 1 or kind not in "fiu":
         raise ValueError(
             f"{path.name} holds {array.dtype} values of shape {shape}; it must hold numbers of "

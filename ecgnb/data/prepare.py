@@ -153,10 +153,8 @@ def summary(prepared: Prepared) -> str:
         names = default_label_set(prepared.card.vocabulary)
         labels = encode(table["codes"], prepared.card.vocabulary, names)
         parts += [*_counted("classes", labels.sum()), *checks.of_confounders(table, labels)]
-    kinds = [
-        kind for flags in table["flags"] for kind in {f.partition(":")[0] for f in flags.split()}
-    ]
-    parts += _counted("flags", pd.Series(kinds, dtype=str).value_counts())
+    kinds = table["flags"].str.replace(r":\S+", "", regex=True).str.get_dummies(" ").sum()
+    parts += _counted("flags", kinds.drop("", errors="ignore"))
     return "\n  ".join([*parts, *prepared.manifest["notes"]])
 
 

@@ -36,8 +36,6 @@ _MILLIVOLTS = {"m": 1.0, "milli": 1.0, "": 1e3, "n": 1e-6, "nano": 1e-6}
 _MILLIVOLTS |= dict.fromkeys(["u", "\u00b5", "\u03bc", "micro"], 1e-3)
 _UNIT = re.compile(rf"({'|'.join(_MILLIVOLTS)})v(?:olts?)?")
 
-_DEFAULT_GAIN = 200.0  # what WFDB assumes where a header gives none,
-_DEFAULT_RATE = 250.0  # and what it assumes of the rate
 _PATHS = frozenset("/\\\0")  # what leads out of a folder
 _MOST_SIGNALS = 512
 _MOST_BYTES = 2**20  # of a header
@@ -119,7 +117,7 @@ def read_header(path: Path) -> Header:
     try:
         count = int(first[1])
         # The frequency may carry a counter frequency and a base counter: 360/360(0).
-        rate = float(first[2].partition("/")[0]) if len(first) > 2 else _DEFAULT_RATE
+        rate = float(first[2].partition("/")[0]) if len(first) > 2 else 250.0
         samples = (int(first[3]) or None) if len(first) > 3 else None
     except (IndexError, ValueError) as error:
         raise RecordError(f"header has a corrupt first line: {lines[0][:80]!r}") from error
@@ -156,7 +154,7 @@ def _signal(format_: str, gain_field: str, zero: str) -> Signal:
     try:
         if match is None:
             raise ValueError(gain_field)
-        gain = float(match[1]) if match[1] else _DEFAULT_GAIN
+        gain = float(match[1]) if match[1] else 200.0  # as WFDB assumes
         baseline = int(match[2]) if match[2] else int(zero)
         if abs(baseline) >= 2**31:
             raise ValueError(baseline)

@@ -222,11 +222,6 @@ def canonical(table: pd.DataFrame) -> str:
     return "\n".join("\t".join(map(_plain, row)) for row in rows)
 
 
-def file_digest(path: Path) -> str:
-    """Hash a small file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _plain(value: object) -> str:
     if isinstance(value, float):
         return "" if np.isnan(value) else f"{value:g}"
@@ -298,7 +293,7 @@ def write_arrays(
         "version": facts.version,
         "prepared_version": PREPARED_VERSION,
         "fingerprint": digest.hexdigest(),
-        "records": file_digest(folder / "records.parquet"),
+        "records": hashlib.sha256((folder / "records.parquet").read_bytes()).hexdigest(),
         "options": asdict(options),
         "patients": "known" if known else "one record each, assumed",
         "filter": "Kaiser-windowed low-pass" if options.antialias else "none (every k-th sample)",

@@ -86,10 +86,7 @@ class Place:
         return same and set(self.mark["left_out"]) <= set(self.left_out)
 
     def keeps(self, path: str) -> bool:
-        """Return whether a file that is not as published may be the user's own work.
-
-        It is not if it is empty, or has not been touched since it was found whole.
-        """
+        """Return whether a file that is not as published may be the user's own work."""
         try:
             facts = (self.folder / path).lstat()
         except (FileNotFoundError, NotADirectoryError):

@@ -301,10 +301,9 @@ def _walk(folder: Path) -> Iterator[tuple[str, set[str]]]:
 
 
 def _headers(folder: Path) -> dict[str, str]:
-    """Find every header below a folder: its path relative to it, without the suffix.
+    """Find every header below a folder, without its suffix, and why it is no record by itself.
 
-    The value is empty, or says why it is not a record by itself: a record of several segments is
-    dropped together with these, which say neither whose they are nor what they show.
+    Segments are none: they say neither whose they are nor what they show.
     """
     found: dict[str, str] = {}
     for prefix, files in _walk(folder):

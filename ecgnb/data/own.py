@@ -38,12 +38,9 @@ _NO_CLASS = re.compile(
 )
 
 
-_SITE = re.compile("site|cent(er|re)|hospital|device")
-
-
 def names_site(column: str) -> bool:
     """Tell whether a column says where a record was made, which may give its label away."""
-    return bool(_SITE.fullmatch(_plain(column)))
+    return bool(re.fullmatch("site|cent(er|re)|hospital|device", _plain(column)))
 
 
 def check_file(path: Path) -> Path:

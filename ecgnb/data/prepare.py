@@ -19,7 +19,7 @@ import pandas as pd
 
 from ecgnb import simulate
 from ecgnb.data import arrays, checks, layouts, resample
-from ecgnb.data.arrays import SELECTION, Options, canonical, file_digest, write_arrays
+from ecgnb.data.arrays import SELECTION, Options, canonical, write_arrays
 from ecgnb.data.catalog import DatasetCard, cache_root, card, data_root, find
 from ecgnb.data.labels import default_label_set, encode
 from ecgnb.data.layouts import Listing
@@ -199,7 +199,8 @@ def _ready(facts: DatasetCard, folder: Path) -> Prepared | None:
         if len({(folder / name).stat().st_mtime_ns for name in _FILES}) > 1:  # one was touched
             digest = hashlib.sha256(signals.data)
             digest.update(canonical(table).encode())
-            now = digest.hexdigest(), file_digest(folder / "records.parquet")
+            stored = hashlib.sha256((folder / "records.parquet").read_bytes())
+            now = digest.hexdigest(), stored.hexdigest()
             if now != (manifest["fingerprint"], manifest["records"]):
                 return None
             with suppress(OSError):  # another's cache

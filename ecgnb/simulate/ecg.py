@@ -57,7 +57,6 @@ def plan_record(
         raise ValueError(f"not one rhythm with the chronic findings: {sorted(findings)}")
     if conflict(findings):
         raise ValueError(f"findings that exclude each other: {sorted(findings)}")
-    has_p = rhythms[0] not in ("AF", "AFL")
     cycle = rng.uniform(0.178, 0.25)  # of the flutter circuit
     intervals = _intervals(rng, rhythms[0], patient, cycle, seconds)
     start = -2 + rng.uniform() * intervals[0]
@@ -98,7 +97,7 @@ def plan_record(
         beats=peaks[inside],
         kinds=kinds[inside],
         heart_rate=60 / rr,
-        pr=pr if has_p else float("nan"),
+        pr=float("nan") if {"AF", "AFL"} & findings else pr,
         qrs=patient.qrs,
         axis=patient.axis,
         waves=np.concatenate(waves),

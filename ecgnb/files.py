@@ -57,10 +57,7 @@ def reason(error: OSError, folder: Path) -> str:
 
 @contextmanager
 def writable(folder: Path, advice: str) -> Iterator[None]:
-    """Say in one sentence that a folder cannot be written, as on a full disk, and what helps.
-
-    A UserError takes the place of an OSError.
-    """
+    """Turn an OSError, as of a full disk, into a UserError that says what helps."""
     try:
         yield
     except OSError as error:
@@ -69,11 +66,7 @@ def writable(folder: Path, advice: str) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Keep other programs out; say whether that worked, which it always does for who waits.
-
-    A program that dies lets go of its locks. The file at `path` is there only while it is locked,
-    or where its program was killed. Raises an OSError if it cannot be written.
-    """
+    """Keep other programs out; say whether that worked, which it always does for who waits."""
     lock = FileLock(path, mode=0o666)  # what one user's killed program left, another may lock
     with suppress(Timeout):
         lock.acquire(timeout=-1 if wait else 0)
@@ -107,8 +100,7 @@ def in_processes(
     """Do jobs side by side, and hand out their results in order.
 
     `work`, a function of a module, is called with the values of each job, in at most so many
-    processes as are worth their start; there are never more than cores. With one, the work is done
-    here. Raises a UserError if a process was killed.
+    processes as are worth their start, or here if that is one.
     """
     workers = max(1, min(joblib.cpu_count(), most))
     begun = work if workers == 1 else functools.partial(_beside, os.getpid(), work)

@@ -3,8 +3,6 @@
 A record that cannot be used is dropped with its reason; what is odd but usable is kept and flagged.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import os
@@ -40,8 +38,6 @@ _BATCH = 256  # records that a process takes at a time
 _WORTH_A_PROCESS = 2000  # records: a process begins in about the time it takes to convert so many
 _MICROVOLT_LIMIT = 32767
 _GLANCE = 32  # samples
-_KEPT = 2**24  # bytes
-_FOLD_SEED = 0
 
 
 def _cut(listing: Listing, source: Path, seconds: float) -> Listing:
@@ -71,24 +67,14 @@ def _name_windows(selection: pd.DataFrame, listing: Listing) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Options:
-    """How raw records become arrays.
+    """How raw records become arrays of `rate` Hz and a window of so many `seconds`.
 
-    Attributes
-    ----------
-    rate, seconds : float
-        Sampling rate of the arrays in Hz, and the window: longer records keep their beginning.
-    short : str
-        ``pad`` records of at least half a window with their last value, or ``drop`` them. Those
-        under half a window are always dropped.
-    antialias : bool
-        Whether to filter before taking fewer samples.
-    band : bool
-        Whether to pass only 0.5 to 40 Hz and to scale each lead to a standard deviation of 1000,
-        as ``ptb-xl-filtered`` was published; amplitude is lost.
-    every_window : bool
-        Whether a longer record gives as many windows as it holds.
-    simulated_records : int
-        How many records a simulated hospital writes; other datasets ignore it.
+    Longer records keep their beginning, or with `every_window` give as many windows as they hold.
+    `short` says whether to ``pad`` records of at least half a window with their last value, or to
+    ``drop`` them; those under half a window are always dropped. `antialias` filters before taking
+    fewer samples. `band` passes only 0.5 to 40 Hz and scales each lead to a standard deviation of
+    1000, as ``ptb-xl-filtered`` was published; amplitude is lost. A simulated hospital writes
+    `simulated_records`; other datasets ignore it.
     """
 
     rate: float = 100.0
@@ -115,7 +101,7 @@ def _convert(paths: list[str], *given: Any) -> list[tuple[bytes, dict[str, Any]]
     """Read records; of each its signals and facts, or the reason why it cannot be used."""
     # Once glibc has freed a block so large, it keeps smaller ones instead of handing every record's
     # arrays back to the system: that would be a third of the time.
-    np.empty(_KEPT, dtype=np.uint8)
+    np.empty(2**24, dtype=np.uint8)
     _read_once.cache_clear()  # the file may have changed since
     outcomes: list[tuple[bytes, dict[str, Any]] | str] = []
     for path in paths:
@@ -133,8 +119,7 @@ def convert_record(
 ) -> tuple[bytes, dict[str, Any]]:
     """Return a record's window, the bytes of int16 microvolts (12, samples), and what is known.
 
-    That is its flags, range and hash, beside what the header says. RecordError or ValueError says
-    why it cannot be used.
+    RecordError or ValueError says why it cannot be used.
     """
     facts: dict[str, Any] = {}
     filtered = False
@@ -186,8 +171,7 @@ def _trimmed(values: npt.NDArray[np.float64], rate: float) -> npt.NDArray[np.flo
     still = max(1, int(rate / 10))
     first, behind = _filling(values, still), _filling(values[::-1], still)
     if first + behind >= len(values):
-        missing = np.isnan(values).any()
-        raise records.RecordError(_missing(values) if missing else "no lead ever moves")
+        raise records.RecordError(_missing(values) or "no lead ever moves")
     return values[first : len(values) - behind] if first or behind else values
 
 
@@ -206,7 +190,8 @@ def _filling(values: npt.NDArray[np.float64], still: int) -> int:
 
 def _missing(values: npt.NDArray[np.float64]) -> str:
     missing = np.isnan(values).sum(axis=0)
-    return f"lead {records.LEADS[int(missing.argmax())]} has {missing.max()} missing samples"
+    lead, most = records.LEADS[int(missing.argmax())], missing.max()
+    return f"lead {lead} has {most} missing samples" if most else ""
 
 
 def _read(path: Path) -> tuple[records.Header, npt.NDArray[np.float64]]:
@@ -237,11 +222,6 @@ def canonical(table: pd.DataFrame) -> str:
     return "\n".join("\t".join(map(_plain, row)) for row in rows)
 
 
-def file_digest(path: Path) -> str:
-    """Hash a small file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _plain(value: object) -> str:
     if isinstance(value, float):
         return "" if np.isnan(value) else f"{value:g}"
@@ -254,14 +234,10 @@ def write_arrays(
     listing: Listing,
     options: Options,
     selection: pd.DataFrame | None,
-    partial: Path,
     progress: bool,
+    folder: Path,
 ) -> dict[str, Any]:
-    """Write ``signals.npy`` and ``records.parquet`` into `partial`, and return their manifest.
-
-    `source` is the raw dataset; `selection` names the records to use, with columns `SELECTION`, or
-    is None for all. Raises UserError if no record can be used.
-    """
+    """Write ``signals.npy`` and ``records.parquet`` into a folder, and return their manifest."""
     if options.every_window:
         listing = _cut(listing, source, options.seconds)
         selection = None if selection is None else _name_windows(selection, listing)
@@ -273,7 +249,7 @@ def write_arrays(
     jobs = [(paths[first : first + _BATCH], *given) for first in range(0, len(rows), _BATCH)]
     done = in_processes(_convert, jobs, len(rows) // _WORTH_A_PROCESS)
     bar = tqdm(rows, f"prepare {facts.name}", disable=not progress, leave=False, unit="record")
-    with open(partial / "signals.npy", "wb") as file:
+    with open(folder / "signals.npy", "wb") as file:
         npy_header(file, 0, options.samples)
         for row, outcome in zip(bar, chain.from_iterable(done), strict=True):
             if isinstance(outcome, str):
@@ -307,9 +283,9 @@ def write_arrays(
     table = whole[[*SELECTION, "flags", "seconds", "site"]].reset_index(drop=True)
     if (table["fold"] == 0).any():
         labels = table["codes"].str.get_dummies(" ").to_numpy(dtype=bool)
-        table["fold"] = splits.assign_folds(table["patient"], labels, splits.FOLDS, _FOLD_SEED)
+        table["fold"] = splits.assign_folds(table["patient"], labels, splits.FOLDS, seed=0)
     table = table.astype({"fold": "int64", "age": "float64"})
-    table.to_parquet(partial / "records.parquet", index=False)
+    table.to_parquet(folder / "records.parquet", index=False)
     digest.update(canonical(table).encode())
     in_millivolts = facts.amplitude == "mV" and not options.band
     return {
@@ -317,7 +293,7 @@ def write_arrays(
         "version": facts.version,
         "prepared_version": PREPARED_VERSION,
         "fingerprint": digest.hexdigest(),
-        "records": file_digest(partial / "records.parquet"),
+        "records": hashlib.sha256((folder / "records.parquet").read_bytes()).hexdigest(),
         "options": asdict(options),
         "patients": "known" if known else "one record each, assumed",
         "filter": "Kaiser-windowed low-pass" if options.antialias else "none (every k-th sample)",
@@ -341,20 +317,14 @@ def write_arrays(
 
 def _as_one_patient(table: pd.DataFrame, copies: list[list[int]]) -> pd.DataFrame:
     """Give records of the same samples one patient, and one fold where the dataset has folds."""
-    same: dict[str, str] = {}
-
-    def first(patient: str) -> str:
-        while patient in same:
-            patient = same[patient]
-        return patient
-
+    patients, joined = table["patient"], set()
     for rows in copies:
-        one, *others = dict.fromkeys(first(table["patient"][row]) for row in rows)
-        same |= dict.fromkeys(others, one)
-    patients = table["patient"].map(first)
-    joined = patients.isin({first(patient) for patient in same})
-    folds = table["fold"].where(~joined, table.groupby(patients)["fold"].transform("first"))
-    return table.assign(patient=patients, fold=folds)
+        one, *others = patients.iloc[rows].unique()
+        if others:
+            patients = patients.mask(patients.isin(others), one)
+            joined.add(one)
+    first = table.groupby(patients)["fold"].transform("first")
+    return table.assign(patient=patients, fold=table["fold"].mask(patients.isin(joined), first))
 
 
 def _rows(

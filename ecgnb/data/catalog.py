@@ -3,8 +3,6 @@
 ``catalog.toml`` holds one table a dataset; a user's own dataset is one more such file.
 """
 
-from __future__ import annotations
-
 import difflib
 import functools
 import json
@@ -135,7 +133,6 @@ class DatasetCard:
 JOINT = "+"  # between the names of datasets that are taken as one
 
 _CARD = TypeAdapter(DatasetCard)
-_KEYS = tuple(field.name for field in fields(DatasetCard))
 
 
 def _card(name: str, table: Mapping[str, object], where: str) -> DatasetCard:
@@ -154,7 +151,7 @@ def _wrong(error: Any) -> str:
     """Say in a sentence what is wrong with a key, and what to write."""
     key = str(error["loc"][0])
     if error["type"] == "unexpected_keyword_argument":
-        near = difflib.get_close_matches(key, _KEYS, n=1)
+        near = difflib.get_close_matches(key, [f.name for f in fields(DatasetCard)], n=1)
         return f"'{key}' is not a key of a card" + (f": write '{near[0]}'." if near else ".")
     if error["type"] == "value_error":
         return f"'{key}' {error['ctx']['error']}."
@@ -170,11 +167,7 @@ CATALOG: Mapping[str, DatasetCard] = MappingProxyType(
 
 
 def own_cards() -> dict[str, DatasetCard]:
-    """Read the cards of one's own: the TOML files that lie where ``ECGNB_DATA`` points.
-
-    Files that hold no card, hidden ones and what is no regular file are passed over. Raises
-    UserError if one of them is wrong; see `load_card`.
-    """
+    """Read the cards of one's own: the TOML files that lie where ``ECGNB_DATA`` points."""
     if not os.environ.get("ECGNB_DATA"):
         return {}
     cards: dict[str, DatasetCard] = {}
@@ -266,10 +259,7 @@ def _from_environment(variable: str) -> Path | None:
 
 
 def data_root() -> Path:
-    """Return the folder of raw datasets, from the environment variable ``ECGNB_DATA``.
-
-    Raises UserError if the variable is not set or does not name a folder that may be read.
-    """
+    """Return the folder of raw datasets, from the environment variable ``ECGNB_DATA``."""
     root = _from_environment("ECGNB_DATA")
     if root is None:
         raise UserError(
@@ -292,10 +282,7 @@ def data_root() -> Path:
 
 
 def cache_root() -> Path:
-    """Return the folder of prepared data and runs: ``ECGNB_CACHE``, or the user's cache folder.
-
-    Raises UserError if neither is known.
-    """
+    """Return the folder of prepared data and runs: ``ECGNB_CACHE``, or the user's cache folder."""
     try:
         root = _from_environment("ECGNB_CACHE") or platformdirs.user_cache_path("ecgnb")
     except RuntimeError:  # of platformdirs; older ones leave the sign as it is

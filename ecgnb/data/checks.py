@@ -1,9 +1,6 @@
 """What is odd about prepared records: same samples, amplitudes that cannot be, telling flags."""
 
-from __future__ import annotations
-
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +11,10 @@ _FACTOR, _APART, _SHARE = 3.0, 3.5, 0.05  # of two populations: medians, deviati
 _PLAIN = 0.6  # AUROC that the interval of a flag must exclude
 
 
-def copies(digests: Iterable[bytes]) -> list[list[int]]:
+def copies(digests: pd.Series) -> list[list[int]]:
     """Group the rows of the same samples, by their hashes."""
-    alike = defaultdict(list)
-    for row, digest in enumerate(digests):
-        alike[digest].append(row)
-    return [rows for rows in alike.values() if len(rows) > 1]
+    again = digests[digests.duplicated(keep=False)]
+    return again.index.to_series().groupby(again, sort=False).agg(list).tolist()
 
 
 def of_copies(table: pd.DataFrame, groups: list[list[int]]) -> Iterator[str]:
@@ -35,10 +30,7 @@ def of_copies(table: pd.DataFrame, groups: list[list[int]]) -> Iterator[str]:
 
 
 def of_amplitude(ranges: npt.NDArray[np.int64]) -> Iterator[str]:
-    """Say that amplitudes are no ECG's, or come in two units.
-
-    `ranges` has what the middle lead of each record spans, in microvolts.
-    """
+    """Say that amplitudes, the spans of middle leads, are no ECG's, or come in two units."""
     middle = float(np.median(ranges))
     if not _USUAL[0] <= middle <= _USUAL[1]:
         yield (
@@ -67,20 +59,11 @@ def of_amplitude(ranges: npt.NDArray[np.int64]) -> Iterator[str]:
 def confounders(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     """Say how well what is not the ECG predicts each label by itself.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Of a prepared dataset.
-    labels : DataFrame of bool, shape (records, classes)
-        One column a class, as `ecgnb.data.labels.encode` gives them for the same rows.
-
-    Returns
-    -------
-    DataFrame
-        One row a ``feature`` (``padded``, ``clipped``, ``flat``, ``length``, ``site ...``, ``age``,
-        ``female``) and ``label`` that five records have and five have not: ``auroc``, and ``low``
-        and ``high``, the 95 % interval of Hanley & McNeil (1982), which takes records as
-        independent.
+    `table` is that of a prepared dataset, `labels` what `ecgnb.data.labels.encode` gives for it.
+    Returns one row a ``feature`` (``padded``, ``clipped``, ``flat``, ``length``, ``site ...``,
+    ``age``, ``female``) and ``label`` that five records have and five have not: ``auroc``, and
+    ``low`` and ``high``, the 95 % interval of Hanley & McNeil (1982), which takes records as
+    independent.
     """
     features = {kind: table["flags"].str.contains(kind) for kind in ("padded", "clipped", "flat")}
     sites = [one for one in table["site"].unique() if one]

@@ -4,8 +4,6 @@ A file has a name made of all that is known of it, so that no other version is e
 it is whole.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
@@ -36,7 +34,6 @@ MOST_LISTED = 100_000_000  # bytes of a list of files: five times the longest kn
 _TIMEOUT_S = (10, 60)  # to connect, and between two pieces
 _PIECE = 1 << 15  # what a break in the connection can lose
 _CHUNK = 1 << 18
-_PASSING = (429, 500, 502, 503, 504)
 
 
 class HomeError(Exception):
@@ -137,7 +134,7 @@ def _patience(stop: threading.Event) -> Retry:
         TRIES - 1,
         backoff_factor=FIRST_WAIT_S,
         backoff_max=LONGEST_WAIT_S,
-        status_forcelist=_PASSING,
+        status_forcelist=(429, 500, 502, 503, 504),
         raise_on_status=False,
     )
 
@@ -146,11 +143,7 @@ def _patience(stop: threading.Event) -> Retry:
 def ask(
     transfer: Transfer, url: str, method: str = "GET", **headers: str
 ) -> Iterator[requests.Response]:
-    """Open the answer of a server, whose body is still to be read.
-
-    Raises HomeError if there is none, or it is not the thing asked for; BreakError if it ends too
-    early; UserError if the certificates that the user names are not there.
-    """
+    """Open the answer of a server, whose body is still to be read."""
     begun = False
     try:
         with transfer.session.request(
@@ -188,8 +181,7 @@ def download(
 ) -> None:
     """Download a file, or the rest of it, and put it at `path` when it is whole and verified.
 
-    `advance` is told the number of bytes that were written, or, below zero, given up. Raises
-    HomeError if it cannot be had, has changed meanwhile, or is not what was announced.
+    `advance` is told the number of bytes that were written, or, below zero, given up.
     """
     part = transfer.parts / entry.key
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -248,11 +240,7 @@ def _rest(transfer: Transfer, entry: Entry, part: Path, advance: Callable[[int],
 def download_all(
     transfer: Transfer, entries: Iterable[Entry], folder: Path, bar: tqdm, *, bytes_known: bool
 ) -> None:
-    """Download files into a folder, `CONNECTIONS` at once.
-
-    `bar` is told of bytes, or of files where their sizes are not known. Raises HomeError if one of
-    them cannot be had; the others that were under way are kept.
-    """
+    """Download files into a folder; the bar counts files where their sizes are not known."""
     lock = threading.Lock()  # a bar is not made for threads
 
     def advance(count: int) -> None:

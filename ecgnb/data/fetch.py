@@ -1,7 +1,5 @@
 """Downloads of public datasets into the folder of ``ECGNB_DATA``: resumed, verified, whole."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -58,9 +56,8 @@ class Place:
             path = check_file(self.folder / _MARK)
             mark = json.loads(path.read_text(encoding="utf-8"))
             lists = {key: [*map(str, mark[key])] for key in ("left_out", "kept")}
-            # Earlier versions did not write down which files were not theirs.
-            others, made = mark.get("others", ()), path.stat().st_mtime_ns * ("others" in mark)
-            return {**lists, "others": {*others}, "files": mark["files"], "made": made}
+            others, made = {*mark["others"]}, path.stat().st_mtime_ns
+            return {**lists, "others": others, "files": mark["files"], "made": made}
         return {"left_out": [], "kept": [], "others": set(), "files": "", "made": 0}
 
     def wants(self, entry: Entry) -> bool:
@@ -76,11 +73,10 @@ class Place:
         first, last = self.card.record_range
         return first <= path.stem <= last or self.folder.as_posix().endswith(ends)
 
-    def holds_another_copy(self, entries: Iterable[Entry]) -> bool:
+    def holds_another_copy(self, entries: Sequence[Entry]) -> bool:
         """Return whether what is there has none of the records where the download has them."""
         if not self.there or not any(self.folder.iterdir()):
             return False
-        entries = list(entries)
         records = [entry for entry in entries if entry.path.endswith(".hea")] or entries
         return not any((self.folder / entry.path).exists() for entry in records)
 
@@ -90,10 +86,7 @@ class Place:
         return same and set(self.mark["left_out"]) <= set(self.left_out)
 
     def keeps(self, path: str) -> bool:
-        """Return whether a file that is not as published may be the user's own work.
-
-        It is not if it is empty, or has not been touched since it was found whole.
-        """
+        """Return whether a file that is not as published may be the user's own work."""
         try:
             facts = (self.folder / path).lstat()
         except (FileNotFoundError, NotADirectoryError):
@@ -129,11 +122,7 @@ class Place:
 
 
 def place_of(facts: DatasetCard, root: Path, *, everything: bool) -> Place:
-    """Find or choose the folder of a dataset under the data root.
-
-    Raises UserError if a folder of the card does not lie below it, or, for a card that is not the
-    catalog's, is another dataset's or a link: a card may come from somebody else.
-    """
+    """Find or choose the folder of a dataset; a card may come from somebody else."""
     ours = facts in CATALOG.values()
     others = () if ours else (*CATALOG.values(), *own_cards().values())
     for folder in facts.folders:
@@ -199,17 +188,10 @@ def fetch(
 ) -> Path:
     """Download a dataset, or what is missing of it, to where ``ECGNB_DATA`` points.
 
-    A file that is not as published and that fetch did not leave so is kept, and said.
-
-    Parameters
-    ----------
-    dataset : str or DatasetCard
-        A name of the catalog, or a card of one's own.
-    everything, progress : bool
-        Whether to fetch also what ecgnb does not read, such as the 500 Hz records of PTB-XL;
-        whether to show progress bars, which is never done where ``TQDM_DISABLE`` is set.
-    say : callable
-        Told the licence, and what happens, a sentence at a time.
+    With `everything` also what ecgnb does not read, such as the 500 Hz records of PTB-XL. A file
+    that is not as published and that fetch did not leave so is kept, and said. `say` is told the
+    licence, and what happens, a sentence at a time. There are no progress bars where
+    ``TQDM_DISABLE`` is set.
 
     Returns the folder of the dataset. Raises UserError if it has no public home, ``ECGNB_DATA`` is
     not set or not writable, there is not enough room, or no home serves it whole.
@@ -271,10 +253,7 @@ def no_home(facts: DatasetCard) -> str:
 
 
 def describe(dataset: str | DatasetCard, *, everything: bool = False) -> str:
-    """Say what `fetch` would do: what, how much, from where, under which licence, where to.
-
-    Raises UserError as `fetch` does.
-    """
+    """Say what `fetch` would do: what, how much, from where, under which licence, where to."""
     place = _place(dataset, everything)
     if place.is_whole():
         return _is_whole(place)
@@ -283,7 +262,7 @@ def describe(dataset: str | DatasetCard, *, everything: bool = False) -> str:
         lines = [*_terms(place.card), f"  from: {home}"]
         entries, what = look(transfer, home), "one archive"
         if not is_archive(home):
-            entries = tuple(entry for entry in entries if place.wants(entry))
+            entries = [entry for entry in entries if place.wants(entry)]
             if place.holds_another_copy(entries):
                 return "\n".join([*lines, f"  nothing: {place.card.title}{_ANOTHER_COPY}"])
             entries, _ = _sort(place, entries, progress=False)
@@ -295,7 +274,7 @@ def describe(dataset: str | DatasetCard, *, everything: bool = False) -> str:
         there = ", to complete what is there" if place.there else ""
         return "\n".join([*lines, f"  to: {place.folder}{there}"])
 
-    return _first_that_serves(place, place.work, way, lambda _: None)
+    return _first_that_serves(place, way, lambda _: None)
 
 
 def _terms(facts: DatasetCard) -> list[str]:
@@ -307,7 +286,7 @@ def _terms(facts: DatasetCard) -> list[str]:
 
 
 def _first_that_serves(
-    place: Place, parts: Path, way: Callable[[str, Transfer], str], say: Callable[[str], None]
+    place: Place, way: Callable[[str, Transfer], str], say: Callable[[str], None]
 ) -> str:
     """Ask the homes in turn; what is there in part is completed file by file, if it can be."""
     failures: list[str] = []
@@ -315,7 +294,7 @@ def _first_that_serves(
         if failures:
             say(f"{failures[-1]}; going on with {home}")
         try:
-            with (transfer := Transfer(parts)).session:
+            with (transfer := Transfer(place.work / "parts")).session:
                 return way(home, transfer)
         except HomeError as error:
             failures.append(str(error))
@@ -342,7 +321,7 @@ def _fetch(place: Place, progress: bool, say: Callable[[str], None]) -> None:
 
         return _complete(place, home, entries, bring, progress)
 
-    say(f"  {_first_that_serves(place, place.work / 'parts', way, say)}: {place.folder}")
+    say(f"  {_first_that_serves(place, way, say)}: {place.folder}")
 
 
 def _complete(
@@ -390,9 +369,7 @@ def _from_archive(place: Place, transfer: Transfer, home: str, entry: Entry, pro
         raise HomeError(f"{home} is refused: {error}") from error
 
 
-def _sort(
-    place: Place, wanted: Iterable[Entry], progress: bool
-) -> tuple[tuple[Entry, ...], list[str]]:
+def _sort(place: Place, wanted: Iterable[Entry], progress: bool) -> tuple[list[Entry], list[str]]:
     """List the files that are whole nowhere yet, and name those that are kept as they are."""
     missing, kept = [], []
     with tqdm(wanted, f"{place.card.name}: checking", disable=not progress, leave=False) as bar:
@@ -403,7 +380,7 @@ def _sort(
                 kept.append(entry.path)
             elif not is_whole(entry, place.tree / entry.path):
                 missing.append(entry)
-    return tuple(missing), kept
+    return missing, kept
 
 
 def _bar(place: Place, what: str, size: int | None, files: int, progress: bool) -> tqdm:

@@ -4,8 +4,6 @@ Some damaged files end the program that opens them with scipy or the HDF5 librar
 more memory than there is, or keep their reader busy for ever. There they cost one record.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import os
@@ -61,11 +59,9 @@ def room(size: int) -> int:
 
 
 def matrix(path: Path, signals: int, samples: int, *, certain: bool) -> npt.NDArray | None:
-    """Read the matrix of a MATLAB file: ``val``, or the only one of the right shape.
+    """Read the matrix of a MATLAB file, ``val`` or the only one that fits: (samples, signals).
 
-    Returns it with shape (samples, signals), without what it has of samples beyond, or None where
-    the file may, not being `certain`, hold plain samples under such a name. Raises ValueError if it
-    cannot be read, or holds something else.
+    None where the file may, not being `certain`, hold plain samples under such a name.
     """
     try:
         return _ask(_matlab, str(path), signals, samples)
@@ -77,11 +73,7 @@ def matrix(path: Path, signals: int, samples: int, *, certain: bool) -> npt.NDAr
 
 @functools.lru_cache
 def check_hdf5(path: str, name: str, state: str) -> None:
-    """See whether an array in an HDF5 file, a record a row, can be read by this process too.
-
-    `state` changes when the file does. Raises ValueError if it ends the process that reads it, or
-    a record claims to be larger than the file can be.
-    """
+    """Refuse an array in an HDF5 file that would end this process, or claims what cannot be."""
     _ask(_hdf5, path, name)
 
 

@@ -7,8 +7,6 @@ PhysioNet's list of a project, of which only a folder may be wanted
 (``.../api/records/1#name.zip``).
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import posixpath
@@ -38,9 +36,7 @@ def list_members(archive: Path) -> dict[str, Entry]:
     """List the files of an archive by their names in it, without the folder that encloses them all.
 
     The checksum is that of the ``SHA256SUMS.txt`` in the archive where it names the file, else the
-    archive's own. Raises HomeError if it is no whole archive, lacks a file that it announces, or
-    holds what would be written outside the folder, is no plain file, or unpacks to far more than a
-    dataset does.
+    archive's own.
     """
     with _open(archive) as opened:
         infos = opened.infolist()
@@ -92,12 +88,7 @@ def _announced(archive: Path, count: int) -> bool:
 def unpack(
     archive: Path, members: dict[str, Entry], folder: Path, advance: Callable[[int], object]
 ) -> None:
-    """Unpack files of an archive into a folder; those that an earlier call has unpacked are kept.
-
-    Of a call that was stopped, one file may be there in part; the next call sees it by its checksum
-    and writes it again. `members` are those of `list_members`, or some of them; `advance` is told
-    the number of bytes that are done. Raises HomeError if a file is not what its checksum says.
-    """
+    """Unpack some members into a folder; those that an earlier call has unpacked whole are kept."""
     with _open(archive) as opened:
         for name, entry in members.items():
             path = folder / entry.path
@@ -142,11 +133,8 @@ def kind(home: str) -> str:
     return "archive" if parts.path.endswith(".zip") else ""
 
 
-def look(transfer: Transfer, home: str) -> tuple[Entry, ...]:
-    """Ask a home what files it offers; of an archive, the archive itself.
-
-    Raises HomeError if it does not answer, or not with what it is for.
-    """
+def look(transfer: Transfer, home: str) -> list[Entry]:
+    """Ask a home what files it offers; of an archive, the archive itself."""
     ways = {"s3": _bucket, "sums": _sums, "zenodo": _zenodo, "archive": _archive}
     try:
         way = ways.get(kind(home))
@@ -156,7 +144,7 @@ def look(transfer: Transfer, home: str) -> tuple[Entry, ...]:
     if not entries:
         wrong = "lists no file" if way else "is not an address of a kind that ecgnb knows"
         raise HomeError(f"{home} {wrong}")
-    return tuple(entries)
+    return entries
 
 
 def _archive(transfer: Transfer, home: str) -> list[Entry]:

@@ -22,8 +22,6 @@ A *label set* is the list of classes a task predicts. The tables are data, in ``
 75532003 (ventricular escape beat) is not a premature beat and does not count.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import tomllib
@@ -82,10 +80,7 @@ def label_set(name: str) -> LabelSet:
 
 
 def default_label_set(vocabulary: str) -> str:
-    """Return the label set for a vocabulary: the one that finds its classes in the data, if any.
-
-    Raises UserError if no label set reads it.
-    """
+    """Return the label set for a vocabulary: the one that finds its classes in the data, if any."""
     able = [entry for entry in LABEL_SETS.values() if vocabulary in entry.vocabularies]
     if not able:
         way = "such a dataset can only be an unlabelled source"
@@ -96,31 +91,13 @@ def default_label_set(vocabulary: str) -> str:
 def encode(
     codes: pd.Series, vocabulary: str, label_set: str, min_positives: int = 0
 ) -> pd.DataFrame:
-    """Turn native codes into one column a class.
+    """Turn the native codes of each record, missing or empty for none, into one column a class.
 
-    Parameters
-    ----------
-    codes : Series of str
-        The native codes of each record; missing or empty means none.
-    vocabulary : str
-        The vocabulary of `codes`, one of `VOCABULARIES`.
-    label_set : str
-        The label set, one of `LABEL_SETS`.
-    min_positives : int
-        For label sets found in the data: leave out classes with fewer positive records.
-        A label set of fixed classes always keeps them all, so that two datasets agree.
-
-    Returns
-    -------
-    DataFrame of bool, shape (records, classes)
-        With the index of `codes`. Fixed classes come in the order of the label set, classes
-        found in the data in alphabetical order.
-
-    Raises
-    ------
-    UserError
-        If the label set or the vocabulary is unknown, the label set cannot be read from this
-        vocabulary, or a value after the colon is not a number.
+    `label_set` is one of `LABEL_SETS`. One of fixed classes keeps them all, in its order, so that
+    two datasets agree; one found in the data leaves out classes with fewer than `min_positives`
+    records, and has the others in alphabetical order. Returns booleans, (records, classes), with
+    the index of `codes`. Raises UserError if the label set or the vocabulary is unknown, the one
+    cannot be read from the other, or a value after the colon is not a number.
     """
     chosen = _readable(label_set, vocabulary)
     tokens = _tokens(codes)
@@ -132,11 +109,8 @@ def encode(
     found = column >= 0
     labels = np.zeros((len(codes), len(names)), dtype=bool)
     labels[tokens["row"].to_numpy()[found], column[found]] = True
-    if not chosen.classes:
-        enough = labels.sum(axis=0) >= min_positives
-        names = [name for name, keep in zip(names, enough, strict=True) if keep]
-        labels = labels[:, enough]
-    return pd.DataFrame(labels, index=codes.index, columns=names)
+    whole = pd.DataFrame(labels, index=codes.index, columns=names)
+    return whole if chosen.classes else whole.loc[:, labels.sum(axis=0) >= min_positives]
 
 
 def split_codes(text: str) -> list[str]:
@@ -154,10 +128,7 @@ _VALUED = re.compile(r"[^:]+:[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.I)
 
 
 def meanings(codes: pd.Series, vocabulary: str, label_set: str) -> pd.DataFrame:
-    """Count which native codes make up each class; for the parameters see `encode`.
-
-    Returns one row a class and code: ``label``, ``code``, ``records``, the commonest code first.
-    """
+    """Count the ``records`` of each ``label`` and native ``code``, the commonest code first."""
     chosen = _readable(label_set, vocabulary)
     tokens = _tokens(codes)
     named = tokens.assign(label=_classes_of(tokens["code"], vocabulary, chosen)).dropna()
@@ -166,11 +137,7 @@ def meanings(codes: pd.Series, vocabulary: str, label_set: str) -> pd.DataFrame:
 
 
 def unknown_codes(codes: pd.Series, vocabulary: str) -> dict[str, int]:
-    """Count the records of each code that the tables do not know, the commonest first.
-
-    They do not fail: label sets of fixed classes pass over them, and those found in the data keep
-    them under their own code.
-    """
+    """Count the records of each code that the tables do not know, the commonest first."""
     if vocabulary in _WITHOUT_TABLE:
         return {}
     tokens = _tokens(codes).drop_duplicates(["row", "code"])

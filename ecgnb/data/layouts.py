@@ -3,8 +3,6 @@
 A layout is for the files of one publisher; ``table`` and ``array`` are for anybody's own.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import os
@@ -27,7 +25,6 @@ from ecgnb.data.records import LEADS, age_of, sex_of
 from ecgnb.errors import UserError
 from ecgnb.files import reason
 
-_LEADS = len(LEADS)
 _LARGEST = 1e9  # microvolts: more is a value that stands for "missing", such as 1e20
 
 
@@ -55,7 +52,7 @@ def open_tensor(path: Path, name: str, rate: float, leads: tuple[str, ...]) -> T
         shape, kind = tuple(array.shape), array.dtype.kind
     except Exception as error:  # numpy and h5py raise whatever their parsers stumble over
         raise ValueError(f"{path.name} holds no array that can be read ({error})") from error
-    twelve = [axis for axis in range(1, len(shape)) if shape[axis] == _LEADS]
+    twelve = [axis for axis in range(1, len(shape)) if shape[axis] == len(LEADS)]
     if len(shape) != 3 or len(twelve) != 1 or kind not in "fiu":
         raise ValueError(
             f"{path.name} holds {array.dtype} values of shape {shape}; it must hold numbers of "
@@ -247,10 +244,7 @@ def _array(folder: Path, card: DatasetCard) -> Listing:
 def _own_table(
     table: pd.DataFrame, tensor: Tensor | None = None, headers: Mapping[str, str] | None = None
 ) -> Listing:
-    """List what a table describes: an array in its order, or WFDB records by their names.
-
-    Raises ValueError if a name, a class or a fold is missing or ambiguous.
-    """
+    """List what a table describes: an array in its order, or WFDB records by their names."""
     if tensor is not None:
         if tensor.records != (rows := len(table)):
             raise ValueError(f"{tensor.records} records in the array, but {rows} rows in the table")
@@ -290,11 +284,7 @@ def _own_table(
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, set[str]]]:
-    """Yield each folder below as a prefix with its files, also where links lead, and each once.
-
-    Only regular files: a pipe would be waited for. A dot begins the name of what a Mac or an
-    unfinished download leaves beside a record.
-    """
+    """Yield each folder below as a prefix with its files, also where links lead, and each once."""
     pending, seen = [""], set()
     while pending:
         prefix = pending.pop()
@@ -303,6 +293,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, set[str]]]:
             continue
         seen.add((state.st_dev, state.st_ino))
         with os.scandir(folder / prefix) as entries:
+            # A Mac or an unfinished download leaves files with a dot beside a record.
             shown = [entry for entry in entries if not entry.name.startswith(".")]
         yield prefix, {entry.name for entry in shown if entry.is_file()}
         parts = sorted((e.is_symlink(), e.name) for e in shown if e.is_dir())
@@ -310,10 +301,9 @@ def _walk(folder: Path) -> Iterator[tuple[str, set[str]]]:
 
 
 def _headers(folder: Path) -> dict[str, str]:
-    """Find every header below a folder: its path relative to it, without the suffix.
+    """Find every header below a folder, without its suffix, and why it is no record by itself.
 
-    The value is empty, or says why it is not a record by itself: a record of several segments is
-    dropped together with these, which say neither whose they are nor what they show.
+    Segments are none: they say neither whose they are nor what they show.
     """
     found: dict[str, str] = {}
     for prefix, files in _walk(folder):
@@ -362,10 +352,7 @@ LAYOUTS: Mapping[str, Callable[[Path, DatasetCard], Listing]] = {
 
 
 def list_records(card: DatasetCard, folder: Path) -> Listing:
-    """List the records of a raw dataset, present and absent.
-
-    Raises UserError if a table is missing or cannot be read, or no record is there.
-    """
+    """List the records of a raw dataset, present and absent; UserError if none is there."""
     try:
         listing = LAYOUTS[card.layout](folder, card)
     except FileNotFoundError as error:

@@ -1,7 +1,5 @@
 """The table that describes a dataset of one's own; nothing in it is passed over in silence."""
 
-from __future__ import annotations
-
 import difflib
 import errno
 import io
@@ -40,12 +38,9 @@ _NO_CLASS = re.compile(
 )
 
 
-_SITE = re.compile("site|cent(er|re)|hospital|device")
-
-
 def names_site(column: str) -> bool:
     """Tell whether a column says where a record was made, which may give its label away."""
-    return bool(_SITE.fullmatch(_plain(column)))
+    return bool(re.fullmatch("site|cent(er|re)|hospital|device", _plain(column)))
 
 
 def check_file(path: Path) -> Path:
@@ -56,10 +51,7 @@ def check_file(path: Path) -> Path:
 
 
 def read_own(path: Path) -> pd.DataFrame:
-    """Read a table as text without blanks at its ends; row `i` stands in line `i` + 2.
-
-    OSError or ValueError says that it cannot be read, or has a column twice or one nearly ours.
-    """
+    """Read a table as text without blanks at its ends; row `i` stands in line `i` + 2."""
     try:
         text = check_file(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

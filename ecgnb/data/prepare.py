@@ -1,7 +1,6 @@
 """A raw dataset to one memory-mapped int16 array, one table and one manifest: whole, or nothing."""
 
-from __future__ import annotations
-
+import functools
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ import pandas as pd
 
 from ecgnb import simulate
 from ecgnb.data import arrays, checks, layouts, resample
-from ecgnb.data.arrays import SELECTION, Options, canonical, file_digest, write_arrays
+from ecgnb.data.arrays import SELECTION, Options, canonical, write_arrays
 from ecgnb.data.catalog import DatasetCard, cache_root, card, data_root, find
 from ecgnb.data.labels import default_label_set, encode
 from ecgnb.data.layouts import Listing
@@ -43,17 +42,11 @@ _ADVICE = "point ECGNB_CACHE at a folder that you can write to and that has room
 class Prepared:
     """A prepared dataset.
 
-    Attributes
-    ----------
-    card : DatasetCard
-    folder : Path
-    signals : ndarray of int16, shape (records, 12, samples), memory-mapped
-        In microvolts, leads in the order of `ecgnb.data.records.LEADS`.
-    table : DataFrame
-        One row a record: `SELECTION`, ``flags`` (``flat:V1``, ``padded``, ``clipped``), the
-        ``seconds`` that the file holds, and the ``site`` or device, as far as a table names it.
-    manifest : dict
-        Where it came from, what was kept, what was dropped and why.
+    `signals`, (records, 12, samples) in microvolts, are memory-mapped, with the leads in the order
+    of `ecgnb.data.records.LEADS`. `table` has one row a record: `SELECTION`, ``flags``
+    (``flat:V1``, ``padded``, ``clipped``), the ``seconds`` that the file holds, and the ``site`` or
+    device, as far as a table names it. `manifest` says where it came from, what was kept, what was
+    dropped and why.
     """
 
     card: DatasetCard
@@ -75,29 +68,12 @@ def prepare(
     selection: pd.DataFrame | None = None,
     progress: bool = False,
 ) -> Prepared:
-    """Prepare a dataset, or open it where that was done before.
+    """Prepare a dataset, by its name or its card, or open it where that was done before.
 
-    Parameters
-    ----------
-    dataset : str or DatasetCard
-        A name of the catalog, or a card of one's own.
-    options : Options
-        Sampling rate, window and rules.
-    selection : DataFrame, optional
-        The records to use, with columns `SELECTION`; its patients, folds and codes replace those
-        of the raw files. Without it, all records that are there.
-    progress : bool
-        Whether to show a progress bar.
-
-    Returns
-    -------
-    Prepared
-
-    Raises
-    ------
-    UserError
-        If the dataset is unknown or several, is not where ``ECGNB_DATA`` points, holds no readable
-        record, cannot be written, or if the options or the selection make no sense.
+    A `selection`, with columns `SELECTION`, names the records to use; its patients, folds and codes
+    replace those of the raw files. Without it, all records that are there are used. Raises
+    UserError if the dataset is unknown or several, is not where ``ECGNB_DATA`` points, holds no
+    readable record, cannot be written, or if the options or the selection make no sense.
     """
     facts = card(dataset) if isinstance(dataset, str) else dataset
     if facts.layout == "joined":
@@ -118,52 +94,41 @@ def prepare(
             raise
         return found  # what it was made of is no longer here
     listing = layouts.list_records(facts, source)
-    fingerprint = _files_fingerprint(facts, source, listing)
-
-    def current(whole: Prepared) -> bool:
-        return bool(whole.manifest.get("files_fingerprint") == fingerprint)
-
-    def write(partial: Path) -> dict[str, Any]:
-        made = write_arrays(facts, source, listing, options, selection, partial, progress)
-        return {**made, "files_fingerprint": fingerprint}
-
-    return found if found is not None and current(found) else _make(facts, folder, current, write)
+    mark = {"files_fingerprint": _files_fingerprint(facts, source, listing)}
+    if found is not None and mark.items() <= found.manifest.items():
+        return found
+    write = functools.partial(write_arrays, facts, source, listing, options, selection, progress)
+    return _make(facts, folder, mark, write)
 
 
 def _make(
-    facts: DatasetCard,
-    folder: Path,
-    current: Callable[[Prepared], bool],
-    write: Callable[[Path], dict[str, Any]],
+    facts: DatasetCard, folder: Path, mark: dict[str, str], write: Callable[[Path], dict[str, Any]]
 ) -> Prepared:
-    """Write a prepared folder, unless another program was faster; `write` returns its manifest.
-
-    It is written under another name, and put in place when it is whole.
-    """
+    """Write a folder whose manifest has the mark, unless another program was faster."""
     with _alone(folder):
         whole = _ready(facts, folder)
-        if whole is not None and current(whole):
+        if whole is not None and mark.items() <= whole.manifest.items():
             return whole
-        with writable(folder.parent, _ADVICE):
-            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-            partial.chmod(0o755)  # a cache may be shared
-        old = partial.with_name(f"{partial.name}-old")
         try:
-            manifest = json.dumps(write(partial), indent=1, sort_keys=True, ensure_ascii=False)
-            (partial / "manifest.json").write_text(manifest + "\n", encoding="utf-8")
-            _same_time(partial)
-            with suppress(FileNotFoundError):
-                os.replace(folder, old)
-            os.replace(partial, folder)
+            with tempfile.TemporaryDirectory(
+                prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
+            ) as aside:
+                new = Path(aside, "new")
+                new.mkdir()
+                new.chmod(0o755)  # a cache may be shared
+                made = write(new) | mark
+                manifest = json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False)
+                (new / "manifest.json").write_text(manifest + "\n", encoding="utf-8")
+                _same_time(new)
+                with suppress(FileNotFoundError):
+                    os.replace(folder, Path(aside, "old"))
+                os.replace(new, folder)
         except OSError as error:
             raise UserError(
                 f"preparing stopped while writing to {folder.parent} ({error.strerror}); nothing "
                 "half-written was kept: free some space, or point ECGNB_CACHE elsewhere, and run "
                 "again"
             ) from error
-        finally:
-            for left in (partial, old):
-                shutil.rmtree(left, ignore_errors=True)
         whole = _ready(facts, folder)
         assert whole is not None  # it was so a moment ago
         return whole
@@ -188,10 +153,8 @@ def summary(prepared: Prepared) -> str:
         names = default_label_set(prepared.card.vocabulary)
         labels = encode(table["codes"], prepared.card.vocabulary, names)
         parts += [*_counted("classes", labels.sum()), *checks.of_confounders(table, labels)]
-    kinds = [
-        kind for flags in table["flags"] for kind in {f.partition(":")[0] for f in flags.split()}
-    ]
-    parts += _counted("flags", pd.Series(kinds, dtype=str).value_counts())
+    kinds = table["flags"].str.replace(r":\S+", "", regex=True).str.get_dummies(" ").sum()
+    parts += _counted("flags", kinds.drop("", errors="ignore"))
     return "\n  ".join([*parts, *prepared.manifest["notes"]])
 
 
@@ -222,10 +185,7 @@ def _check(options: Options, selection: pd.DataFrame | None) -> None:
 
 
 def _ready(facts: DatasetCard, folder: Path) -> Prepared | None:
-    """Open a prepared folder; None where it has to be made, or made again.
-
-    Its files have one time. Where one was touched since, all is read and hashed.
-    """
+    """Open a prepared folder; None where it has to be made, or made again."""
     try:
         for name in _FILES:
             check_file(folder / name)
@@ -236,10 +196,11 @@ def _ready(facts: DatasetCard, folder: Path) -> Prepared | None:
         here = signals.dtype, signals.shape[:2], len(table), signals.flags.c_contiguous
         if here != (np.int16, (kept, len(LEADS)), kept, True) or signals.ndim != 3:
             return None
-        if len({(folder / name).stat().st_mtime_ns for name in _FILES}) > 1:
+        if len({(folder / name).stat().st_mtime_ns for name in _FILES}) > 1:  # one was touched
             digest = hashlib.sha256(signals.data)
             digest.update(canonical(table).encode())
-            now = digest.hexdigest(), file_digest(folder / "records.parquet")
+            stored = hashlib.sha256((folder / "records.parquet").read_bytes())
+            now = digest.hexdigest(), stored.hexdigest()
             if now != (manifest["fingerprint"], manifest["records"]):
                 return None
             with suppress(OSError):  # another's cache
@@ -329,11 +290,9 @@ def join_tables(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def join(name: str, parts: Sequence[Prepared]) -> Prepared:
-    """Join datasets that were prepared alike, or open them where that was done before.
-
-    `name` is that of the whole. Raises UserError if it cannot be written.
-    """
-    fingerprint = join_fingerprints({part.card.name: part.fingerprint for part in parts})
+    """Join datasets that were prepared alike, or open them where that was done before."""
+    prints = {part.card.name: part.fingerprint for part in parts}
+    fingerprint = join_fingerprints(prints)
     folder = cache_root() / "prepared" / f"joined-{fingerprint[:12]}"
     facts = card(name)
 
@@ -349,7 +308,6 @@ def join(name: str, parts: Sequence[Prepared]) -> Prepared:
             os.fsync(file.fileno())
         table = join_tables({part.card.name: part.table for part in parts})
         table.to_parquet(partial / "records.parquet", index=False)
-        prints = {part.card.name: part.fingerprint for part in parts}
-        return {"fingerprint": fingerprint, "parts": prints, "counts": {"kept": len(table)}}
+        return {"parts": prints, "counts": {"kept": len(table)}}
 
-    return _ready(facts, folder) or _make(facts, folder, lambda whole: True, write)
+    return _ready(facts, folder) or _make(facts, folder, {"fingerprint": fingerprint}, write)

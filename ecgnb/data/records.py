@@ -5,8 +5,6 @@ WFDB format 16 and of the ``.mat`` files of the PhysioNet Challenges are read in
 formats are read by wfdb, other ``.mat`` files by `ecgnb.data.foreign`.
 """
 
-from __future__ import annotations
-
 import errno
 import functools
 import math
@@ -38,8 +36,6 @@ _MILLIVOLTS = {"m": 1.0, "milli": 1.0, "": 1e3, "n": 1e-6, "nano": 1e-6}
 _MILLIVOLTS |= dict.fromkeys(["u", "\u00b5", "\u03bc", "micro"], 1e-3)
 _UNIT = re.compile(rf"({'|'.join(_MILLIVOLTS)})v(?:olts?)?")
 
-_DEFAULT_GAIN = 200.0  # what WFDB assumes where a header gives none,
-_DEFAULT_RATE = 250.0  # and what it assumes of the rate
 _PATHS = frozenset("/\\\0")  # what leads out of a folder
 _MOST_SIGNALS = 512
 _MOST_BYTES = 2**20  # of a header
@@ -92,27 +88,17 @@ class Header:
     comments: tuple[str, ...]  # without their leading #
 
 
-_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
-
-
 def _contents(path: str | Path, most: int) -> bytes:
     """Read a file, but never a pipe, which would wait for its writer, nor a device."""
-    handle = os.open(path, _FLAGS)
-    try:
-        found = os.fstat(handle)
-        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-            raise OSError(errno.EINVAL, "not a regular file")
-        return os.read(handle, min(found.st_size, most))  # which refuses a folder
-    finally:
-        os.close(handle)
+    found = os.stat(path)
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise OSError(errno.EINVAL, "not a regular file")
+    with open(path, "rb", buffering=0) as file:  # which refuses a folder
+        return file.read(min(found.st_size, most))
 
 
 def read_header(path: Path) -> Header:
-    """Parse one ``.hea`` file; without a rate or a length, as wfdb: 250 Hz, what the file holds.
-
-    Raises RecordError if it is absent, empty, not a header of a single-segment record, or names a
-    file outside its folder.
-    """
+    """Parse one ``.hea`` file; without a rate or a length, as wfdb: 250 Hz, what the file holds."""
     try:
         content = _contents(path, _MOST_BYTES)
     except OSError as error:
@@ -131,7 +117,7 @@ def read_header(path: Path) -> Header:
     try:
         count = int(first[1])
         # The frequency may carry a counter frequency and a base counter: 360/360(0).
-        rate = float(first[2].partition("/")[0]) if len(first) > 2 else _DEFAULT_RATE
+        rate = float(first[2].partition("/")[0]) if len(first) > 2 else 250.0
         samples = (int(first[3]) or None) if len(first) > 3 else None
     except (IndexError, ValueError) as error:
         raise RecordError(f"header has a corrupt first line: {lines[0][:80]!r}") from error
@@ -168,7 +154,7 @@ def _signal(format_: str, gain_field: str, zero: str) -> Signal:
     try:
         if match is None:
             raise ValueError(gain_field)
-        gain = float(match[1]) if match[1] else _DEFAULT_GAIN
+        gain = float(match[1]) if match[1] else 200.0  # as WFDB assumes
         baseline = int(match[2]) if match[2] else int(zero)
         if abs(baseline) >= 2**31:
             raise ValueError(baseline)
@@ -204,9 +190,8 @@ def _held(size: int, signal: Signal, frames: int) -> int:
 def read_digital(header: Header) -> Digital:
     """Read the samples of a record in digital units: int16, or wider, shape (samples, signals).
 
-    They equal those of ``wfdb.rdrecord(..., physical=False).d_signal``, bit for bit. Files without
-    any of the twelve leads are not read: their signals are 0. Raises RecordError if a signal file
-    is absent, too short or unreadable.
+    They equal those of ``wfdb.rdrecord(..., physical=False).d_signal``, bit for bit, but for files
+    without any of the twelve leads, which are not read: their signals are 0.
     """
     if len(set(header.files)) == 1:
         return _read_file(header, header.files[0], range(len(header.files)))
@@ -291,17 +276,13 @@ def _read_other(header: Header, name: str, columns: Sequence[int]) -> Digital:
 
 
 def _whole(values: npt.NDArray, number: str = "") -> Digital:
-    """Put samples into int16 where they fit, else into int64.
-
-    Those of a matrix in offset binary, WFDB's formats 80 and 160, begin at 0 instead of -2**7 or
-    -2**15.
-    """
+    """Put samples into int16 where they fit, else into int64."""
     if values.dtype.kind not in "iuf" or (values != np.rint(values)).any():
         raise ValueError("the samples are not whole numbers")
     if not -(2**53) <= values.min().item() <= values.max().item() <= 2**53:
         raise ValueError("the samples are beyond any converter")
     wide = np.ascontiguousarray(values).astype(np.int64)
-    if number in ("80", "160"):
+    if number in ("80", "160"):  # offset binary
         if values.dtype != {"80": np.uint8, "160": np.uint16}[number]:
             raise ValueError(f"the header says format {number}, the matrix holds {values.dtype}")
         wide += missing_value(number)
@@ -311,10 +292,9 @@ def _whole(values: npt.NDArray, number: str = "") -> Digital:
 
 @functools.lru_cache(maxsize=1024)
 def lead_order(names: tuple[str, ...]) -> tuple[int | None, ...]:
-    """Find the twelve standard leads among names such as ``avr``, ``DII``, ``C4`` or ``-aVR``.
+    """Find where each of `LEADS` stands among names such as ``avr``, ``DII``, ``C4`` or ``-aVR``.
 
-    Returns where each of `LEADS` stands: ``~i`` if its negative stands at ``i``, None if it has to
-    be computed from leads I and II. Raises RecordError if a lead is absent or stands twice.
+    ``~i`` if its negative stands at ``i``, None if it has to be computed from leads I and II.
     """
     plain, turned = [], []
     for name in names:
@@ -342,25 +322,23 @@ def lead_order(names: tuple[str, ...]) -> tuple[int | None, ...]:
 def microvolts(header: Header, digital: Digital) -> npt.NDArray[np.float64]:
     """Put what `read_digital` returned into microvolts, shape (samples, 12), as `LEADS` stand.
 
-    Missing samples are NaN. The record ends where a skewed lead ends. Leads III, aVR, aVL and aVF
-    are computed where they are missing. Z-scored signals (unit ``NU``) come as thousandths of a
-    standard deviation. Raises RecordError if a lead is missing, or a gain is zero or in an unknown
-    unit.
+    Missing samples are NaN. The record ends where a skewed lead ends. Z-scored signals (unit
+    ``NU``) come as thousandths of a standard deviation.
     """
     order = lead_order(header.leads)
-    known = _calibration(header.signals, order)
+    scale, baseline, missing, skew = _calibration(header.signals, order)
     if order != tuple(range(digital.shape[1])):
         digital = digital[:, [0 if at is None else max(at, ~at) for at in order]]
-    if known.skew:
-        digital = digital[: -known.skew]
+    if skew:
+        digital = digital[:-skew]
     # One pass over 60,000 samples is most of the time of reading: skip what does nothing.
     values = digital.astype(np.float64)
-    if known.baseline is not None:
-        values -= known.baseline
-    if known.scale is not None:
-        values *= known.scale
-    if digital.min() <= max(known.missing):
-        values[digital == np.array(known.missing)] = np.nan
+    if baseline.any():
+        values -= baseline
+    if (scale != 1).any():
+        values *= scale
+    if digital.min() <= missing.max():
+        values[digital == missing] = np.nan
     if None in order:
         for lead, (first, second) in _OF_I_AND_II.items():
             if order[at := LEADS.index(lead)] is None:
@@ -368,16 +346,9 @@ def microvolts(header: Header, digital: Digital) -> npt.NDArray[np.float64]:
     return values
 
 
-@dataclass(frozen=True)
-class _Calibration:
-    scale: npt.NDArray[np.float64] | None  # microvolts a unit; None where it changes nothing
-    baseline: npt.NDArray[np.float64] | None  # likewise
-    missing: tuple[int, ...]  # the value of no sample
-    skew: int  # samples at the end that some lead lacks
-
-
 @functools.lru_cache(maxsize=1024)
-def _calibration(signals: tuple[Signal, ...], order: tuple[int | None, ...]) -> _Calibration:
+def _calibration(signals: tuple[Signal, ...], order: tuple[int | None, ...]) -> tuple[Any, ...]:
+    """Return each lead's microvolts a unit, baseline and value of no sample; the longest skew."""
     ordered = [signals[0 if at is None else max(at, ~at)] for at in order]
     scale = np.empty(len(LEADS))
     for position, (lead, signal) in enumerate(zip(LEADS, ordered, strict=True)):
@@ -393,12 +364,8 @@ def _calibration(signals: tuple[Signal, ...], order: tuple[int | None, ...]) -> 
         raise RecordError("a lead is missing, and cannot be computed from z-scored ones")
     scale *= [-1 if at is not None and at < 0 else 1 for at in order]
     baseline = np.array([signal.baseline for signal in ordered], dtype=np.float64)
-    return _Calibration(
-        scale=scale if (scale != 1).any() else None,
-        baseline=baseline if baseline.any() else None,
-        missing=tuple(missing_value(signal.number) for signal in ordered),
-        skew=max(signal.skew for signal in ordered),
-    )
+    missing = np.array([missing_value(signal.number) for signal in ordered])
+    return scale, baseline, missing, max(signal.skew for signal in ordered)
 
 
 def missing_value(number: str) -> int:
@@ -427,10 +394,7 @@ def age_of(value: object) -> float:
 
 @functools.lru_cache(maxsize=1024)
 def sex_of(value: object) -> str:
-    """Read ``male`` or ``female`` from a word of several languages; empty from anything else.
-
-    Numbers are not read: which sex is 0 and which is 1 differs from table to table.
-    """
+    """Read ``male`` or ``female`` from a word; not from 0 or 1, whose meaning differs."""
     match = _SEX.fullmatch(str(value).strip())
     return str(match.lastgroup) if match else ""
 
@@ -448,10 +412,7 @@ _REASON = re.compile(r"reason for admission\s*[:=]\s*(.+)", re.I)  # of PTB
 
 
 def facts(header: Header) -> dict[str, Any]:
-    """Read age, sex, codes and, where it is given, the patient from the comments of a header.
-
-    Raises RecordError if a code has something else than a number behind a colon.
-    """
+    """Read age, sex, codes and, where it is given, the patient from the comments of a header."""
     lines = [(line, line.lower()) for line in header.comments]
 
     def first(word: str, find: Callable[[str], re.Match[str] | None]) -> str:

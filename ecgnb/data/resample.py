@@ -5,8 +5,6 @@ sum below 2**53. Float64 adds such numbers exactly, so neither the order of a su
 changes a bit. That leaves the order free: a filter is a product of matrices, which is fast.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 from fractions import Fraction

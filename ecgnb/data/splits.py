@@ -1,7 +1,5 @@
 """Who trains, who validates, who tests: by patient, stratified, in nested training subsets."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -37,8 +35,6 @@ def assign_folds(
     record, 1 to `folds`.
     """
     codes, unique = pd.factorize(patients)
-    if not labels.shape[1]:
-        labels = np.zeros((len(labels), 1), dtype=bool)
     counts = np.zeros((len(unique), labels.shape[1] + 1))
     np.add.at(counts, codes, np.column_stack([labels, np.ones(len(codes))]))
     rng = np.random.default_rng(seed)
@@ -48,9 +44,7 @@ def assign_folds(
     while open_.any():
         left = counts[open_].sum(axis=0)
         # The last column counts records, so patients without any label are dealt out last.
-        label = int(np.argmin(np.where(left[:-1] > 0, left[:-1], np.inf)))
-        if left[label] == 0:
-            label = labels.shape[1]
+        label = int(np.argmin(np.where(left > 0, left, np.inf)))
         for patient in rng.permutation(np.flatnonzero(open_ & (counts[:, label] > 0))):
             # The last key is asked first.
             best = int(np.lexsort((rng.random(folds), wanted[:, -1], wanted[:, label]))[-1])

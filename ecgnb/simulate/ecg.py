@@ -6,8 +6,6 @@ Dower's matrix shows them to the eight independent leads; the other four limb le
 Einthoven's and Goldberger's laws, after noise and rounding. Seconds and millivolts throughout.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
@@ -39,9 +37,8 @@ class Plan:
     beats: Array  # R peaks inside the record, seconds
     kinds: NDArray[np.str_]  # `N`, `A` (PAC) or `V` (PVC) for each
     heart_rate: float  # median beats a minute
-    pr: float  # seconds, as the next two; nan without P waves
+    pr: float  # seconds, as the next one; nan without P waves
     qrs: float
-    qt: float
     axis: float  # frontal, degrees, before a block or an infarct bends it
     waves: Array  # every Gaussian, (n, 5): centre, width (seconds), x, y, z (millivolts)
 
@@ -54,16 +51,12 @@ def conflict(findings: Set[str]) -> bool:
 def plan_record(
     rng: np.random.Generator, patient: Patient, findings: frozenset[str], seconds: float
 ) -> Plan:
-    """Plan one record of `patient` that shows `findings` and nothing else that has a name here.
-
-    Raises ValueError if they hold no rhythm or two, miss a chronic one, or exclude each other.
-    """
+    """Plan one record of `patient` that shows `findings` and nothing else that has a name here."""
     rhythms = [r for r in RHYTHMS if r in findings]
     if len(rhythms) != 1 or not patient.chronic <= findings <= set(FINDINGS):
         raise ValueError(f"not one rhythm with the chronic findings: {sorted(findings)}")
     if conflict(findings):
         raise ValueError(f"findings that exclude each other: {sorted(findings)}")
-    has_p = rhythms[0] not in ("AF", "AFL")
     cycle = rng.uniform(0.178, 0.25)  # of the flutter circuit
     intervals = _intervals(rng, rhythms[0], patient, cycle, seconds)
     start = -2 + rng.uniform() * intervals[0]
@@ -104,9 +97,8 @@ def plan_record(
         beats=peaks[inside],
         kinds=kinds[inside],
         heart_rate=60 / rr,
-        pr=pr if has_p else float("nan"),
+        pr=float("nan") if {"AF", "AFL"} & findings else pr,
         qrs=patient.qrs,
-        qt=qt,
         axis=patient.axis,
         waves=np.concatenate(waves),
     )

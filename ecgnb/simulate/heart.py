@@ -8,8 +8,6 @@ doi:10.1016/0022-0736(88)90113-6). Its axes are Frank's: x to the patient's left
 to the back. Millivolts, seconds and degrees throughout.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -4,8 +4,6 @@ The two differ in all four, as real hospitals do, so that a model can be moved f
 and can fail.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 import tomllib
@@ -26,6 +24,8 @@ from ecgnb.simulate.heart import DOWER, LEADS, Array, Patient, draw_patient, twe
 
 _TABLES = tomllib.loads(files(__package__).joinpath("hospitals.toml").read_text(encoding="utf-8"))
 SNOMED: dict[str, str] = _TABLES["snomed"]
+AGE_SLOPE: dict[str, float] = _TABLES["age-slope"]
+LOOKALIKE: dict[str, str] = _TABLES["lookalike"]
 
 
 @dataclass(frozen=True)
@@ -130,11 +130,7 @@ def _placement(rng: np.random.Generator, hospital: Hospital) -> NDArray[np.float
 
 
 def draw_records(hospital: Hospital, plans: dict[int, Plan], seed: int) -> NDArray[np.int16]:
-    """Record planned ECGs: placement of the electrodes, noise, rounding.
-
-    Seed and record number, by which the plans are given, decide placement and noise. Returns ADC
-    units, (n_plans, 12, samples), leads in the order of `ecgnb.simulate.ecg.LEADS`.
-    """
+    """Record the plans of these record numbers in ADC units, (n_plans, 12, samples), as `LEADS`."""
     dipoles = ecg.draw(list(plans.values()), hospital.rate, hospital.seconds)
     out = np.empty((len(plans), 12, dipoles.shape[2]), np.int16)
     for i, record in enumerate(plans):
@@ -151,12 +147,6 @@ def draw_records(hospital: Hospital, plans: dict[int, Plan], seed: int) -> NDArr
 
 CHRONIC = ("LBBB", "RBBB", "LAnFB", "IAVB", "LVH", "LQRSV", "MI")
 PASSING = ("PAC", "PVC", "STE", "STD", "TInv")
-# Log-odds a decade of age: how much commoner a finding is in the old.
-AGE_SLOPE = {"AF": 0.6, "AFL": 0.4, "LBBB": 0.5, "RBBB": 0.4, "LAnFB": 0.4, "IAVB": 0.4, "PVC": 0.3}
-AGE_SLOPE |= {"SA": -0.3, "MI": 0.4, "LVH": 0.3, "PAC": 0.2, "STach": -0.1}
-# Findings that a hurried reader takes for one another.
-LOOKALIKE = {"PAC": "PVC", "PVC": "PAC", "AF": "AFL", "AFL": "AF", "STD": "TInv", "TInv": "STD"}
-LOOKALIKE |= {"SA": "PAC", "LBBB": "RBBB", "LAnFB": "MI", "NSR": "SA"}
 
 _TOGETHER = 4  # records that are drawn at once
 _JOB = 100  # records; a multiple of the above
@@ -253,24 +243,12 @@ def _write_records(part: Path, hospital: Hospital, seed: int, first: int, last: 
 
 
 def write_hospital(folder: Path, hospital: Hospital | str, n: int, seed: int) -> None:
-    """Write `n` records of a hospital as WFDB files, or nothing.
+    """Write `n` records of a hospital, or of the one of this name, as WFDB files, or nothing.
 
-    Parameters
-    ----------
-    folder : Path
-        Made by this call; its parent is made if need be. It holds RECORDS and two files a record.
-    hospital : Hospital or str
-        A hospital, or its name in `HOSPITALS`.
-    n : int
-        Number of records. Record `i` is the same bytes whatever `n`.
-    seed : int
-        Another seed, other patients. The same seed gives the same bytes on the same machine; numpy
-        may round an exponential otherwise on another processor, which moves a sample by one unit.
-
-    Raises
-    ------
-    UserError
-        If there is no such hospital, or `folder` exists and is not empty.
+    The folder is made by this call, and holds RECORDS and two files a record. Another seed, other
+    patients. Record `i` is the same bytes whatever `n`, on the same machine; numpy may round an
+    exponential otherwise on another processor, which moves a sample by one unit. Raises UserError
+    if there is no such hospital, or the folder exists and is not empty.
     """
     if isinstance(hospital, str):
         if hospital not in HOSPITALS:

@@ -282,7 +282,9 @@ def write_arrays(
     whole["site"] = whole.get("site", "")
     table = whole[[*SELECTION, "flags", "seconds", "site"]].reset_index(drop=True)
     if (table["fold"] == 0).any():
-        labels = table["codes"].str.get_dummies(" ").to_numpy(dtype=bool)
+        # pandas 3 takes no code for a code, and 2 does not: it is one, sorted before all others.
+        codes = table["codes"].astype(object).replace("", "\0")
+        labels = codes.str.get_dummies(" ").to_numpy(dtype=bool)
         table["fold"] = splits.assign_folds(table["patient"], labels, splits.FOLDS, seed=0)
     table = table.astype({"fold": "int64", "age": "float64"})
     table.to_parquet(folder / "records.parquet", index=False)

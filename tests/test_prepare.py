@@ -10,6 +10,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -22,7 +23,6 @@ from ecgnb import files
 from ecgnb.data import arrays, layouts, records
 from ecgnb.data import prepare as room
 from ecgnb.data.arrays import SELECTION, Options
-from ecgnb.data.layouts import COLUMNS
 from ecgnb.data.prepare import prepare, summary
 from ecgnb.errors import UserError
 
@@ -649,8 +649,13 @@ def test_two_that_prepare_at_once_do_it_once(made, cache, monkeypatch, what):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("dataset", ["ptb-xl", "chapman-shaoxing"])
-@pytest.mark.parametrize("name", ["clinical", "clinical-paper"])
+@pytest.mark.parametrize(
+    ("name", "dataset"),
+    [
+        *product(("clinical", "clinical-paper"), ("ptb-xl", "chapman-shaoxing")),
+        *product(("clinical", "jang2021"), ("cpsc2018", "brugada-huca")),  # the second in windows
+    ],
+)
 def test_the_fingerprint_of_real_data_is_the_recorded_one(name, dataset):
     from ecgnb.study.data import open_dataset, recorded_fingerprints
     from ecgnb.study.declare import load_study
@@ -679,20 +684,6 @@ def test_filtered_records_extend_those_that_were_not():
         band = slice(round(10 * low), round(10 * high))  # 0.1 Hz a bin
         assert shares[0][band].sum() == pytest.approx(shares[1][band].sum(), abs=0.03)
     assert whole.signals.std(axis=2).mean() == pytest.approx(1000, rel=0.001)
-
-
-@pytest.mark.data
-@pytest.mark.parametrize(("dataset", "patients"), [("cpsc2018", "assumed"), ("brugada-huca", "k")])
-def test_records_of_other_lengths_and_layouts(dataset, patients):
-    prepared = prepare(dataset)
-    assert prepared.signals.shape[1:] == (12, 1000)
-    assert prepared.manifest["counts"]["dropped"] == 0
-    assert prepared.table["fold"].between(1, 10).all()
-    assert patients in prepared.manifest["patients"]
-    assert set(COLUMNS) - set(prepared.table) == {"path"}
-    if dataset == "cpsc2018":
-        every = prepare(dataset, Options(seconds=8.192, every_window=True)).table
-        assert len(every) > every["record"].str.partition("#")[0].nunique() == 150
 
 
 @pytest.mark.parametrize(("rate", "at"), [(250, 2500), (250, 3000), (100, 1500)])

@@ -91,6 +91,10 @@ def _npz():
     return packed.getvalue()
 
 
+NEARLY = {"strat_fold": "fold", "gender": "sex", "record id": "record", "dx": "codes"}
+NEARLY |= dict.fromkeys(("patient_id", "Pateint", "SubjectID", "Patienten-ID"), "patient")
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -99,14 +103,7 @@ def _npz():
         (table_of("long QT,long-QT", "0,1"), "two columns make one class 'long-QT': keep one"),
         *(
             (table_of(f"AF,{name}", "1,1", "0,0"), f"'{name}': call it '{meant}', or leave it out")
-            for names, meant in {
-                ("patient_id", "Pateint", "SubjectID", "Patienten-ID"): "patient",
-                ("strat_fold",): "fold",
-                ("gender",): "sex",
-                ("record id",): "record",
-                ("dx",): "codes",
-            }.items()
-            for name in names
+            for name, meant in NEARLY.items()
         ),
         *(
             (

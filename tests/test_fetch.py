@@ -96,7 +96,7 @@ class Handler(BaseHTTPRequestHandler):
         if path not in server.files:
             return 404, b"none", {}
         content = server.files[path]
-        tag = server.tags.get(path, f'"{md5(content)}"')
+        tag, _ = server.facts(path)
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         if not (asked and server.ranges and self.headers.get("If-Range", tag) == tag):
             return 200, content, {"ETag": tag}
@@ -111,9 +111,8 @@ class Handler(BaseHTTPRequestHandler):
         keys = sorted(path for path in server.files if path.startswith(f"/{prefix}"))
         text = '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
         for key in keys[start : start + PAGE]:
-            content = server.listed.get(key, server.files[key])
-            tag = escape(server.tags.get(key, f'"{md5(content)}"'))
-            facts = f"<Key>{key[1:]}</Key><ETag>{tag}</ETag><Size>{len(content)}</Size>"
+            tag, size = server.facts(key)
+            facts = f"<Key>{key[1:]}</Key><ETag>{escape(tag)}</ETag><Size>{size}</Size>"
             text += f"<Contents>{facts}</Contents>"
         if start + PAGE < len(keys):
             text += f"<NextContinuationToken>{start + PAGE}</NextContinuationToken>"
@@ -128,8 +127,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.lock = threading.Lock()
         self.files = {}  # by their paths: what is served
-        self.listed = {}  # what a list says is served, where it is something else
-        self.tags = {}
+        self.listed = {}  # tags and sizes that are said, where they are not those of the files
         self.faults = {}  # answers that come before the right one
         self.drops = {}  # after how many bytes the connection breaks
         self.changing = {}  # what a file becomes after a break
@@ -155,6 +153,10 @@ class Server(ThreadingHTTPServer):
 
     def bucket(self, prefix="made/1/"):
         return f"{self.url}/?list-type=2&prefix={prefix}"
+
+    def facts(self, path):
+        content = self.files[path]
+        return self.listed.get(path, (f'"{md5(content)}"', len(content)))
 
     def got(self, path):
         return [bytes_ for method, asked, bytes_ in self.asked if method == "GET" and asked == path]
@@ -291,8 +293,7 @@ def test_a_break_is_resumed_or_begins_again(server, root, monkeypatch, capsys, r
 )
 def test_file_that_is_not_as_listed_is_refused(full, root, real, message):
     put(full, {"a.hea": real or b""})
-    full.listed["/made/1/a.hea"] = noise(9000)
-    full.tags["/made/1/a.hea"] = f'"{md5(noise(9000))}"'
+    full.listed["/made/1/a.hea"] = f'"{md5(noise(9000))}"', 9000
     full.faults["/made/1/a.hea"] = [] if real else [(404, {})]
     said = refuses(the(full), message)
     assert "run it again later" in said[-1]
@@ -325,7 +326,7 @@ def test_checksum_of_an_object_sent_in_pieces(server, root):
     """Its tag in the list is no MD5; the checksum is in PhysioNet's own list."""
     big = {"a.hea": noise(90_000)}
     put(server, {**big, "SHA256SUMS.txt": sums_of({"a.hea": b"other"})})
-    server.tags["/made/1/a.hea"] = f'"{md5(big["a.hea"])}-2"'
+    server.listed["/made/1/a.hea"] = f'"{md5(big["a.hea"])}-2"', 90_000
     refuses(the(server), "its checksum or its size is wrong")
     put(server, whole := {**big, "SHA256SUMS.txt": sums_of(big)})
     brings(the(server), whole)
@@ -363,6 +364,7 @@ def _as_link(info):
 
 
 TWO = a_zip({"a": b"1", "b": b"2"})
+UNLIKE = {"a.hea": b"1", "SHA256SUMS.txt": sums_of({"a.hea": b"2"})}
 
 
 @pytest.mark.parametrize(
@@ -379,10 +381,7 @@ TWO = a_zip({"a": b"1", "b": b"2"})
         (a_zip({"a": b"1", "a/b": b"2"}), "two files of one name"),
         (TWO[:-12] + b"\3\0" + TWO[-10:], "its directory has lost files"),
         (a_zip({"b": b"", "SHA256SUMS.txt": sums_of({"c": b""})}), "lacks 1 of .* 'c'"),
-        (
-            a_zip({"a.hea": b"1", "SHA256SUMS.txt": sums_of({"a.hea": b"2"})}),
-            "a.hea in it does not have its published checksum",
-        ),
+        (a_zip(UNLIKE), "a.hea in it does not have its published checksum"),
         (a_zip({"a.hea": noise(9000)})[:-30], "no whole zip archive"),
         (a_zip({"a.hea": noise(9000)}).replace(noise(9000)[99:200], bytes(101)), "zip archive"),
         (b"<html>a page of some portal</html>", "no whole zip archive"),

@@ -549,7 +549,7 @@ def test_two_datasets_of_one_download(full, root, monkeypatch):
 
 
 def test_two_at_once_bring_each_file_once_with_at_most_eight_connections(full, root):
-    full.pause = 0.02
+    full.piece, full.pause = 1000, 0.01
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(get, [the(full)] * 2))
     assert [folder for folder, _ in results] == [root / "made" / "1"] * 2

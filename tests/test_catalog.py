@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -33,6 +34,11 @@ def put_card(folder: Path, text: str = OWN_CARD, name: str = "card") -> Path:
     path = folder / f"{name}.toml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def refused(message: str, ask: Callable, *given: object) -> None:
+    with pytest.raises(UserError, match=message):
+        ask(*given)
 
 
 @pytest.mark.parametrize("name", CATALOG)
@@ -105,8 +111,7 @@ def test_own_card_is_read_also_with_a_mark_before_it(tmp_path):
 )
 def test_wrong_card_is_refused_with_the_fix(tmp_path, old, new, message):
     assert old in OWN_CARD
-    with pytest.raises(UserError, match=message):
-        load_card(put_card(tmp_path, OWN_CARD.replace(old, new)))
+    refused(message, load_card, put_card(tmp_path, OWN_CARD.replace(old, new)))
 
 
 def test_what_is_no_card_lies_beside_cards_unread(root):
@@ -117,62 +122,41 @@ def test_what_is_no_card_lies_beside_cards_unread(root):
     os.mkfifo(root / "pipe.toml")
     (root / "folder.toml").mkdir()
     assert list(own_cards()) == ["my-hospital"]
+    refused(r"pipe\.toml: it is no regular file", load_card, root / "pipe.toml")
+    refused("Cannot read", load_card, root / "none.toml")
+    second = put_card(root, name="second")
+    refused(r"'my-hospital' in .*second\.toml is taken", card, "my-hospital")
+    second.unlink()
     put_card(root, "[other]\ntitle = 'Other'", "other")
-    with pytest.raises(UserError, match=r"'other' in .* 'layout' is missing: add text in quotes"):
-        card("other")
-    with pytest.raises(UserError, match=r"pipe\.toml: it is no regular file"):
-        load_card(root / "pipe.toml")
-    with pytest.raises(UserError, match="Cannot read"):
-        load_card(root / "none.toml")
-
-
-def test_two_cards_of_one_name_are_refused(root):
-    put_card(root)
-    put_card(root, name="second")
-    with pytest.raises(UserError, match=r"'my-hospital' in .*second\.toml is taken"):
-        card("my-hospital")
+    refused(r"'other' in .* 'layout' is missing: add text in quotes", card, "other")
 
 
 def test_data_root_and_cache_root(monkeypatch, tmp_path):
     monkeypatch.setenv("ECGNB_DATA", str(tmp_path))
-    assert data_root() == tmp_path
-    monkeypatch.setenv("ECGNB_DATA", str(tmp_path / "none"))
-    with pytest.raises(UserError, match="not a folder"):
-        data_root()
-    monkeypatch.delenv("ECGNB_DATA")
-    with pytest.raises(UserError, match="ECGNB_DATA is not set"):
-        data_root()
     monkeypatch.setenv("ECGNB_CACHE", str(tmp_path))
-    assert cache_root() == tmp_path
+    assert data_root() == cache_root() == tmp_path
+    monkeypatch.setenv("ECGNB_DATA", str(tmp_path / "none"))
+    refused("not a folder", data_root)
+    monkeypatch.setattr(os, "listdir", Mock(side_effect=PermissionError(13, "Permission denied")))
+    refused(r"may not read: ask its owner for `chmod a\+rX", data_root)
+    monkeypatch.delenv("ECGNB_DATA")
+    refused("ECGNB_DATA is not set", data_root)
     monkeypatch.delenv("ECGNB_CACHE")
     assert cache_root().name == "ecgnb"
-
-
-def test_folders_of_another_user_or_of_nobody(monkeypatch, root):
-    monkeypatch.setattr(os, "listdir", Mock(side_effect=PermissionError(13, "Permission denied")))
-    with pytest.raises(UserError, match=r"may not read: ask its owner for `chmod a\+rX"):
-        data_root()
     monkeypatch.delenv("HOME", raising=False)
-    monkeypatch.setattr("pwd.getpwuid", Mock(side_effect=KeyError()))
-    monkeypatch.setenv("ECGNB_DATA", "~/ecg")
-    with pytest.raises(UserError, match="'~/ecg', and there is no such home"):
-        data_root()
-    monkeypatch.delenv("ECGNB_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    with pytest.raises(UserError, match="no home folder here: set ECGNB_CACHE"):
-        cache_root()
+    monkeypatch.setattr("pwd.getpwuid", Mock(side_effect=KeyError()))
+    refused("no home folder here: set ECGNB_CACHE", cache_root)
+    monkeypatch.setenv("ECGNB_DATA", "~/ecg")
+    refused("'~/ecg', and there is no such home", data_root)
 
 
-def test_find_prefers_the_folder_of_the_version(tmp_path):
+def test_find_prefers_the_folder_of_the_version_and_what_is_joined_has_none(root):
     one = card("ptb-xl")
-    found = [find(one, tmp_path)]
-    for name in ("ptb-xl", "ptb-xl/1.0.3"):
-        (tmp_path / name).mkdir()
-        found.append(find(one, tmp_path))
-    assert found == [None, tmp_path / "ptb-xl", tmp_path / "ptb-xl" / "1.0.3"]
-
-
-def test_what_is_joined_with_ones_own_has_no_folder(root):
+    found = [find(one, root)]
+    for name in ("ptb-xl", "ptb-xl/1.0.3", "mine"):
+        (root / name).mkdir()
+        found.append(find(one, root))
+    assert found == [None, root / "ptb-xl", *[root / "ptb-xl" / "1.0.3"] * 2]
     put_card(root)
-    (root / "mine").mkdir()
     assert find(card("my-hospital+ptb-xl"), root) is None

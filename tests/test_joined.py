@@ -29,22 +29,25 @@ def _study(source):
 
 
 @pytest.mark.data
-def test_parts_stand_one_behind_the_other():
-    study = _study("sim-north+ptb-xl")
-    whole = open_dataset(study, "sim-north+ptb-xl")
-    parts = [open_dataset(study, name) for name in ("sim-north", "ptb-xl")]
+def test_parts_stand_one_behind_the_other_and_a_study_learns_from_them():
+    study = _study("sim-north+cpsc2018")
+    whole = open_dataset(study, "sim-north+cpsc2018")
+    parts = [open_dataset(study, name) for name in ("sim-north", "cpsc2018")]
     assert np.array_equal(whole.signals, np.concatenate([part.signals for part in parts]))
     assert whole.table["record"].is_unique
     assert whole.table["record"].iloc[0].startswith("sim-north/")
     assert whole.table["patient"].nunique() == sum(p.table["patient"].nunique() for p in parts)
-    assert open_dataset(study, "sim-north+ptb-xl").folder == whole.folder
-    labels = read_labels(whole.table, "sim-north+ptb-xl", "challenge-2021", 0)
+    assert open_dataset(study, "sim-north+cpsc2018").folder == whole.folder
+    labels = read_labels(whole.table, "sim-north+cpsc2018", "challenge-2021", 0)
     assert list(labels) == list(LABEL_SETS["challenge-2021"].classes)
     for part, rows in zip(parts, np.split(labels.to_numpy(), [len(parts[0].table)]), strict=True):
         own = read_labels(part.table, part.card.name, "challenge-2021", 0)
         assert np.array_equal(own.to_numpy(), rows)
-    assert read_table(study, "sim-north+ptb-xl")["record"].equals(whole.table["record"])
-    assert fingerprints(study)["sim-north+ptb-xl"] == whole.fingerprint
+    assert read_table(study, "sim-north+cpsc2018")["record"].equals(whole.table["record"])
+    assert fingerprints(study)["sim-north+cpsc2018"] == whole.fingerprint
+    results = do(study)
+    assert [run.spec.arm for run in results] == ["scratch", "finetune"]
+    assert {run.spec.source for run in results} == {"", "sim-north+cpsc2018"}
 
 
 @pytest.fixture
@@ -98,21 +101,11 @@ def test_the_chapter_on_the_data_reads_every_part(root, vocabulary, label_set):
     assert len(find_examples(study, source, target)) == 2
 
 
-def test_a_card_of_several():
+def test_a_card_of_several_and_a_missing_part(root):
     whole = card("ptb-xl+cpsc2018")
     assert whole.title == "PTB-XL + CPSC2018"
     assert whole.records == card("ptb-xl").records + card("cpsc2018").records
     assert not whole.patients_known  # of one of them it is not known
     with pytest.raises(UserError, match="There is no dataset 'ptb-xk'"):
         card("ptb-xl+ptb-xk")
-
-
-def test_one_missing_part_is_a_missing_source(root):
     assert missing_datasets(_study("sim-north+georgia")) == ["sim-north+georgia"]
-
-
-@pytest.mark.data
-def test_a_study_with_a_joined_source_runs():
-    results = do(_study("sim-north+cpsc2018"))
-    assert [run.spec.arm for run in results] == ["scratch", "finetune"]
-    assert {run.spec.source for run in results} == {"", "sim-north+cpsc2018"}

@@ -36,6 +36,10 @@ def positives(codes: str, vocabulary: str, name: str) -> set[str]:
         *((code, "snomed", "challenge-2021", {"PVC"}) for code in ("427172004", "17338001")),
         ("164884008", "snomed", "challenge-2021", {"PVC"}),
         ("164865005 164889003", "ptb", "ptb-2", {"MI"}),  # of the Challenge's copy
+        # Confirmed or atypical is yes.
+        ("brugada:0 basal_pattern:1", "brugada", "brugada", set()),
+        ("brugada:1 sudden_death:0", "brugada", "brugada", {"BRUGADA"}),
+        ("brugada:2", "brugada", "brugada", {"BRUGADA"}),
     ],
 )
 def test_codes_make_classes(codes, vocabulary, name, classes):
@@ -55,11 +59,6 @@ def test_one_diagnosis_in_three_vocabularies_is_one_class():
         assert positives(statement, "scp", "challenge-2021") == {same}
 
 
-def test_brugada_confirmed_or_atypical_is_yes():
-    codes = pd.Series(["brugada:0 basal_pattern:1", "brugada:1 sudden_death:0", "brugada:2"])
-    assert encode(codes, "brugada", "brugada")["BRUGADA"].tolist() == [False, True, True]
-
-
 def test_index_and_empty_records_are_kept():
     codes = pd.Series(["164889003", None, ""], index=["c", "a", "a"])
     encoded = encode(codes, "snomed", "challenge-2021")
@@ -70,17 +69,12 @@ def test_index_and_empty_records_are_kept():
     assert encode(codes[:0], "snomed", "challenge-2021").shape == (0, 26)
 
 
-def test_min_positives_drops_only_classes_found_in_the_data():
-    codes = pd.Series(["164889003 164889003", "164889003 426177001", "427084000"])
-    assert list(encode(codes, "snomed", "snomed-all")) == ["AF", "SB", "STach"]
-    assert list(encode(codes, "snomed", "snomed-all", min_positives=2)) == ["AF"]
-    assert encode(codes, "snomed", "challenge-2021", min_positives=2).shape == (3, 26)
-
-
-def test_unknown_codes_are_counted_by_record_and_kept_as_numbers():
+def test_unknown_codes_are_counted_and_kept_as_numbers_and_rare_ones_dropped():
     codes = pd.Series(["123 123 55827005", "123 9", "164889003"])
     assert unknown_codes(codes, "snomed") == {"123": 2, "9": 1}
-    assert positives("123 55827005", "snomed", "snomed-all") == {"123", "LVHV"}
+    assert list(encode(codes, "snomed", "snomed-all")) == ["123", "9", "AF", "LVHV"]
+    assert list(encode(codes, "snomed", "snomed-all", min_positives=2)) == ["123"]
+    assert encode(codes, "snomed", "challenge-2021", min_positives=2).shape == (3, 26)
     assert unknown_codes(pd.Series(["NORM:100 AXIS-RAD FOO:0"]), "scp") == {"FOO": 1}
     assert unknown_codes(pd.Series(["AF", "Afib"]), "cpsc") == {"Afib": 1}
 

@@ -60,22 +60,22 @@ def table_of(head, *rows):
     return "\n".join([head, *(rows[number % len(rows)] for number in range(12))])
 
 
-def test_every_layout_of_a_card_can_be_read():
-    assert set(catalog.LAYOUTS) == set(LAYOUTS)
+def refused(sentence, dataset="mine"):
+    with pytest.raises(UserError, match=sentence):
+        prepare(dataset)
 
 
 @pytest.mark.parametrize("leads_first", [False, True])
 @pytest.mark.parametrize("kind", ["int16", "float32"])
 def test_an_array_and_a_table(root, leads_first, kind):
-    (root / "mine").mkdir()
     signals = waves(30)
     signals[3, 1500:] = 0  # filled up
     signals[4] = 0
     stored = signals if kind == "int16" else (signals / 1000).astype(kind)
-    np.save(root / "mine" / "signals.npy", stored.transpose(0, 2, 1) if leads_first else stored)
     # A site is neither 0 nor 1: not a class.
     rows = [f"{row // 2},50,F,{row % 2},north" for row in range(30)]
-    write_table(root, "\n".join(["patient,age,sex,long QT,site", *rows]))
+    text = "\n".join(["patient,age,sex,long QT,site", *rows])
+    array(root, text, stored.transpose(0, 2, 1) if leads_first else stored)
     write_card(root, "array", "sampling_rates = [200]\n")
     prepared = prepare("mine", Options(rate=200, antialias=False))
     assert prepared.manifest["dropped"] == [{"record": "000004", "reason": "no lead ever moves"}]
@@ -83,13 +83,16 @@ def test_an_array_and_a_table(root, leads_first, kind):
     assert prepared.table["flags"].tolist()[2:4] == ["unlabelled", "padded"]
     assert prepared.table["codes"].iloc[1] == "long-QT"
     assert (prepared.table["sex"] == "female").all()
-    folds = prepared.table.groupby("patient")["fold"].nunique()
-    assert (folds == 1).all()
+    assert (prepared.table.groupby("patient")["fold"].nunique() == 1).all()
 
 
 def _npz():
     np.savez(packed := io.BytesIO(), waves(12, 1000))
     return packed.getvalue()
+
+
+NEARLY = {"strat_fold": "fold", "gender": "sex", "record id": "record", "dx": "codes"}
+NEARLY |= dict.fromkeys(("patient_id", "Pateint", "SubjectID", "Patienten-ID"), "patient")
 
 
 @pytest.mark.parametrize(
@@ -100,14 +103,7 @@ def _npz():
         (table_of("long QT,long-QT", "0,1"), "two columns make one class 'long-QT': keep one"),
         *(
             (table_of(f"AF,{name}", "1,1", "0,0"), f"'{name}': call it '{meant}', or leave it out")
-            for names, meant in {
-                ("patient_id", "Pateint", "SubjectID", "Patienten-ID"): "patient",
-                ("strat_fold",): "fold",
-                ("gender",): "sex",
-                ("record id",): "record",
-                ("dx",): "codes",
-            }.items()
-            for name in names
+            for name, meant in NEARLY.items()
         ),
         *(
             (
@@ -133,8 +129,7 @@ def _npz():
 )
 def test_a_wrong_table_is_said(root, text, sentence):
     array(root, text)
-    with pytest.raises(UserError, match=sentence):
-        prepare("mine")
+    refused(sentence)
 
 
 @pytest.mark.parametrize(
@@ -157,8 +152,7 @@ def test_a_wrong_table_is_said(root, text, sentence):
 )
 def test_what_is_wrong_with_the_files_is_said(root, spoil, message):
     spoil(array(root, AF))
-    with pytest.raises(UserError, match=message):
-        prepare("mine")
+    refused(message)
 
 
 def test_folds_that_are_given_are_kept(root):
@@ -261,10 +255,8 @@ def test_values_that_stand_for_no_sample_are_missing(root, value):
 @pytest.mark.parametrize("separator", ",;\t")
 def test_records_are_found_by_any_way_to_write_them(root, separator):
     names = ["R0", "R1.hea", "./R2", "a/R3", "a\\R4", "a/R5.dat", " R6 "]
-    write_record(root / "elsewhere" / "b", "R7")
-    write_record(root / "elsewhere" / "c", "R7")
-    for number in range(7):
-        write_record(root / "elsewhere" / "a", f"R{number}")
+    for name in ("b/R7", "c/R7", *(f"a/R{number}" for number in range(7))):
+        write_record(root / "elsewhere" / name[0], name[2:])
     os.symlink(root / "elsewhere", root / "mine")
     os.symlink(root / "elsewhere", root / "mine" / "a" / "round")  # a link that leads in a circle
     os.mkfifo(root / "mine" / "R8.hea")
@@ -277,17 +269,17 @@ def test_records_are_found_by_any_way_to_write_them(root, separator):
     reason = "it may be b/R7.hea or c/R7.hea"
     assert prepared.manifest["dropped"] == [{"record": "R7", "reason": reason}]
     write_table(root, "record,codes\nR3,AF\na/R3,SB\n")
-    with pytest.raises(UserError, match="'a/R3' stands in rows 2 and 3"):
-        prepare("mine")
+    refused("'a/R3' stands in rows 2 and 3")
 
 
 @pytest.mark.parametrize(
     ("there", "rows", "sentence"),
     [
         ("001.hea", "1", "looked for 1.hea, and there is 001.hea; the names must agree"),
-        ("R1.HEA", "R1", "looked for R1.hea, and there is R1.HEA; records are read from WFDB"),
-        ("R1.edf", "R1", "looked for R1.hea, and there is R1.edf; records are read from WFDB"),
-        ("R1.mat", "R1", "looked for R1.hea, and there is R1.mat; records are read from WFDB"),
+        *(
+            (name, "R1", f"looked for R1.hea, and there is {name}; records are read from WFDB")
+            for name in ("R1.HEA", "R1.edf", "R1.mat")
+        ),
         (".R1.hea", "R1", "looked for R1.hea, and there is records.csv"),
         ("R1.hea", "R1\nR2\nR1.hea", "'R1' stands in rows 2 and 4"),
         ("R1.hea", "R1\n", "row 3 names no record"),
@@ -298,8 +290,7 @@ def test_names_that_lead_nowhere_are_told_with_an_example(root, there, rows, sen
     (root / "mine" / there).write_text("R1 12 100 1000")
     write_card(root, "table")
     write_table(root, f"record,codes\n{rows},AF\n")
-    with pytest.raises(UserError, match=re.escape(sentence)):
-        prepare("mine")
+    refused(re.escape(sentence))
 
 
 @pytest.mark.parametrize("part", ["", "g1"])
@@ -312,8 +303,7 @@ def test_the_challenges_copy_is_read_without_patients(root, name, part):
     if name == "ptb":
         assert lines[0] == "classes: AF 1, MI 1"
         write_record(root / name / "patient001")  # of both, some patients would be there twice
-        with pytest.raises(UserError, match=r"R0001\.hea is not in a folder of its patient"):
-            prepare(name)
+        refused(r"R0001\.hea is not in a folder of its patient", name)
 
 
 def test_a_cell_of_brugada_huca_that_says_nothing_is_said(root):
@@ -322,8 +312,7 @@ def test_a_cell_of_brugada_huca_that_says_nothing_is_said(root):
     for cell in ("", "-1", "yes", "2"):
         table.write_text(f"patient_id,basal_pattern,sudden_death,brugada\n1,0,1,{cell}\n")
         if cell != "2":
-            with pytest.raises(UserError, match=r"row 2 .* 'brugada' holds .*: write 0, 1 or 2"):
-                prepare("brugada-huca")
+            refused(r"row 2 .* 'brugada' holds .*: write 0, 1 or 2", "brugada-huca")
     assert prepare("brugada-huca").table["codes"][0] == "brugada:2 basal_pattern:0 sudden_death:1"
 
 
@@ -331,30 +320,30 @@ def test_what_is_not_in_utf_8_is_named(root):
     table = write_record(root / "mine", "R1").with_name("records.csv")
     write_card(root, "table")
     table.write_bytes("record,Müdigkeit\nR1,1\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"records\.csv is not in UTF-8.*correct that file"):
-        prepare("mine")
+    refused(r"records\.csv is not in UTF-8.*correct that file")
     table.write_text("record,Müdigkeit\nR1,1\n", encoding="utf-8")
     assert prepare("mine").table["codes"].tolist() == ["Müdigkeit"]
-    with open(os.fsencode(root / "mine") + "/Müller.hea".encode("latin-1"), "wb"):
-        pass
-    with pytest.raises(UserError, match=r"the file name Müller.hea in .* rename the file"):
-        prepare("mine")
+    open(os.fsencode(root / "mine") + "/Müller.hea".encode("latin-1"), "wb").close()
+    refused(r"the file name Müller.hea in .* rename the file")
 
 
 def test_ptb(root):
     reasons = ("Myocardial infarction", "Healthy control", "Heart failure (NYHA 2)")
     leads = [*(lead.lower() for lead in LEADS), "vx", "vy", "vz"]
+    form = {"rate": 1000, "samples": 12_000, "leads": leads}
     for patient, reason in enumerate(reasons, start=1):
         said = ("age: 81", "sex: female", f"Reason for admission: {reason}")
-        form = {"rate": 1000, "samples": 12_000, "leads": leads, "comments": said}
         for record in ("s1_re", "s2_re"):
-            write_record(root / "ptb" / f"patient00{patient}", f"{record}{patient}", **form)
-    prepared = prepare("ptb")
-    assert list(prepared.table["patient"].unique()) == ["patient001", "patient002", "patient003"]
-    by_patient = prepared.table.groupby("patient")["codes"].first()
-    assert list(by_patient) == ["myocardial-infarction", "healthy-control", "heart-failure-nyha-2"]
-    assert (prepared.table["age"] == 81).all()
-    assert (prepared.table["sex"] == "female").all()
+            folder = root / "ptb" / f"patient00{patient}"
+            write_record(folder, f"{record}{patient}", comments=said, **form)
+    table = prepare("ptb").table
+    assert table.groupby("patient")["codes"].first().to_dict() == {
+        "patient001": "myocardial-infarction",
+        "patient002": "healthy-control",
+        "patient003": "heart-failure-nyha-2",
+    }
+    assert (table["age"] == 81).all()
+    assert (table["sex"] == "female").all()
 
 
 def test_incart_tells_its_patients(root):
@@ -390,17 +379,15 @@ def test_code_test(root):
     (folder / "ecg_tracings.hdf5").unlink()
     with h5py.File(folder / "ecg_tracings.hdf5", "w") as file:
         file.create_dataset("tracings", (4, 60_000_000, 12), "f4", chunks=(1, 1000, 12))
-    with pytest.raises(UserError, match="bytes cannot hold 60000000 x 12 samples"):
-        prepare("code-test")
+    refused("bytes cannot hold 60000000 x 12 samples", "code-test")
     edit(stated, "0,0,1,0", ",0,1,0")
-    with pytest.raises(UserError, match="row 4 of the column '1dAVb' holds nothing"):
-        prepare("code-test")
+    refused("row 4 of the column '1dAVb' holds nothing", "code-test")
     edit(stated, "SB,AF,ST", "SB,AFIB,ST")
-    with pytest.raises(UserError, match=r"KeyError: .*'AF'.*get that file again"):
-        prepare("code-test")
+    refused(r"KeyError: .*'AF'.*get that file again", "code-test")
 
 
 def test_a_study_with_another_target(root):
+    assert set(catalog.LAYOUTS) == set(LAYOUTS)  # each of a card can be read
     write_hospital(root / "mine", "sim-south", 150, seed=3)
     write_card(root, "challenge")
     study = load_study("demo:mine")
@@ -421,16 +408,13 @@ def test_real_records_as_ones_own_come_out_as_they_were(tmp_path, monkeypatch, l
     """CPSC2018, once as WFDB records with a table and once as an array, gives the same arrays."""
     there = data_root() / "cpsc2018"
     whole = prepare("cpsc2018")
-    root = tmp_path / "ecg"
-    (root / "mine").mkdir(parents=True)
-    monkeypatch.setenv("ECGNB_DATA", str(root))
-    if layout == "array":
-        np.save(root / "mine" / "signals.npy", whole.signals)
-    else:
-        (root / "mine" / "files").symlink_to(there)
+    monkeypatch.setenv("ECGNB_DATA", str(tmp_path))
     columns = ["record", "patient", "age", "sex", "fold", "codes"]
-    whole.table[columns].to_csv(root / "mine" / "records.csv", index=False)
-    write_card(root, layout, "sampling_rates = [100]\n")
+    array(tmp_path, whole.table[columns].to_csv(index=False), whole.signals)
+    if layout == "table":
+        (tmp_path / "mine" / "signals.npy").unlink()
+        (tmp_path / "mine" / "files").symlink_to(there)
+        write_card(tmp_path, layout)
     mine = prepare("mine")
     assert np.array_equal(mine.signals, whole.signals)
     assert mine.table[columns].equals(whole.table[columns])

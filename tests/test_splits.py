@@ -61,8 +61,7 @@ def test_subsets_are_nested_and_all_is_all_and_only_other_seeds_differ():
         sizes = [10, 50, 100, 200, len(split.train)]
         parts = [subset(split, size) for size in sizes]
         assert [len(part) for part in parts] == sizes
-        for small, large in itertools.pairwise(parts):
-            assert set(small) < set(large)
+        assert all(set(small) < set(large) for small, large in itertools.pairwise(parts))
         np.testing.assert_array_equal(subset(split, 0), split.train)
     one, same, other = (target_split(table, labels, seed) for seed in (0, 0, 5))
     for first, second in zip(sides(one), sides(same), strict=True):
@@ -86,7 +85,7 @@ def imbalance(labels, parts):
     """Mean distance of a part's positives from their share, in units of its square root."""
     wanted = np.array([len(part) * labels.mean(axis=0) for part in parts])
     there = np.array([labels[part].sum(axis=0) for part in parts])
-    return float(np.mean(np.abs(there - wanted) / np.sqrt(wanted)))
+    return np.mean(np.abs(there - wanted) / np.sqrt(wanted))
 
 
 def test_folds_and_subsets_are_stratified_better_than_by_chance():

@@ -23,6 +23,7 @@ from ecgnb.data.checks import confounders
 from ecgnb.data.layouts import LAYOUTS
 from ecgnb.data.prepare import prepare, summary
 from ecgnb.data.records import LEADS
+from ecgnb.data.splits import FOLDS, assign_folds
 from ecgnb.errors import UserError
 from ecgnb.simulate.hospital import write_hospital
 from ecgnb.study.declare import load_study
@@ -486,3 +487,14 @@ def test_every_chapter_runs_on_data_of_ones_own(root, tmp_path, monkeypatch):
     said = [output.data.get("text/markdown", "") for output in outputs if "data" in output]
     assert sum(text.startswith("## What to do with") for text in said) == 10
     assert sum("400 records prepared" in text for text in said) == 2  # 00, of two studies
+
+
+def test_records_without_a_code_are_divided_as_a_class_of_their_own(root):
+    rng = np.random.default_rng(0)
+    patients = rng.integers(0, 30, 60)
+    codes = np.where(rng.random(60) < 0.3, "", "AF")
+    rows = "\n".join(f"{who},{code}" for who, code in zip(patients, codes, strict=True))
+    array(root, f"patient,codes\n{rows}", waves(60, 1000))
+    table = prepare("mine").table
+    labels = np.column_stack([table["codes"] == "", table["codes"] == "AF"])
+    assert list(table["fold"]) == list(assign_folds(table["patient"], labels, FOLDS, seed=0))

@@ -65,7 +65,7 @@ def limits(device: torch.device) -> dict[str, float]:
     source = torch.ones(_COPIED, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     found["copy"] = 2 * _COPIED / _median_seconds(lambda: target.copy_(source), device) / 1e9
-    return {name: round(value, 1) for name, value in found.items()}
+    return {name: float(f"{value:.3g}") for name, value in found.items()}
 
 
 def _median_seconds(work: Callable[[], object], device: torch.device) -> float:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from importlib.metadata import entry_points
 from itertools import compress
@@ -35,7 +35,7 @@ from ecgnb.training.arms import ARMS
 from ecgnb.training.device import choose_device, share
 from ecgnb.training.fit import Schedule
 from ecgnb.training.inputs import UNIT, Data, Records, predict
-from ecgnb.training.metrics import alarm_thresholds, auroc, best_thresholds, evaluate, macro_auroc
+from ecgnb.training.metrics import auroc, macro_auroc, report
 from ecgnb.training.transfer import train_arm
 from ecgnb.training.transferability import h_score, logme
 
@@ -326,22 +326,19 @@ def _result(
     """Score what was said of validation and test, as the study's own runs are scored."""
     truth, (validation, test) = labels.to_numpy(), said
     shown = np.atleast_1d(truth.any(axis=0))
-    thresholds = best_thresholds(truth[parts[1]], validation)
-    alarms = alarm_thresholds(truth[parts[1]], validation)
-    tested = truth[parts[2]], test.astype(np.float64)
+    stored = test.astype(np.float16)
+    sides = (truth[parts[1]], validation), (truth[parts[2]], stored.astype(np.float64))
     facts = {
-        **asdict(evaluate(*tested, thresholds, spec.min_test_positives)),
+        **report(*sides, spec.min_test_positives, shown),
         "validation_auroc": macro_auroc(truth[parts[1]], validation, spec.min_test_positives),
         "train_records": len(parts[0]),
-        "thresholds": thresholds[shown].tolist(),
-        "alarm_thresholds": alarms[shown].tolist(),
     }
     return Result(
         key,
         spec,
         tuple(compress(labels.columns, shown)),
         tuple(table["record"].iloc[parts[2]]),
-        test.astype(np.float16)[:, shown],
+        stored[:, shown],
         {},
         facts,
     )

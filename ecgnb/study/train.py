@@ -152,16 +152,10 @@ def execute(
         facts.update(inputs.reconstruction(trained.test, wanted_of(task, data(split.test))))
         records, predictions = _drawn_again(materials, spec, model, setting.precision)
     elif spec.stage != "tune":
-        thresholds = metrics.best_thresholds(truth[split.validation], trained.fitted.validation)
         # Scores are taken from what is stored, so that anyone can compute them again.
         tested = truth[split.test], predictions.astype(np.float64)
-        measured = asdict(metrics.evaluate(*tested, thresholds, spec.min_test_positives))
-        alarming = metrics.alarm_thresholds(truth[split.validation], trained.fitted.validation)
-        facts.update(
-            measured,
-            thresholds=[float(value) for value in thresholds[shown]],
-            alarm_thresholds=[float(value) for value in alarming[shown]],
-        )
+        asked = truth[split.validation], trained.fitted.validation
+        facts.update(metrics.report(asked, tested, spec.min_test_positives, shown))
         predictions = predictions[:, shown]
         if spec.stage == "final":
             records = tuple(materials.prepared(spec.dataset).table["record"].iloc[split.test])
@@ -174,8 +168,8 @@ def execute(
     if spec.arm == "linear-probe" and spec.stage == "final" and model:
         facts.update(_transferability(materials, spec, model, rows, truth[rows], setting.precision))
     # What chooses between beginnings; a frozen encoder is no candidate.
-    asked = spec.stage == "final" and task is CLASSIFY and not (model and ARMS[spec.arm].frozen)
-    validation = short(trained.fitted.validation[:, shown] if asked else _NOTHING)
+    chooses = spec.stage == "final" and task is CLASSIFY and not (model and ARMS[spec.arm].frozen)
+    validation = short(trained.fitted.validation[:, shown] if chooses else _NOTHING)
     history = trained.fitted.history
     result = Result(key, spec, classes, records, predictions, history, facts, validation)
     if model and (keep_weights or spec.stage == "pretrain"):

@@ -1,6 +1,7 @@
 """How good predictions are, over several labels at once."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -139,6 +140,21 @@ def evaluate(
         macro_f1 = float(f1(truth[:, use], (scores >= thresholds)[:, use]).mean())
     macro = macro_auroc(truth, scores, min_positives)
     return TestMetrics(macro, auprc, macro_f1, weighted_f1(truth, scores), int(use.sum()))
+
+
+def report(
+    validation: tuple[Truth, Scores], test: tuple[Truth, Scores], least: int, shown: Truth
+) -> dict[str, Any]:
+    """Score a run as all are: `TestMetrics`, and the thresholds of the classes that are `shown`.
+
+    Each side is labels and probabilities; `least` positives are needed of a class.
+    """
+    thresholds = best_thresholds(*validation)
+    return {
+        **asdict(evaluate(*test, thresholds, least)),
+        "thresholds": thresholds[shown].tolist(),
+        "alarm_thresholds": alarm_thresholds(*validation)[shown].tolist(),
+    }
 
 
 Features = npt.NDArray[np.float32]

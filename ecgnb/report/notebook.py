@@ -113,11 +113,11 @@ def runs(study: Study, *, workers: int | None = None) -> list[Result]:
 def companion(study: Study, kind: str) -> tuple[Study, list[Result]]:
     """Return the recorded study beside a study, as ``clinical-paper`` beside ``clinical``.
 
-    A study that has no such companion is returned itself, without runs.
+    A study that has no such companion, or of which a part is asked for, is returned without runs.
     """
     name = f"{study.name}-{kind}"
     beside = load_study(name) if name in study_names() else study
-    if beside is study or not beside.recorded or not recorded_runs(beside):
+    if study.asked or not beside.recorded or beside is study or not recorded_runs(beside):
         return study, []
     return beside, runs(beside)
 

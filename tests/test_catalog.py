@@ -80,7 +80,7 @@ def test_own_card_is_read_also_with_a_mark_before_it(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("records = 3", "record = 3", r"'record' is not a key of a card: write 'records'"),
+        ("records = 3", "record = 3", r"'record' is not a key of a card .did you mean 'records'"),
         ('layout = "challenge"', "", "'layout' is missing: add text in quotes"),
         ("records = 3", "records = -1", "'records' must be a whole number, 0 or more"),
         ("My hospital", "My\\u001b[2J", "'title' is .*: write text without control characters"),

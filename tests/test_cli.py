@@ -32,7 +32,7 @@ def run(*arguments):
         (["status", "clinic"], "unknown study 'clinic' (did you mean 'clinical'?); choose one of"),
         (["run", "demo", "--precision", "double"], "choose one of auto, float32, tf32, bf16"),
         (["run", "demo", "--precision", "tf32"], "tf32 is a precision of NVIDIA GPUs"),
-        (["prepare", "ptb-xxl"], "Did you mean ptb-xl"),
+        (["prepare", "ptb-xxl"], "did you mean 'ptb-xl'"),
         (["prepare", "sim-north", "--short", "stretch"], "choose one of pad, drop"),
         (["prepare", "ptb-xl"], "ECGNB_DATA is not set"),
         (["prepare", "--study", "demo", "--rate", "500"], "which says all that, or rate"),

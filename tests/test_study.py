@@ -481,7 +481,7 @@ def test_what_is_kept_short_is_near(cache):
         ({"source": {"label_set": "scp-all"}}, "read from scp codes"),
         ({"source": {"label_set": "unlabelled"}}, "gru cannot be pre-trained without labels"),
         ({"source": {"label_set": "challenge-2021"}, "arms": ["as-is"]}, "as-is needs one label"),
-        ({"target": {"label_set": "unlabelled"}}, "no label set 'unlabelled'"),
+        ({"target": {"label_set": "unlabelled"}}, "unknown label set 'unlabelled'"),
         ({"target": {"updates": 0}}, "the updates of every target"),
         ({"target": {"size": 50}}, "'size' and 'shuffled' are of a source"),
         ({"target": {"shuffled": True}}, "'size' and 'shuffled' are of a source"),

@@ -3,7 +3,6 @@
 ``catalog.toml`` holds one table a dataset; a user's own dataset is one more such file.
 """
 
-import difflib
 import functools
 import json
 import os
@@ -19,7 +18,7 @@ from typing import Annotated, Any, get_type_hints
 import platformdirs
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ecgnb.errors import UserError
+from ecgnb.errors import UserError, near
 from ecgnb.files import read_toml
 
 OWN_LAYOUTS = ("table", "array")
@@ -151,8 +150,7 @@ def _wrong(error: Any) -> str:
     """Say in a sentence what is wrong with a key, and what to write."""
     key = str(error["loc"][0])
     if error["type"] == "unexpected_keyword_argument":
-        near = difflib.get_close_matches(key, [f.name for f in fields(DatasetCard)], n=1)
-        return f"'{key}' is not a key of a card" + (f": write '{near[0]}'." if near else ".")
+        return f"'{key}' is not a key of a card{near(key, [f.name for f in fields(DatasetCard)])}."
     if error["type"] == "value_error":
         return f"'{key}' {error['ctx']['error']}."
     metadata = get_type_hints(DatasetCard, include_extras=True)[key].__metadata__
@@ -203,9 +201,8 @@ def card(name: str) -> DatasetCard:
         if own_file.is_file():
             load_card(own_file)  # which says what it lacks to be a card
     known = [*CATALOG, *own]
-    near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise UserError(f"There is no dataset '{name}'.{hint} 'ecgnb datasets' lists them all.")
+    hint = near(name.lower().replace("_", "-"), known)
+    raise UserError(f"There is no dataset '{name}'{hint}; 'ecgnb datasets' lists them all.")
 
 
 def _joined(name: str, whole: list[DatasetCard]) -> DatasetCard:

@@ -22,7 +22,7 @@ A *label set* is the list of classes a task predicts. The tables are data, in ``
 75532003 (ventricular escape beat) is not a premature beat and does not count.
 """
 
-import difflib
+import functools
 import re
 import tomllib
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from ecgnb.errors import UserError
+from ecgnb.errors import UserError, look_up
 
 _TABLES = tomllib.loads(files(__package__).joinpath("labels.toml").read_text(encoding="utf-8"))
 
@@ -70,13 +70,7 @@ _WITHOUT_TABLE = ("own", "text")  # every code is as good as another, or there i
 VOCABULARIES: tuple[str, ...] = (*_KNOWN, *_WITHOUT_TABLE)
 
 
-def label_set(name: str) -> LabelSet:
-    """Return the label set of this name; UserError names those that exist if there is none."""
-    if name in LABEL_SETS:
-        return LABEL_SETS[name]
-    near = difflib.get_close_matches(name, LABEL_SETS, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(LABEL_SETS)}."
-    raise UserError(f"There is no label set '{name}': {hint}")
+label_set = functools.partial(look_up, "label set", LABEL_SETS)
 
 
 def default_label_set(vocabulary: str) -> str:

@@ -25,7 +25,7 @@ from ecgnb.data.labels import default_label_set, encode
 from ecgnb.data.layouts import Listing
 from ecgnb.data.own import check_file
 from ecgnb.data.records import LEADS
-from ecgnb.errors import UserError
+from ecgnb.errors import UserError, look_up
 from ecgnb.files import locked, writable
 from ecgnb.simulate import hospital
 
@@ -166,9 +166,7 @@ def _counted(what: str, counts: pd.Series) -> list[str]:
 
 
 def _check(options: Options, selection: pd.DataFrame | None) -> None:
-    if options.short not in resample.SHORT_RULES:
-        rules = ", ".join(resample.SHORT_RULES)
-        raise UserError(f"unknown rule for short records: {options.short!r}; choose one of {rules}")
+    look_up("rule for short records", dict.fromkeys(resample.SHORT_RULES), options.short)
     whole = options.rate > 0 and 0 < options.rate * options.seconds < 1e9
     if not whole or options.samples < 2:
         raise UserError(

@@ -3,11 +3,9 @@
 What is known of them stands here; `ecgnb.models.build` builds them, and only it needs PyTorch.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
-from ecgnb.errors import UserError
+from ecgnb.errors import UserError, look_up
 
 # The heads of a recurrent network: one linear layer on the mean over time, or on all steps.
 READOUTS = ("pooled", "flattened")
@@ -58,16 +56,6 @@ MODELS: dict[str, Entry] = {
     ),
 }
 """The models by name, with what is known of each."""
-
-
-T = TypeVar("T")
-
-
-def look_up(what: str, known: Mapping[str, T], name: str) -> T:
-    """Return what is known under a name, or raise a UserError that names what there is."""
-    if name not in known:
-        raise UserError(f"unknown {what} {name!r}; choose one of {', '.join(known)}")
-    return known[name]
 
 
 def check_model(name: str, head: str) -> Entry:

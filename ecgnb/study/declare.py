@@ -1,6 +1,5 @@
 """Reading the declaration of a study: one that comes with the package, or a file of one's own."""
 
-import difflib
 import json
 import os
 import tomllib
@@ -18,7 +17,7 @@ from ecgnb.data.arrays import Options
 from ecgnb.data.catalog import JOINT, DatasetCard, card, data_root, find, parts
 from ecgnb.data.labels import default_label_set, encode
 from ecgnb.data.layouts import list_records
-from ecgnb.errors import UserError
+from ecgnb.errors import UserError, near
 from ecgnb.files import read_toml
 from ecgnb.models import HEADS, MODELS, check_model
 from ecgnb.study.spec import ALL, Pair, Side, Study, size_label
@@ -136,16 +135,11 @@ def _read(name: str) -> tuple[str, dict[str, Any]]:
         return path.stem, {**read_toml(path, "study"), "recorded": False}
     if name not in study_names():
         raise UserError(
-            f"unknown study {name!r}{_near(name, study_names())}; choose one of "
+            f"unknown study {name!r}{near(name, study_names())}; choose one of "
             f"{', '.join(study_names())}, or name a file that ends in .toml"
         )
     text = (resources.files("ecgnb.studies") / f"{name}.toml").read_text(encoding="utf-8")
     return name, tomllib.loads(text)
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _several(value: object, kind: type) -> tuple[Any, ...] | None:
@@ -325,7 +319,7 @@ def _sentence(error: Exception) -> str:
         place = where[-2] if where[1:] else "study"
         known = [entry.name for entry in fields(_LEVELS[place]) if entry.name not in _INTERNAL]
         known += ("recipe", *_PAIR_FIELDS) if place == "study" else ()
-        return f" has no field {key!r}{_near(key, known)}; its fields are {', '.join(known)}"
+        return f" has no field {key!r}{near(key, known)}; its fields are {', '.join(known)}"
     if kind.startswith("missing"):
         return f" lacks the field {key!r}" + (f" of {where[-2]!r}" if where[1:] else "")
     if kind == "too_short":
@@ -363,7 +357,7 @@ def _mistakes(study: Study) -> Iterable[str]:
     heads = (name for pair in study.pairs for name, _ in pair.heads)
     for name in (*grids, *dict(study.recipes), *heads):
         if name not in known:  # it would be used for nothing, without a word
-            yield f": no model or family {name!r}{_near(name, known)}"
+            yield f": no model or family {name!r}{near(name, known)}"
     for model in study.models:
         if not study.rates(model):
             yield f" has no learning rates for {model}"

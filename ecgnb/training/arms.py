@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
-from ecgnb.models import look_up
+from ecgnb.errors import look_up
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from ecgnb.errors import UserError
+from ecgnb.errors import UserError, look_up
 from ecgnb.models import MODELS, NO_NETWORK
 
 PRECISIONS = ("auto", "float32", "tf32", "bf16")
@@ -53,8 +53,7 @@ def describe_device(device: torch.device) -> str:
 
 def check_precision(wanted: str) -> None:
     """Raise a UserError if there is no such precision, or not on this machine."""
-    if wanted not in PRECISIONS:
-        raise UserError(f"unknown precision {wanted!r}; choose one of {', '.join(PRECISIONS)}")
+    look_up("precision", dict.fromkeys(PRECISIONS), wanted)
     if wanted == "tf32" and choose_device().type != "cuda":
         raise UserError(
             "tf32 is a precision of NVIDIA GPUs, and there is none here; choose auto, float32 or "

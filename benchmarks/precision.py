@@ -22,9 +22,9 @@ from tqdm import tqdm
 from ecgnb.data.catalog import cache_root
 from ecgnb.study.data import recorded_runs
 from ecgnb.study.declare import load_study
-from ecgnb.study.plan import Progress, size_label
+from ecgnb.study.plan import Progress
 from ecgnb.study.run import default_workers
-from ecgnb.study.spec import RunSpec
+from ecgnb.study.spec import RunSpec, size_label
 from ecgnb.study.store import Store
 from ecgnb.study.train import Materials, execute
 

@@ -17,8 +17,7 @@ from ecgnb.data.labels import LABEL_SETS
 from ecgnb.models import MODELS
 from ecgnb.study.data import selection
 from ecgnb.study.declare import load_study, study_names
-from ecgnb.study.plan import size_label
-from ecgnb.study.spec import Pair, Side, Study
+from ecgnb.study.spec import Pair, Side, Study, size_label
 from ecgnb.training.arms import ARMS, check_protocol
 from ecgnb.training.metrics import UNLABELLED
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from dataclasses import replace
@@ -36,7 +37,7 @@ from ecgnb.study.plan import (
     record_runs,
     write_part,
 )
-from ecgnb.study.spec import Study, read_shard, shards_needed
+from ecgnb.study.spec import Study, read_shard
 
 
 def _say(text: object, *, err: bool = False) -> None:
@@ -162,29 +163,30 @@ def prepare_dataset(
     ] = False,
 ) -> None:
     """Turn raw records into one array and one table a dataset."""
+    options, absent = Options(rate=rate, seconds=seconds, short=short), []
     if study:
         said = {one: ctx.get_parameter_source(one) for one in ("names", "rate", "seconds", "short")}
         if given := [one for one, by in said.items() if by and by.name == "COMMANDLINE"]:
             raise UserError(f"leave out --study, which says all that, or {' and '.join(given)}")
         declared = load_study(study)
         absent = missing_datasets(declared)
-        here = JOINT.join(name for name in declared.datasets if name not in absent)
-        for name in dict.fromkeys(here.split(JOINT)):
+        here = [name for name in declared.datasets if name not in absent]
+        names = [*dict.fromkeys(part for name in here for part in name.split(JOINT))]
+        options = declared.data
+    else:
+        names = names or _present()
+    for name in names:
+        if study:
             prepared = open_dataset(declared, name, progress=_shown())
-            _say(summary(prepared))
-            if record:
-                _say(f"  written: {record_dataset(prepared, declared.data)}")
-        for name in absent:
-            _say(f"not here: {card(name).title}")
-        return
-    options = Options(rate=rate, seconds=seconds, short=short)
-    for name in names or _present():
-        prepared = prepare(name, options, progress=_shown())
+        else:
+            prepared = prepare(name, options, progress=_shown())
         _say(summary(prepared))
-        for drop in prepared.manifest["dropped"]:
+        for drop in prepared.manifest["dropped"] if not study else ():
             _say(f"  dropped {drop['record']}: {drop['reason']}")
         if record:
             _say(f"  written: {record_dataset(prepared, options)}")
+    for name in absent:
+        _say(f"not here: {card(name).title}")
 
 
 def _shown() -> bool:
@@ -231,7 +233,7 @@ def plan(
         f"left: about {duration(left / count)} with {count} processes, "
         f"{count * worker_bytes(declared) / 1e9:.1f} GB of memory"
     )
-    shards = shards_needed(left / count, minutes)
+    shards = max(1, math.ceil(left / count / 60 / minutes))
     _say(f"shards of about {minutes:g} min with so many processes each: {shards}")
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -21,7 +20,7 @@ import ecgnb
 from ecgnb.analysis.compare import runs_table, summarise
 from ecgnb.data import checks
 from ecgnb.data.arrays import Options, convert_record
-from ecgnb.data.catalog import cache_root, card, parts
+from ecgnb.data.catalog import card, parts
 from ecgnb.data.labels import full_name
 from ecgnb.data.layouts import Tensor, open_tensor
 from ecgnb.data.own import check_file
@@ -32,7 +31,7 @@ from ecgnb.models.build import build_model
 from ecgnb.study.data import fingerprints
 from ecgnb.study.plan import open_progress
 from ecgnb.study.spec import Study, size_label
-from ecgnb.study.store import Result, Store, hash_of, open_store
+from ecgnb.study.store import Result, Store, hash_of, open_store, spare_room
 from ecgnb.study.train import Materials, execute
 from ecgnb.training.arms import ARMS, check_protocol
 from ecgnb.training.device import choose_device
@@ -64,7 +63,7 @@ def export(study: Study, folder: Path, **wanted: object) -> Result:
     """
     chosen, among = _chosen(study, {name: one for name, one in wanted.items() if one is not None})
     spec = chosen[0].spec
-    with _room() as room:
+    with spare_room() as room:
         store = Store(Path(room))
         _bring_encoder(study, chosen[0], store)
         materials = Materials(study, store)
@@ -88,12 +87,6 @@ def export(study: Study, folder: Path, **wanted: object) -> Result:
 
 def _wide(result: Result) -> npt.NDArray[np.float64]:
     return result.predictions.astype(np.float64)
-
-
-def _room() -> tempfile.TemporaryDirectory[str]:
-    with writable(cache_root(), "point ECGNB_CACHE at a folder that you can write to"):
-        cache_root().mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=cache_root(), prefix=".export-")
 
 
 def _chosen(study: Study, wanted: dict[str, object]) -> tuple[list[Result], list[Result]]:
@@ -269,7 +262,7 @@ class Network:
                     else "is in millivolts, and the network knows z-scored leads only"
                 )
         else:
-            rate = source.rate
+            rate = source.sampling_rate
         if rate < self.lowest_rate:
             raise RecordError(
                 f"is sampled at {rate:g} Hz, and the network wants {self.lowest_rate:g} or more"

@@ -94,7 +94,7 @@ def test_plan_and_status_of_recorded_runs():
     done = len(open_progress(study).finished())
     assert f"{done:5} of {len(list(study.cells())):5} runs done" in run("status", "clinical")
     plan = run("plan", "clinical")
-    assert "shards of about 30 min" in plan
+    assert "shards of about 30 min with so many processes each: 1" in plan
     final = (line.split() for line in plan.split("\n") if line.startswith("final"))
     assert sum(int(line[4]) for line in final) == done
 

@@ -19,7 +19,7 @@ from ecgnb.data.catalog import card
 from ecgnb.data.labels import LABEL_SETS, encode, meanings
 from ecgnb.errors import UserError
 from ecgnb.models.build import build_model
-from ecgnb.study.data import Drawn, read_labels, read_table
+from ecgnb.study.data import read_labels, read_table
 from ecgnb.study.declare import load_study
 from ecgnb.study.store import open_store
 from ecgnb.study.train import Materials, execute
@@ -137,12 +137,6 @@ def test_scores_by_class_and_f1_are_what_scikit_learn_says(crossed, lent):
     runs = runs_table(study, results, "f1")
     both = summarise(pair(runs[runs["arm"] == "finetune-whole"], runs[runs["arm"] == "scratch"]))
     assert both["first"].iloc[0] == pytest.approx(run.facts["f1"])
-
-
-def test_explained_variance_of_one_record():
-    wave = np.sin(np.linspace(0, 20, 200))
-    assert Drawn("a/b", "", wave, np.zeros(200)).explained == 0
-    assert Drawn("a/b", "", wave, wave / 2).explained == pytest.approx(0.75)
 
 
 def test_diagnoses_that_all_sources_show(crossed, lent, monkeypatch):

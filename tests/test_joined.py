@@ -108,4 +108,6 @@ def test_a_card_of_several_and_a_missing_part(root):
     assert not whole.patients_known  # of one of them it is not known
     with pytest.raises(UserError, match="There is no dataset 'ptb-xk'"):
         card("ptb-xl+ptb-xk")
+    with pytest.raises(UserError, match="names ptb-xl twice"):
+        card("ptb-xl+ptb-xl")
     assert missing_datasets(_study("sim-north+georgia")) == ["sim-north+georgia"]

@@ -85,6 +85,9 @@ def test_an_array_and_a_table(root, leads_first, kind):
     assert prepared.table["codes"].iloc[1] == "long-QT"
     assert (prepared.table["sex"] == "female").all()
     assert (prepared.table.groupby("patient")["fold"].nunique() == 1).all()
+    every = prepare("mine", Options(rate=200, seconds=5, antialias=False, every_window=True))
+    assert every.table["record"].tolist()[:2] == ["000000#0", "000000#1"]
+    assert np.array_equal(every.signals[1], signals[0, 1000:].T)
 
 
 def _npz():
@@ -99,6 +102,7 @@ NEARLY |= dict.fromkeys(("patient_id", "Pateint", "SubjectID", "Patienten-ID"), 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        (table_of("AF,note", '1,"ok', "0,fine", '0,"x'), "a quote that does not end a cell"),
         ("AF\n0\n1\n", "12 records in the array, but 2 rows in the table"),
         (table_of("age", "0", "1"), "neither a column 'codes' nor a column of"),
         (table_of("long QT,long-QT", "0,1"), "two columns make one class 'long-QT': keep one"),
@@ -147,7 +151,10 @@ def test_a_wrong_table_is_said(root, text, sentence):
         ),
         (lambda mine: as_fifo(mine / "signals.npy"), "signals.npy is missing"),
         (lambda mine: (mine / "records.csv").unlink(), "records.csv is missing"),
-        (lambda mine: write_card(mine.parent, "array"), "must give its sampling_rates"),
+        *(
+            (lambda mine, text=text: write_card(mine.parent, "array", text), "must give one rate")
+            for text in ("", "sampling_rates = [100, 500]\n")
+        ),
         (lambda mine: mine.rename(mine.parent / "other"), "My hospital is not in"),
     ],
 )
@@ -197,6 +204,19 @@ def test_classes_are_counted_and_what_is_none_is_named(root):
     np.testing.assert_array_equal(prepared.table["age"][:2], [90, np.nan])
 
 
+def test_what_is_in_doubt_is_said_and_does_not_count(root):
+    rows = ("NA,H,a,n,AF", "SR,M,a,s,", "AF:0 LBBB:1,H,b,n,")
+    array(root, table_of("codes,sex,device,site,", *rows))
+    prepared = prepare("mine")
+    lines = summary(prepared).split("\n  ")
+    assert "classes: LBBB 4, SR 4" in lines
+    left = ", ".join(f"{name} (codes are given)" for name in ("device", "site", "unnamed 4"))
+    assert lines[-2:] == [f"columns left out: {left}", "sex: 12 not understood (first: 'H')"]
+    assert set(prepared.table["site"]) == {"a n", "a s", "b n"}
+    edit(root / "mine" / "records.csv", ",b,", ",c,")
+    assert set(prepare("mine").table["site"]) == {"a n", "a s", "c n"}
+
+
 def test_a_flag_that_alone_predicts_a_label_is_said(root):
     rng = np.random.default_rng(0)
     padded = rng.random(200) < 0.4
@@ -241,7 +261,7 @@ def test_an_amplitude_that_is_no_ecgs_is_said(root, unit):
 
 @pytest.mark.parametrize("value", [-32768, np.inf, -np.inf, np.nan, 1e300, 2**63 + 2**62])
 def test_values_that_stand_for_no_sample_are_missing(root, value):
-    kind = {-32768: np.int16, 2**63 + 2**62: np.uint64}.get(value, np.float64)
+    kind = {-32768: ">i2", 2**63 + 2**62: np.uint64}.get(value, np.float64)
     signals = waves(12, 1000).astype(kind)
     signals[0, 500, 3] = value
     signals[1, :200, 3] = value  # filled up
@@ -256,7 +276,7 @@ def test_values_that_stand_for_no_sample_are_missing(root, value):
 @pytest.mark.parametrize("separator", ",;\t")
 def test_records_are_found_by_any_way_to_write_them(root, separator):
     names = ["R0", "R1.hea", "./R2", "a/R3", "a\\R4", "a/R5.dat", " R6 "]
-    for name in ("b/R7", "c/R7", *(f"a/R{number}" for number in range(7))):
+    for name in ("b/R7", "c/R7", "c/R9", *(f"a/R{number}" for number in range(7))):
         write_record(root / "elsewhere" / name[0], name[2:])
     os.symlink(root / "elsewhere", root / "mine")
     os.symlink(root / "elsewhere", root / "mine" / "a" / "round")  # a link that leads in a circle
@@ -267,6 +287,8 @@ def test_records_are_found_by_any_way_to_write_them(root, separator):
     prepared = prepare("mine")
     assert prepared.table["codes"].tolist() == ["AF"] * len(names)
     assert prepared.manifest["counts"]["absent"] == 1
+    unnamed = "1 records here are not in the table, such as c/R9.hea"
+    assert prepared.manifest["notes"] == ["not here, for example: R8", unnamed]
     reason = "it may be b/R7.hea or c/R7.hea"
     assert prepared.manifest["dropped"] == [{"record": "R7", "reason": reason}]
     write_table(root, "record,codes\nR3,AF\na/R3,SB\n")
@@ -396,8 +418,14 @@ def test_a_study_with_another_target(root):
     assert [pair.target.dataset for pair in study.pairs] == ["mine"]
     assert study.pairs[0].target.label_set == "own-all"
     assert study.pairs[0].sizes == (50, 0)  # 200 are more than may be trained on
-    with pytest.raises(UserError, match="have patients in common"):
-        load_study("demo:sim-north")
+    (root / "Sim-North").symlink_to(root / "mine")
+    for side in (None, 'folders = ["Sim-North"]\n', 'patients_of = "sim-north"\n'):
+        write_card(root, "challenge", side or "")
+        with pytest.raises(UserError, match="have patients in common"):
+            load_study("demo:mine" if side else "demo:sim-north")
+    write_card(root, "challenge", 'patients_of = "sim-nord"\n')
+    with pytest.raises(UserError, match="no dataset 'sim-nord'"):
+        load_study("demo:mine")
     with pytest.raises(UserError, match=r"Cannot read the study .*none.toml: No such file"):
         load_study("none.toml")
     assert load_study("clinical:sim-south").pairs[0].sizes == load_study("clinical").pairs[0].sizes

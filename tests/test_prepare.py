@@ -482,6 +482,9 @@ def test_a_selection_brings_its_labels_folds_and_patients(made):
         prepare(MADE, selection=named.drop(columns=["fold", "codes"]))
     with pytest.raises(UserError, match="names R0003 twice"):
         prepare(MADE, selection=pd.concat([named, named]).iloc[1:])
+    for wrong in ({"patient": 1}, {"record": np.nan}, {"fold": 0}, {"fold": np.nan}):
+        with pytest.raises(UserError, match="must be text, 'fold' 1 to 10"):
+            prepare(MADE, selection=named.assign(**wrong))
     prepared = prepare(MADE, selection=named)
     expected = named.sort_values("record", ignore_index=True)
     pd.testing.assert_frame_equal(selected(prepared), expected, check_dtype=False)
@@ -726,3 +729,19 @@ def test_one_record_that_changed_is_read_again(root):
         write_record(root / "made", signals=signals)
         prepared = prepare(MADE, Options(every_window=True, antialias=False))
         np.testing.assert_array_equal(prepared.signals[0], signals[:1000].T)
+
+
+def test_a_folder_that_is_replaced_meanwhile_is_opened_again(made, monkeypatch):
+    first, read = prepare(MADE), pd.read_parquet
+    aside = shutil.copytree(first.folder, first.folder.with_name("aside"))
+    np.save(aside / "signals.npy", -first.signals)
+    room._same_time(aside)
+
+    def replaced(path):
+        if aside.exists():
+            first.folder.rename(first.folder.with_name("gone"))
+            aside.rename(first.folder)
+        return read(path)
+
+    monkeypatch.setattr(pd, "read_parquet", replaced)
+    np.testing.assert_array_equal(prepare(MADE).signals, -first.signals)

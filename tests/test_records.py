@@ -405,7 +405,16 @@ def test_header_fields_and_comments_wherever_they_stand(record):
         (("Patient ID: p1",), (None, "", "", "p1")),
         (("patient 12", "patient 12 was seen"), (None, "", "", "12")),
         (("Patient:  J  D ", "Gestational age: 39"), (None, "", "", "J D")),
-        (("Patients: 3", "Patient: unknown", "Age: 3 months"), (None, "", "", None)),
+        (
+            (
+                "Patients: 3",
+                "Patient at rest",
+                "Patient age:6",
+                "Patient: unknown",
+                "Age: 3 months",
+            ),
+            (None, "", "", None),
+        ),
     ],
 )
 def test_comments_of_many_spellings(comments, found):

@@ -26,7 +26,6 @@ from ecgnb.models.build import build_model
 from ecgnb.study.declare import load_study
 from ecgnb.study.plan import Estimate, duration, first_seeds, open_progress
 from ecgnb.study.run import default_workers, in_order, run_study
-from ecgnb.study.spec import shards_needed
 from ecgnb.study.store import Result, Store, open_store
 from ecgnb.study.train import Materials
 from ecgnb.training import device as devices
@@ -209,7 +208,6 @@ def test_setting_follows_the_processor(model, monkeypatch):
 
 def test_durations_as_a_person_says_them():
     assert [duration(s) for s in (5, 89.9, 600, 7200)] == ["5 s", "90 s", "10 min", "2.0 h"]
-    assert [shards_needed(s, 30) for s in (5, 1800, 7200)] == [1, 1, 4]
 
 
 @pytest.mark.parametrize("shards", [2, 7, 40])

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from ecgnb.analysis.compare import pair, runs_table, summarise
-from ecgnb.data.catalog import CATALOG, JOINT, card, data_root, find, own_cards
+from ecgnb.data.catalog import CATALOG, JOINT, card, data_root, find, own_cards, share_patients
 from ecgnb.data.prepare import summary
 from ecgnb.errors import UserError
 from ecgnb.models import NO_NETWORK
 from ecgnb.study.cost import groups
 from ecgnb.study.data import open_dataset, recorded_runs
-from ecgnb.study.declare import load_study, patients_of
+from ecgnb.study.declare import load_study
 from ecgnb.study.plan import duration, open_progress
 from ecgnb.study.run import check_data, default_workers, run_study
 from ecgnb.study.spec import Study
@@ -65,7 +65,7 @@ def quick_study(dataset: str) -> Study:
         if not (one.simulated or one.also or one.amplitude != facts.amplitude)
         and root
         and find(one, root)
-        and not patients_of(one) & patients_of(facts)
+        and not share_patients(one, facts)
     ]
     largest = max(sources, key=lambda one: one.records, default=None)
     simulated = next(name for name in _SIMULATED if name != dataset)
@@ -226,7 +226,13 @@ def nearest(records: int) -> Iterator[str]:
     if not recorded_runs(study):
         yield "  none is recorded here"
         return
-    runs = runs_table(study, _of_resnet(study), metric=None)
+    done = [
+        run
+        for run in open_progress(study).finished()
+        if (run.spec.model, run.spec.head) == ("resnet1d18", "linear")
+        and run.spec.arm in (_REFERENCE, "finetune")
+    ]
+    runs = runs_table(study, done, metric=None)
     real = [bool(name) and not card(name).simulated for name in runs["source"]]
     cells = runs[real].drop_duplicates(_CELL).reset_index(drop=True)
     distance = np.abs(np.log(cells["records"] / records))
@@ -241,13 +247,3 @@ def nearest(records: int) -> Iterator[str]:
             f"  {names}, {row.records} records: {row.mean:+.3f} ({row.low:+.3f} to "
             f"{row.high:+.3f}) {row.verdict}"
         )
-
-
-def _of_resnet(study: Study) -> list[Result]:
-    return [
-        run
-        for run in open_progress(study).finished()
-        if run.spec.model == "resnet1d18"
-        and run.spec.head == "linear"
-        and run.spec.arm in (_REFERENCE, "finetune")
-    ]

@@ -32,7 +32,7 @@ PREPARED_VERSION = 2
 """Raised by hand when the same raw files would give other arrays."""
 
 _MARK = "#"
-_WINDOW = re.compile(r"\.hea#\d+$")  # a name of a file may hold the mark too, but not behind this
+_WINDOW = re.compile(r"(?:\.hea|^\d+)#\d+$")  # a name of a file may hold the mark elsewhere
 _MOST_WINDOWS = 100_000  # of a record; what says it has more is dropped when it is read
 _BATCH = 256  # records that a process takes at a time
 _WORTH_A_PROCESS = 2000  # records: a process begins in about the time it takes to convert so many
@@ -42,12 +42,10 @@ _GLANCE = 32  # samples
 
 def _cut(listing: Listing, source: Path, seconds: float) -> Listing:
     """List as many windows of a record as it holds, ``RECORD#0`` and so on, if it holds two."""
-    if listing.tensor is not None:
-        return listing
     rows: list[dict[Any, Any]] = []
     for row in listing.table.to_dict("records"):
         try:
-            header = records.read_header(source / row["path"])
+            header = listing.tensor or records.read_header(source / row["path"])
             count = header.samples / header.sampling_rate / seconds
         except (records.RecordError, ArithmeticError):  # it is dropped when it is read
             count = 0
@@ -123,15 +121,14 @@ def convert_record(
     """
     facts: dict[str, Any] = {}
     filtered = False
+    name, _, number = path.rpartition(_MARK) if _WINDOW.search(path) else (path, "", 0)
     if tensor is None:
-        name, _, number = path.rpartition(_MARK) if _WINDOW.search(path) else (path, "", 0)
         header, values = (_read_once if options.every_window else _read)(source / name)
         rate, filtered = header.sampling_rate, header.signals[0].unit == "NU"
-        values = values[round(int(number) * options.seconds * rate) :]
         facts = records.facts(header) if in_headers else {}
     else:
-        values, rate = layouts.read_microvolts(tensor, int(path)), tensor.rate
-    values = _trimmed(values, rate)
+        values, rate = layouts.read_microvolts(tensor, int(name)), tensor.sampling_rate
+    values = _trimmed(values[round(int(number) * options.seconds * rate) :], rate)
     long = len(values) / rate
     wanted, used = options.samples, max(1, round(options.seconds * rate))
     # Asked before the filter, which makes a ripple of 0.01 % of a lead that is stuck.

@@ -8,9 +8,11 @@ import json
 import os
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, get_type_hints
@@ -18,13 +20,13 @@ from typing import Annotated, Any, get_type_hints
 import platformdirs
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from ecgnb.data.labels import VOCABULARIES
 from ecgnb.errors import UserError, near
 from ecgnb.files import read_toml
 
 OWN_LAYOUTS = ("table", "array")
 _PUBLISHED = ("ptb-xl", "challenge", "brugada-huca", "ptb", "incart", "ludb", "code-test")
 LAYOUTS = (*_PUBLISHED, *OWN_LAYOUTS)
-_VOCABULARIES = ("scp", "snomed", "cpsc", "code-test", "ptb", "brugada", "text", "own")
 _TABLES = tomllib.loads(files(__package__).joinpath("catalog.toml").read_text(encoding="utf-8"))
 
 # What Windows keeps for devices, whatever suffix follows.
@@ -94,7 +96,7 @@ class DatasetCard:
     #: How records and their metadata are laid out on disk.
     layout: Annotated[Text, _of(LAYOUTS)]
     #: What the native codes are, see `ecgnb.data.labels`; ``text`` is read by no label set.
-    vocabulary: Annotated[Text, _of(_VOCABULARIES)]
+    vocabulary: Annotated[Text, _of(VOCABULARIES)]
     #: Where it usually lies under the data root, tried in this order; a folder of the version
     #: (``ptb-xl/1.0.3``) before the folder that holds it. By default the dataset's name.
     folders: Annotated[Texts, _FOLDERS]
@@ -190,6 +192,8 @@ def card(name: str) -> DatasetCard:
     UserError names near matches if there is no such dataset.
     """
     if JOINT in name:
+        if again := [part for part, n in Counter(name.split(JOINT)).items() if n > 1]:
+            raise UserError(f"'{name}' names {again[0]} twice: name it once.")
         return _joined(name, [card(part) for part in name.split(JOINT)])
     if name in CATALOG:
         return CATALOG[name]
@@ -227,6 +231,24 @@ def parts(facts: DatasetCard) -> list[DatasetCard]:
         return [facts]
     own = [one for one in CATALOG.values() if not one.also and {*one.folders} & {*facts.folders}]
     return [*own, *(part for name in facts.also for part in parts(card(name)))]
+
+
+def share_patients(first: DatasetCard, second: DatasetCard) -> bool:
+    """Tell whether datasets have, or may have, patients in common: by their cards, or as files.
+
+    UserError if a card names a dataset that there is not.
+    """
+    return any(
+        len({card(one.patients_of).name if one.patients_of else one.name for one in both}) == 1
+        or (overlap(both[0].folders, both[1].folders) and not all(c.record_range for c in both))
+        for both in product(parts(first), parts(second))
+    )
+
+
+def overlap(folders: Iterable[str], others: Iterable[str]) -> bool:
+    """Tell whether one of some folders is, or is in or around, one of others, on any system."""
+    pairs = product(*([f"{one.casefold()}/" for one in many] for many in (folders, others)))
+    return any(one.startswith(other) or other.startswith(one) for one, other in pairs)
 
 
 def load_card(path: str | os.PathLike[str]) -> DatasetCard:

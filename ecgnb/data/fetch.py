@@ -16,7 +16,7 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from ecgnb.data import catalog
-from ecgnb.data.catalog import CATALOG, DatasetCard, card, find, is_plain, own_cards
+from ecgnb.data.catalog import CATALOG, DatasetCard, card, find, is_plain, overlap, own_cards
 from ecgnb.data.download import Entry, HomeError, Transfer, download, download_all, is_whole, total
 from ecgnb.data.homes import is_archive, list_members, look, unpack
 from ecgnb.data.own import check_file
@@ -126,7 +126,7 @@ def place_of(facts: DatasetCard, root: Path, *, everything: bool) -> Place:
     ours = facts in CATALOG.values()
     others = () if ours else (*CATALOG.values(), *own_cards().values())
     for folder in facts.folders:
-        taken = [c.name for c in others if c.name != facts.name and _overlap(folder, c.folders)]
+        taken = [c.name for c in others if c.name != facts.name and overlap([folder], c.folders)]
         if not is_plain(folder):
             wrong = "is not a plain name under the data root"
         elif taken:
@@ -153,12 +153,6 @@ def place_of(facts: DatasetCard, root: Path, *, everything: bool) -> Place:
 def _real(path: Path) -> Path:
     """Return where a path leads, on any system; a loop of links leads to itself."""
     return Path(os.path.realpath(path).casefold())
-
-
-def _overlap(folder: str, others: Iterable[str]) -> bool:
-    """Return whether a folder is one of others, or around or in one, on any system."""
-    mine, *theirs = (f"{one.casefold()}/" for one in (folder, *others))
-    return any(mine.startswith(one) or one.startswith(mine) for one in theirs)
 
 
 def _first_to_make(folder: Path) -> Path:

@@ -118,7 +118,7 @@ def _open(archive: Path) -> Iterator[zipfile.ZipFile]:
 
 def is_archive(home: str) -> bool:
     """Return whether a home offers one archive rather than single files."""
-    return home.endswith(".zip")
+    return kind(home) in ("archive", "zenodo")
 
 
 def kind(home: str) -> str:

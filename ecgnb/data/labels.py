@@ -14,7 +14,8 @@ string of tokens separated by spaces, ``CODE`` or ``CODE:value``:
 ``brugada``
     ``brugada:2 basal_pattern:1 sudden_death:0``, the columns of ``metadata.csv``
 ``own``, ``text``
-    whatever codes a dataset of one's own has; none, but findings in free text
+    whatever codes a dataset of one's own has, ``CODE:0`` for one that it has not; none, but
+    findings in free text
 
 A *label set* is the list of classes a task predicts. The tables are data, in ``labels.toml``.
 ``challenge-2021`` is the common vocabulary of all datasets. It has one extension to the Challenge:
@@ -95,7 +96,7 @@ def encode(
     """
     chosen = _readable(label_set, vocabulary)
     tokens = _tokens(codes)
-    if chosen.positive:
+    if chosen.positive or vocabulary == "own":
         tokens = tokens[tokens["value"] > 0]
     classes = _classes_of(tokens["code"], vocabulary, chosen)
     names = list(chosen.classes) or sorted(classes.dropna().unique())

@@ -35,8 +35,9 @@ class Tensor:
     path: str  # a NumPy or an HDF5 file
     name: str  # the array in an HDF5 file; empty for NumPy
     records: int
+    samples: int
     leads_first: bool  # whether the shape is (records, 12, samples), not (records, samples, 12)
-    rate: float  # Hz
+    sampling_rate: float  # Hz
     leads: tuple[str, ...]
     state: str  # size and time of the file, which tell whether it is still the same
 
@@ -58,7 +59,8 @@ def open_tensor(path: Path, name: str, rate: float, leads: tuple[str, ...]) -> T
             f"{path.name} holds {array.dtype} values of shape {shape}; it must hold numbers of "
             "shape (records, 12, samples) or (records, samples, 12)"
         )
-    return Tensor(str(path), name, shape[0], twelve == [1], rate, leads, state)
+    samples = shape[3 - twelve[0]]
+    return Tensor(str(path), name, shape[0], samples, twelve == [1], rate, leads, state)
 
 
 # A process reads many records of one file.
@@ -79,7 +81,7 @@ def read_microvolts(tensor: Tensor, record: int) -> npt.NDArray[np.float64]:
     stored = np.asarray(_opened(tensor.path, tensor.name, tensor.state)[record])
     values = stored.astype(np.float64) * (1000.0 if stored.dtype.kind == "f" else 1.0)
     missing = ~(np.abs(values) < _LARGEST)
-    if stored.dtype == np.int16:
+    if stored.dtype.str[1:] == "i2":  # in either order of bytes
         missing |= stored == -(2**15)
     values[missing] = np.nan
     values = values.T if tensor.leads_first else values
@@ -235,8 +237,8 @@ def _table(folder: Path, card: DatasetCard) -> Listing:
 
 def _array(folder: Path, card: DatasetCard) -> Listing:
     """One array, ``signals.npy``, whose records ``records.csv`` describes in the same order."""
-    if not card.sampling_rates:
-        raise ValueError("the card of an array must give its sampling_rates")
+    if len(card.sampling_rates) != 1:
+        raise ValueError("the card of an array must give one rate as its sampling_rates")
     tensor = open_tensor(folder / "signals.npy", "", float(card.sampling_rates[0]), LEADS)
     return _own_table(read_own(folder / "records.csv"), tensor)
 
@@ -262,8 +264,11 @@ def _own_table(
         raise ValueError(fault if name else f"row {row + 2} names no record")
     codes, dropped, notes = own.codes(table)
     dropped |= {row: f"it may be {' or '.join(of[:2])}" for row, of in found.items() if of[1:]}
-    odd = r"^(\d+)\.0$|^(?i:unknown|none|nan|n/?a|[-?.]*)$"  # as pandas writes a number; nobody
+    odd = rf"^(\d+)\.0$|^(?i:unknown|{own.EMPTY.pattern})$"  # as pandas writes a number; nobody
     patient = table.get("patient", record).str.replace(odd, r"\1", regex=True)
+    # Beside H, hombre or homme, M may be a woman, mujer, or a man, male.
+    both = {"h", "m"} <= {*table.get("sex", record).str.lower()}
+    read_sex = (lambda cell: "") if both else sex_of
     listed = pd.DataFrame(
         {
             "record": record,
@@ -271,12 +276,15 @@ def _own_table(
             "patient": patient.where(patient != "", record),
             "fold": own.folds(table),
             "age": own.cells(age_of, table, "age", notes).astype(float),
-            "sex": own.cells(sex_of, table, "sex", notes),
+            "sex": own.cells(read_sex, table, "sex", notes),
             "codes": codes,
-            "site": next((table[name] for name in table if own.names_site(str(name))), ""),
+            "site": own.sites(table),
         }
     )
     here = found.map(len) > 0
+    records_here = {f"{path}.hea" for path, fault in (headers or {}).items() if not fault}
+    if others := sorted(records_here - {*found.explode()}):
+        notes.append(f"{len(others)} records here are not in the table, such as {others[0]}")
     usable = listed[here & ~listed.index.isin(dropped)]
     listing = _listing(usable, tuple(record[~here]), headers or {})
     reasons = [(record[row], reason) for row, reason in dropped.items() if here[row]]

@@ -1,12 +1,13 @@
 """The table that describes a dataset of one's own; nothing in it is passed over in silence."""
 
+import csv
 import difflib
 import errno
 import io
 import os
 import posixpath
 import re
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -30,17 +31,21 @@ _OTHER_NAMES = {
     "codes": "code labels diagnoses dx scpcodes",
 }
 _NEAR = {other: name for name, others in _OTHER_NAMES.items() for other in others.split()}
+EMPTY = re.compile(r"none|nan|n/?a|[-?.]*", re.I)  # how other programs write a cell without any
+_SITE = "site|cent(er|re)|hospital|device"
 _YES, _NO = ("1", "1.0", "yes", "true"), ("0", "0.0", "no", "false")
 # A column of zeros and ones under such a name is no diagnosis.
 _NO_CLASS = re.compile(
     r"(is)?(gender|geschlecht|sexe?|sexo|(sex)?(fe)?male|site|cent(er|re)|hospital|device|nurse|set|"
-    r"data|train(ing)?|test|val(id)?|validation|split|fold|height|weight|bmi|id|index|year)(set|\d*)"
+    r"unnamed|data|train(ing)?|test|val(id)?|validation|split|fold|height|weight|bmi|id|index|"
+    r"year)(set|\d*)"
 )
 
 
-def names_site(column: str) -> bool:
-    """Tell whether a column says where a record was made, which may give its label away."""
-    return bool(re.fullmatch("site|cent(er|re)|hospital|device", _plain(column)))
+def sites(table: pd.DataFrame) -> pd.Series | str:
+    """Say where each record was made, as far as columns do: it may give its label away."""
+    names = [name for name in table if re.fullmatch(_SITE, _plain(str(name)))]
+    return table[names].agg(" ".join, axis=1).str.strip() if names else ""
 
 
 def check_file(path: Path) -> Path:
@@ -57,12 +62,20 @@ def read_own(path: Path) -> pd.DataFrame:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} is not in UTF-8") from error
     separator = max(",;\t", key=text.partition("\n")[0].count)
+    try:  # pandas takes all that stands between two lone quotes for one cell
+        deque(csv.reader(io.StringIO(text), delimiter=separator, strict=True), maxlen=0)
+    except csv.Error as error:
+        raise ValueError(f"{path.name} has a quote that does not end a cell: {error}") from error
     rows = pd.read_csv(
         io.StringIO(text), sep=separator, dtype=str, header=None, na_filter=False,
         skipinitialspace=True, skip_blank_lines=False,
     )  # fmt: skip
     rows = rows.fillna("").apply(lambda column: column.str.strip())
-    names = [name.lower() if name.lower() in _COLUMNS else name for name in rows.iloc[0]]
+    held = (rows.iloc[1:] != "").any()
+    names = [
+        name.lower() if name.lower() in _COLUMNS else name or f"unnamed {at}" * bool(held[at])
+        for at, name in rows.iloc[0].items()
+    ]
     if again := [name for name, count in Counter(names).items() if count > 1 and name]:
         raise ValueError(f"{path.name} has two columns '{again[0]}': keep one")
     for name in {*names} - {*_COLUMNS}:
@@ -74,7 +87,7 @@ def read_own(path: Path) -> pd.DataFrame:
                 f"{path.name} has a column '{name}': call it '{wanted}', or leave it out"
             )
     table = rows.iloc[1:].set_axis(names, axis=1).reset_index(drop=True)
-    return table.loc[(table != "").any(axis=1), [name for name in names if name]]
+    return table.loc[(table != "").any(axis=1), [*filter(None, names)]]
 
 
 def _plain(name: str) -> str:
@@ -146,7 +159,7 @@ def codes(table: pd.DataFrame) -> tuple[pd.Series, dict[Any, str], list[str]]:
         codes = [""] * len(table)
         for at, (row, text) in enumerate(table["codes"].items()):
             try:
-                codes[at] = " ".join(split_codes(text))
+                codes[at] = "" if EMPTY.fullmatch(text) else " ".join(split_codes(text))
             except ValueError as error:
                 wrong[row] = str(error)
     else:

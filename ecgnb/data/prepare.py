@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ecgnb import simulate
-from ecgnb.data import arrays, checks, layouts, resample
+from ecgnb.data import arrays, checks, layouts, resample, splits
 from ecgnb.data.arrays import SELECTION, Options, canonical, write_arrays
 from ecgnb.data.catalog import DatasetCard, cache_root, card, data_root, find
 from ecgnb.data.labels import default_label_set, encode
@@ -44,9 +44,9 @@ class Prepared:
 
     `signals`, (records, 12, samples) in microvolts, are memory-mapped, with the leads in the order
     of `ecgnb.data.records.LEADS`. `table` has one row a record: `SELECTION`, ``flags``
-    (``flat:V1``, ``padded``, ``clipped``), the ``seconds`` that the file holds, and the ``site`` or
-    device, as far as a table names it. `manifest` says where it came from, what was kept, what was
-    dropped and why.
+    (``flat:V1``, ``padded``, ``clipped``), the ``seconds`` that the file holds from where a window
+    begins, without ends that fill up, and the ``site`` or device, as far as a table names it.
+    `manifest` says where it came from, what was kept, what was dropped and why.
     """
 
     card: DatasetCard
@@ -82,7 +82,9 @@ def prepare(
             f"so joins them: {' '.join(facts.also)}"
         )
     _check(options, selection)
-    asked = json.dumps([arrays.PREPARED_VERSION, asdict(options)], sort_keys=True)
+    counted = options.simulated_records if facts.simulated else Options().simulated_records
+    plain = {"rate": float(options.rate), "simulated_records": counted}
+    asked = json.dumps([arrays.PREPARED_VERSION, asdict(options) | plain], sort_keys=True)
     asked += "" if selection is None else canonical(selection)
     digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
     folder = cache_root() / "prepared" / f"{facts.name}-{digest}"
@@ -177,6 +179,11 @@ def _check(options: Options, selection: pd.DataFrame | None) -> None:
         return
     if absent := [name for name in SELECTION if name not in selection]:
         raise UserError(f"the table of selected records has no column {', '.join(absent)}")
+    texts = selection[["record", "patient"]].map(lambda one: isinstance(one, str))
+    if not (texts.all(axis=None) and selection["fold"].isin(range(1, splits.FOLDS + 1)).all()):
+        raise UserError(
+            "in the table of selected records, 'record' and 'patient' must be text, 'fold' 1 to 10"
+        )
     again = selection["record"][selection["record"].duplicated()]
     if len(again):
         raise UserError(f"the table of selected records names {again.iloc[0]} twice; name it once")
@@ -187,6 +194,7 @@ def _ready(facts: DatasetCard, folder: Path) -> Prepared | None:
     try:
         for name in _FILES:
             check_file(folder / name)
+        began = folder.stat().st_ino
         signals = np.load(folder / "signals.npy", mmap_mode="r", allow_pickle=False)
         table = pd.read_parquet(folder / "records.parquet")
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -203,7 +211,9 @@ def _ready(facts: DatasetCard, folder: Path) -> Prepared | None:
                 return None
             with suppress(OSError):  # another's cache
                 _same_time(folder)
-        return Prepared(facts, folder, signals, table, manifest)
+        # Another program may have put a new folder in its place between two files.
+        same = folder.stat().st_ino == began
+        return Prepared(facts, folder, signals, table, manifest) if same else _ready(facts, folder)
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -243,7 +253,7 @@ def _files_fingerprint(facts: DatasetCard, source: Path, listing: Listing) -> st
     # The folder of a simulated hospital is named by its code; a real one may lie anywhere.
     digest = hashlib.sha256(source.name.encode() if facts.simulated else b"")
     if listing.tensor is not None:
-        digest.update(f"{listing.tensor.rate} {listing.tensor.state}\n".encode())
+        digest.update(f"{listing.tensor.sampling_rate} {listing.tensor.state}\n".encode())
     else:
         # Signal files lie beside their header, under any name, and may arrive long after it.
         for part in sorted({posixpath.dirname(path) for path in listing.table["path"]}):
@@ -256,7 +266,9 @@ def _files_fingerprint(facts: DatasetCard, source: Path, listing: Listing) -> st
             digest.update(f"{part} {sorted(states)}\n".encode())
     if not listing.in_headers:
         digest.update(canonical(listing.table).encode())
-    digest.update(repr((listing.dropped, listing.notes)).encode())
+    told = facts.vocabulary, facts.patients_known, listing.patients_known, facts.amplitude
+    seen = listing.absent, listing.dropped, listing.notes, [*listing.table["site"]]
+    digest.update(repr((*told, *seen)).encode())
     return digest.hexdigest()
 
 
@@ -291,7 +303,8 @@ def join(name: str, parts: Sequence[Prepared]) -> Prepared:
     """Join datasets that were prepared alike, or open them where that was done before."""
     prints = {part.card.name: part.fingerprint for part in parts}
     fingerprint = join_fingerprints(prints)
-    folder = cache_root() / "prepared" / f"joined-{fingerprint[:12]}"
+    tables = join_fingerprints({part.card.name: part.manifest["records"] for part in parts})
+    folder = cache_root() / "prepared" / f"joined-{fingerprint[:6]}{tables[:6]}"
     facts = card(name)
 
     def write(partial: Path) -> dict[str, Any]:

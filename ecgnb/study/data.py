@@ -3,7 +3,7 @@
 import json
 import os
 import sysconfig
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -239,19 +239,3 @@ def finding_of(name: str) -> str:
     table = pd.read_csv(path, dtype=str)
     found = table["finding"][table["dataset"] + "/" + table["record"] == name]
     return "".join(found)
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A record named ``dataset/record``, and its reconstruction."""
-
-    name: str
-    finding: str  # what it shows, where that is known
-    wanted: npt.NDArray[np.float64]  # lead II less its mean, in microvolts, shape (samples,)
-    found: npt.NDArray[np.float64]  # what the autoencoder made of it
-
-    @property
-    def explained(self) -> float:
-        """Share of the variance that is explained."""
-        left = np.square(self.found - self.wanted).sum()
-        return float(1 - left / np.square(self.wanted).sum())

@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from ecgnb.data.arrays import Options
-from ecgnb.data.catalog import JOINT, DatasetCard, card, data_root, find, parts
+from ecgnb.data.catalog import JOINT, DatasetCard, card, data_root, find, share_patients
 from ecgnb.data.labels import default_label_set, encode
 from ecgnb.data.layouts import list_records
 from ecgnb.errors import UserError, near
@@ -285,7 +285,7 @@ def _expanded(name: str, entry: dict[str, Any]) -> Iterable[dict[str, Any]]:
         return
     sources, targets = (one if isinstance(one, list) else [one] for one in names)
     for target, source in product(targets, sources):
-        if not patients_of(card(source)) & patients_of(card(target)):
+        if not share_patients(card(source), card(target)):
             both = zip(("source", "target"), sides, (source, target), strict=True)
             yield {**entry, **{key: {**side, "dataset": one} for key, side, one in both}}
 
@@ -365,11 +365,6 @@ def _mistakes(study: Study) -> Iterable[str]:
         yield f": the tuning seed {study.tuning_seed} must not be one of the seeds"
 
 
-def patients_of(facts: DatasetCard) -> set[str]:
-    """Name the datasets whose patients a dataset has."""
-    return {one.patients_of or one.name for one in parts(facts)}
-
-
 def _mistakes_of(study: Study, pair: Pair) -> Iterable[str]:
     source, target = map(card, pair.datasets)
     if pair.target.size or pair.target.shuffled:
@@ -402,7 +397,7 @@ def _mistakes_of(study: Study, pair: Pair) -> Iterable[str]:
                 f": the arm {arm} needs one label set for source and target, not "
                 f"{pair.source.label_set} and {pair.target.label_set}"
             )
-    if patients_of(source) & patients_of(target):
+    if share_patients(source, target):
         yield (
             f" trains on {source.title} and tests on {target.title}, which have patients in "
             "common; choose another source or target"

@@ -16,7 +16,6 @@ from ecgnb.errors import UserError
 from ecgnb.files import writable
 from ecgnb.study.data import fingerprints, missing_datasets, read_table, recorded_runs, results_root
 from ecgnb.study.spec import RunSpec, Study, changed
-from ecgnb.study.spec import size_label as size_label
 from ecgnb.study.store import Result, Store, hash_of, open_store, recorded_scores, write_table
 from ecgnb.training.arms import ARMS
 from ecgnb.training.metrics import UNLABELLED

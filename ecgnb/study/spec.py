@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -144,11 +143,6 @@ def read_shard(text: str) -> tuple[int, int]:
             f"--shard {text:.40} is not a share; write 2/5 for the second of five (of 999,999)"
         )
     return int(number), int(shards)
-
-
-def shards_needed(seconds: float, minutes: float) -> int:
-    """Return how many shards make jobs of about so many minutes of work that takes one so long."""
-    return max(1, math.ceil(seconds / 60 / minutes))
 
 
 # What a file may say; `ecgnb.study.declare` puts what is wrong in the words of the file.

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import tempfile
 import warnings
 import zipfile
 import zlib
@@ -396,6 +397,13 @@ class Store:
 def open_store(recorded: tuple[Path, ...] = ()) -> Store:
     """Open the store of this computer's cache, beside recorded tables."""
     return Store(cache_root() / "runs", recorded)
+
+
+def spare_room() -> tempfile.TemporaryDirectory[str]:
+    """Make a folder beside the cache for runs that nobody keeps; it goes when it is left."""
+    with writable(cache_root(), "point ECGNB_CACHE at a folder that you can write to"):
+        cache_root().mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=cache_root(), prefix=".spare-")
 
 
 def hash_of(path: Path) -> str:

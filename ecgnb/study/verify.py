@@ -1,6 +1,5 @@
 """Training recorded runs again, to see that they come out as they were recorded."""
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ecgnb.data.catalog import cache_root
 from ecgnb.errors import UserError
-from ecgnb.files import writable
 from ecgnb.study.data import fingerprints, recorded_runs
 from ecgnb.study.plan import Progress
 from ecgnb.study.spec import Study, size_label
-from ecgnb.study.store import Result, Store, provenance, read_part, recorded_scores
+from ecgnb.study.store import Result, Store, provenance, read_part, recorded_scores, spare_room
 from ecgnb.study.train import Materials, execute
 from ecgnb.training.device import describe_device
 
@@ -73,10 +70,7 @@ def verify(study: Study, sample: int, seed: int = 0, part: Path | None = None) -
             )
     if not parts:
         raise UserError(f"study {study.name} has no recorded runs; `ecgnb run` trains them")
-    with writable(cache_root(), "point ECGNB_CACHE at a folder that you can write to"):
-        cache_root().mkdir(parents=True, exist_ok=True)
-        room = tempfile.TemporaryDirectory(dir=cache_root(), prefix=".verify-")
-    with room as folder:
+    with spare_room() as folder:
         runs = Progress(study, Store(Path(folder) / "none", parts)).finished()
         if not runs:
             raise UserError(

@@ -22,7 +22,7 @@ from ecgnb.data.labels import encode, label_set
 from ecgnb.data.prepare import Prepared, prepare
 from ecgnb.models.build import build_model
 from ecgnb.study.store import provenance
-from ecgnb.training.device import choose_device, choose_setting, share
+from ecgnb.training.device import choose_device, choose_precision, share
 from ecgnb.training.fit import Schedule, fit
 from ecgnb.training.inputs import Data, Records, predict
 from ecgnb.training.metrics import auroc
@@ -78,7 +78,7 @@ def rows(test: Prepared, reached: list[np.ndarray]) -> list[dict[str, object]]:
 def measure() -> dict[str, Any]:
     """Train with each seed, and test on what is clinical."""
     device = choose_device()
-    precision = choose_setting(MODEL, "auto", device).precision
+    precision = choose_precision(MODEL, "auto", device)
     versions = provenance()  # before training: the code may be edited meanwhile
     train, validation = simulated()
     tests = [prepare(name) for name in CLINICAL]

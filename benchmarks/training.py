@@ -19,7 +19,7 @@ import plain
 import torch
 
 from ecgnb.models import MODELS, build
-from ecgnb.training.device import LARGE_PAGES, activate, choose_device, choose_setting, share
+from ecgnb.training.device import LARGE_PAGES, activate, choose_device, choose_precision, share
 from ecgnb.training.fit import Schedule, fit
 from ecgnb.training.inputs import Data, Records
 
@@ -37,8 +37,8 @@ class Ours:
 
     def __init__(self, model: str, signals: np.ndarray, labels: np.ndarray, batch: int) -> None:
         device = choose_device()
-        self.setting = choose_setting(model, "auto", device)
-        activate(self.setting)
+        self.precision = choose_precision(model, "auto", device)
+        activate(self.precision, device)
         self.model = build.build_model(model, "pooled", labels.shape[1], signals.shape[2], 0).to(
             device
         )
@@ -53,8 +53,7 @@ class Ours:
     def rate(self, updates: int) -> float:
         """Return the records trained a second."""
         schedule = Schedule(1e-3, updates, self.batch, 1, 0)
-        precision = self.setting.precision
-        fitted = fit(self.model, self.train, self.validation, schedule, precision=precision)
+        fitted = fit(self.model, self.train, self.validation, schedule, precision=self.precision)
         seconds = fitted.history["seconds"][-1] - fitted.evaluation_seconds
         return updates * self.batch / seconds
 
@@ -114,13 +113,12 @@ def measure(model: str, cores: int, repeats: int, processes: Any = SPAWN) -> dic
         for process in started:
             process.join()
     ratios = [a / b for a, b in zip(rates["ours"], rates["plain"], strict=True)]
-    setting = choose_setting(model, "auto", choose_device())
     ours = statistics.median(rates["ours"])
     forward = forward_gflop(model)
     return {
         "model": model,
         "title": MODELS[model].title,
-        "setting": str(setting),
+        "precision": choose_precision(model, "auto", choose_device()),
         "batch": BATCH,
         "plain": round(statistics.median(rates["plain"]), 1),
         "ours": round(ours, 1),

@@ -70,7 +70,7 @@ StudyName = Annotated[
     ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes side by side; by default one a core.")
+    int | None, typer.Option(min=1, help="Processes side by side; by default as many as fit here.")
 ]
 Precision = Annotated[
     str, typer.Option(help="auto (the fastest here), float32, tf32 (NVIDIA GPUs) or bf16.")
@@ -247,12 +247,12 @@ def _load(name: str) -> Study:
 
 def _say_how(study: Study, workers: int, precision: str) -> None:
     """Say what was chosen for this machine."""
-    from ecgnb.training.device import choose_device, choose_setting, describe_device
+    from ecgnb.training.device import choose_device, choose_precision, describe_device
 
     device = choose_device()
     _say(f"{describe_device(device)}, {workers} processes of one thread")
     for model in dict.fromkeys(model for pair in study.pairs for model in pair.models):
-        _say(f"{MODELS[model].title}: {choose_setting(model, precision, device)}")
+        _say(f"{MODELS[model].title}: {choose_precision(model, precision, device)}")
 
 
 @app.command()

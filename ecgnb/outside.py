@@ -1,11 +1,12 @@
 """Somebody else's encoder: probed, or fine-tuned, beside the runs of a study."""
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ from ecgnb.models.kernels import ridge
 from ecgnb.study.data import fingerprints, open_dataset, read_labels, read_table
 from ecgnb.study.plan import open_progress, write_part
 from ecgnb.study.spec import RunSpec, Study, changed, size_label
-from ecgnb.study.store import Result, open_store
-from ecgnb.training.arms import ARMS
+from ecgnb.study.store import Result, hash_of, open_store
+from ecgnb.study.train import ORDER_SEED
+from ecgnb.training.arms import ARMS, check_protocol
 from ecgnb.training.device import choose_device, share
 from ecgnb.training.fit import Schedule
 from ecgnb.training.inputs import UNIT, Data, Records, predict
@@ -41,7 +43,10 @@ from ecgnb.training.transferability import h_score, logme
 
 _ARM = "linear-probe"
 _KEYS = ["target", "label_set", "min_positives", "size"]
-_OTHER = ["size", "arm_other", "model_other", "source_other"]
+_DIFFER = ("arm", "model", "head", "source", "source_size", "shuffled", "updates")
+_OTHER = ["size", *(f"{name}_other" for name in _DIFFER)]
+# What a run lacks that starts from no source of the study's.
+_PLAIN = {f.name: f.default for f in fields(RunSpec) if f.name[:4] in ("sour", "shuf", "tell")}
 _LEAK = 0.995  # AUROC that no single number about an ECG reaches honestly
 _FACTS = ("title", "licence", "url", "trained_on")
 _GROUP, _WEIGHTS = "ecgnb.encoders", "model.safetensors"
@@ -49,7 +54,7 @@ _GROUP, _WEIGHTS = "ecgnb.encoders", "model.safetensors"
 _Parts = tuple[npt.NDArray[np.int64], ...]  # rows that train, validate and test
 _Said = Sequence[npt.NDArray[np.float32]]  # probabilities of validation and of test
 _Train = Callable[[RunSpec, npt.NDArray[np.bool_], _Parts], _Said]
-_Tune = tuple[float, _Train]  # at a learning rate
+_Tune = tuple[float, _Train, str]  # at a learning rate; and a hash of what is tuned
 
 
 @dataclass(frozen=True)
@@ -147,15 +152,19 @@ def load_encoder(folder: Path, encoder: str, rate: float) -> Theirs:
     function that takes a dict of the weights, tensors by name, and returns what `Theirs` asks; for
     fine-tuning, an ``nn.Module``. Raises a UserError if no installed package has it, or it fails.
     """
+    entry, weights = _entry(encoder), folder / _WEIGHTS
+    with _blamed(encoder):
+        return Theirs(entry.load()(load_file(weights) if weights.exists() else {}), rate)
+
+
+def _entry(encoder: str) -> EntryPoint:
     there = {point.name: point for point in entry_points(group=_GROUP)}
     if encoder not in there:
         raise UserError(
             f"no installed package has an encoder '{encoder}' (there {', '.join(there) or 'are'}"
             f"{'' if there else ' none'}); a package names it under the entry points '{_GROUP}'"
         )
-    weights = folder / _WEIGHTS
-    with _blamed(encoder):
-        return Theirs(there[encoder].load()(load_file(weights) if weights.exists() else {}), rate)
+    return there[encoder]
 
 
 def encode(folder: Path, encoder: str, records: Prepared, rate: float) -> Features:
@@ -177,11 +186,7 @@ def encode(folder: Path, encoder: str, records: Prepared, rate: float) -> Featur
 
 
 def probe(
-    study: Study,
-    folder: Path,
-    part: Path | None = None,
-    origin: str = "",
-    finetune: float = 0.0,
+    study: Study, folder: Path, part: Path | None = None, origin: str = "", finetune: float = 0.0
 ) -> Iterator[str]:
     """Say, line by line, what somebody's encoder reaches beside a study's finished runs.
 
@@ -199,7 +204,7 @@ def probe(
     UserError
         See `read_features` and `encode`; or if the study's target is not here.
     """
-    side = study.pairs[0].target
+    side, folder = study.pairs[0].target, folder.resolve()  # whose name names the encoder
     tune: _Tune | None = None
     if encoder := _said(folder).get("encoder"):
         prepared = open_dataset(study, side.dataset)
@@ -208,8 +213,10 @@ def probe(
             build = partial(load_encoder, folder, encoder, study.data.rate)
             if not [*build().parameters()]:
                 raise UserError(f"the encoder '{encoder}' has no weights to tune: no nn.Module")
-            width = features.values.shape[1]
-            tune = finetune, partial(_finetune, build, prepared.signals, width)
+            if check_protocol(study.protocol).chosen_on_test:
+                raise UserError(f"study {study.name} chooses on its test sets: take a clean one")
+            train = partial(_finetune, build, prepared.signals, features.values.shape[1])
+            tune = finetune, train, _state(folder, encoder)
     elif finetune:
         raise UserError(f"{folder} holds features, which cannot be fine-tuned: name an encoder")
     else:
@@ -220,11 +227,9 @@ def probe(
     )
     labels = read_labels(table, side.dataset, side.label_set, side.min_positives)
     yield from leaks(features, labels)
-    mine, scores = [], []
-    for run, known in _runs(study, features, table, labels, tune):
-        mine.append(run)
-        scores += [known] if known else []
-    means = pd.DataFrame(scores).mean()
+    done = list(_runs(study, features, table, labels, tune))
+    mine = [run for run, _ in done]
+    means = pd.DataFrame([told for _, told in done if told]).mean()
     yield "  before any training: " + ", ".join(f"{k} {v:.3f}" for k, v in means.items())
     others = [run for run in open_progress(study).finished() if run.spec.dataset == side.dataset]
     runs = runs_table(study, [*mine, *others])
@@ -235,15 +240,28 @@ def probe(
             yield f"  {row.records} records: AUROC {row.mean:.3f} ({row.low:.3f} to {row.high:.3f})"
         beside = pair(rows, runs[~own & (runs["head"] != "flattened")], _KEYS)
         for row in summarise(beside, _OTHER).itertuples():
-            other, model, source = str(row.arm_other), str(row.model_other), str(row.source_other)
-            kind = ARMS[other].title + f", {MODELS[model].title}" * (model != NO_NETWORK)
-            kind += f" on {source}" * bool(source)
+            other: dict[str, Any] = {name: getattr(row, f"{name}_other") for name in _DIFFER}
+            kind = [ARMS[other["arm"]].title]
+            if other["model"] != NO_NETWORK:
+                kind += [MODELS[other["model"]].title, f"{other['head']} head"]
+            if other["source"]:
+                size = other["source_size"] and f", {other['source_size']:,} records"
+                kind += [f"on {other['source']}{size or ''}", *["shuffled"] * other["shuffled"]]
             yield (
-                f"  {size_label(int(str(row.size)))}: less {kind}: {row.mean:+.3f} ({row.low:+.3f} "
-                f"to {row.high:+.3f}) {row.verdict}, certainty {certainty(row)}"
+                f"  {size_label(int(str(row.size)))}: less {', '.join(kind)}: {row.mean:+.3f} "
+                f"({row.low:+.3f} to {row.high:+.3f}) {row.verdict}, certainty {certainty(row)}"
             )
     if part:
         yield f"written: {write_part(study, part, origin or features.name, mine)}"
+
+
+def _state(folder: Path, encoder: str) -> str:
+    """Hash the weights and the code of an encoder: what is kept of others counts no more."""
+    top = _entry(encoder).load().__module__.partition(".")[0]
+    file = Path(str(sys.modules[top].__file__))
+    code = sorted(file.parent.rglob("*.py")) if file.stem == "__init__" else [file]
+    files = [*code, *filter(Path.exists, [folder / _WEIGHTS])]
+    return hashlib.sha256("".join(map(hash_of, files)).encode()).hexdigest()
 
 
 def leaks(features: Features, labels: pd.DataFrame) -> Iterator[str]:
@@ -277,9 +295,12 @@ def _finetune(
     shared = share(signals, device)
     train, validation, test = (Records(shared, torch.from_numpy(p).to(device)) for p in parts)
     wanted = [torch.from_numpy(truth[rows].astype(np.float32)).to(device) for rows in parts]
-    schedule = Schedule(**{entry.name: getattr(cell, entry.name) for entry in fields(Schedule)})
+    given = {entry.name: getattr(cell, entry.name) for entry in fields(Schedule)}
+    schedule = Schedule(**given | {"seed": ORDER_SEED + cell.seed})
     sides = Data(train, wanted[0]), Data(validation, wanted[1])
     trained = train_arm(model, "finetune", *sides, test, schedule)
+    if all(weight.grad is None for weight in model.encoder.parameters()):
+        raise UserError("the encoder learns nothing: no weight of it has a gradient")
     return trained.fitted.validation, trained.test
 
 
@@ -291,11 +312,15 @@ def _runs(
     target, store = study.pairs[0].target.dataset, open_store()
     prints = {target: fingerprints(study)[target]}
     prints[features.name] = hashlib.sha256(features.values.tobytes()).hexdigest()
-    cells = [one for one in study.cells() if (one.dataset, one.arm) == (target, "scratch")]
-    for cell in {(one.seed, one.size): one for one in reversed(cells)}.values():
+    first = study.pairs[0].target
+    wanted_ = (target, first.label_set, first.min_positives)
+    cells = [c for c in study.cells() if (c.dataset, c.label_set, c.min_positives) == wanted_]
+    cells.sort(key=lambda cell: cell.arm == "scratch")
+    for cell in {(one.seed, one.size): one for one in cells}.values():
         split = target_split(table, truth, cell.seed)
         parts = subset(split, cell.size), split.validation, split.test
-        cell = changed(cell, model=NO_NETWORK, head="pooled", source=features.name)
+        cell = changed(cell, **_PLAIN, model=NO_NETWORK, head="pooled")
+        cell = changed(cell, source=features.name)
         values, *asked = (features.values[rows] for rows in parts)
         known = truth[parts[0]]
         use = known.any(axis=0) & ~known.all(axis=0)
@@ -305,23 +330,19 @@ def _runs(
         said: _Said = ridge(values, known, *asked)
         yield _result(spec.key(prints), spec, table, labels, parts, said), told
         if tune:
-            rate, train = tune
+            rate, train, state = tune
             spec = changed(cell, arm="finetune", learning_rate=rate)
-            tuned = store.load(spec.key(prints), spec)
+            key = spec.key(prints | {features.name: state})
+            tuned = store.load(key, spec)
             if tuned is None:  # it takes long, and is kept
                 said = train(spec, truth, parts)
-                tuned = _result(spec.key(prints), spec, table, labels, parts, said)
+                tuned = _result(key, spec, table, labels, parts, said)
                 store.save(tuned)
             yield tuned, {}
 
 
 def _result(
-    key: str,
-    spec: RunSpec,
-    table: pd.DataFrame,
-    labels: pd.DataFrame,
-    parts: _Parts,
-    said: _Said,
+    key: str, spec: RunSpec, table: pd.DataFrame, labels: pd.DataFrame, parts: _Parts, said: _Said
 ) -> Result:
     """Score what was said of validation and test, as the study's own runs are scored."""
     truth, (validation, test) = labels.to_numpy(), said

@@ -1,7 +1,7 @@
 """Fixtures for all tests: a cache of their own, a small simulated hospital, made records."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pytest
 
 from ecgnb.data.catalog import card
 from ecgnb.data.records import LEADS
+from ecgnb.errors import UserError
 from ecgnb.simulate.hospital import write_hospital
 
 HOSPITAL_RECORDS = 60
@@ -141,6 +142,12 @@ def edit(path: Path, old: str, new: str, count: int = -1) -> Path:
     assert old in text
     path.write_text(text.replace(old, new, count), encoding="utf-8")
     return path
+
+
+def mistake(sentence: str, do: Callable[..., object], *given: object, **options: object) -> None:
+    """See that a call is a mistake of the user's, and that a sentence says so."""
+    with pytest.raises(UserError, match=sentence):
+        do(*given, **options)
 
 
 def as_fifo(path: Path) -> None:

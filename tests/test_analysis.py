@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import mistake
 from scipy.optimize import least_squares
 from sklearn.metrics import roc_auc_score
 
@@ -186,6 +187,7 @@ def test_runs_are_paired_by_seed_and_unfinished_rounds_left_out():
     assert (row["seeds"], row["source"], row["records"], row["tested"]) == (5, "there", 50, 10)
     assert [row["mean"], row["first"], row["second"]] == pytest.approx([0.1, 0.8, 0.7])
     assert row["verdict"] == "helps"
+    assert summarise(_runs([0.7, 0.9], fold=0))["mean"].item() == pytest.approx(0.8)
     same, none = summarise(pair(first, first)), summarise(pair(first[:0], first[:0]))
     assert same["verdict"].item() == "equivalent"
     assert list(none.columns) == list(same.columns)
@@ -195,8 +197,7 @@ def test_runs_are_paired_by_seed_and_unfinished_rounds_left_out():
 
 def test_rows_that_are_no_comparison_are_refused():
     twice = pd.concat([_runs([0.7] * 5), _runs([0.7] * 5, updates=9)])
-    with pytest.raises(UserError, match=r"has a seed twice; add to `by`.*updates"):
-        summarise(twice, ["model"])
+    mistake(r"has a seed twice; add to `by`.*updates", summarise, twice, ["model"])
     other = _runs([0.7]).assign(run=[SimpleNamespace(key="o", records=("c",), classes=("x",))])
     with pytest.raises(ValueError, match="run and o were not tested alike"):
         pair(_runs([0.8]), other)

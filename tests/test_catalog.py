@@ -7,11 +7,11 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from conftest import mistake
 
 from ecgnb.data.catalog import CATALOG, cache_root, card, data_root, find, load_card, own_cards
 from ecgnb.data.homes import kind
 from ecgnb.data.labels import VOCABULARIES
-from ecgnb.errors import UserError
 
 REFERENCES = Path(__file__).parents[1] / "book" / "references.bib"
 
@@ -37,8 +37,7 @@ def put_card(folder: Path, text: str = OWN_CARD, name: str = "card") -> Path:
 
 
 def refused(message: str, ask: Callable, *given: object) -> None:
-    with pytest.raises(UserError, match=message):
-        ask(*given)
+    mistake(message, ask, *given)
 
 
 @pytest.mark.parametrize("name", CATALOG)

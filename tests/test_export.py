@@ -9,18 +9,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import as_fifo, edit, write_record
+from conftest import as_fifo, edit, mistake, write_record
 from typer.testing import CliRunner
 
 from ecgnb.cli import app
 from ecgnb.data.records import LEADS
 from ecgnb.errors import UserError
-from ecgnb.export import CARD, ONNX, WEIGHTS, Network, export, predict_records, write_onnx
+from ecgnb.export import CARD, ONNX, WEIGHTS, Network, _chosen, export, predict_records, write_onnx
 from ecgnb.models import MODELS
 from ecgnb.models.build import build_model
 from ecgnb.study.data import open_dataset
 from ecgnb.study.declare import load_study
 from ecgnb.study.run import run_study
+from ecgnb.study.spec import changed
 from ecgnb.study.store import hash_of
 from ecgnb.training.transfer import save_weights
 
@@ -29,6 +30,12 @@ TINY = str(Path(__file__).with_name("tiny.toml"))
 
 def study():
     return load_study(TINY)
+
+
+def test_runs_that_differ_in_more_than_their_seed_are_not_chosen_as_one():
+    chosen, among = _chosen(load_study("clinical-sources"), {})
+    assert len({str(changed(run.spec, seed=0)) for run in chosen}) == 1
+    assert len({run.spec.seed for run in chosen}) == len(chosen) < len(among)
 
 
 @pytest.fixture(scope="module")
@@ -90,18 +97,15 @@ def test_arrays_need_their_rate_and_a_likely_amplitude(taken, tmp_path):
     np.save(tmp_path / "whole.npy", signals)
     np.save(tmp_path / "milli.npy", signals / 1000)
     np.save(tmp_path / "volts.npy", signals / 1e6)
-    with pytest.raises(UserError, match="add --rate"):
-        predict_records(taken[0], [str(tmp_path / "whole.npy")])
+    mistake("add --rate", predict_records, taken[0], [str(tmp_path / "whole.npy")])
     whole, milli = (
         predict_records(taken[0], [str(tmp_path / f"{name}.npy")], rate=50)[0]
         for name in ("whole", "milli")
     )
     classes = list(taken[1].classes)
     assert np.abs(whole[classes] - milli[classes]).to_numpy().max() < 1e-5
-    with pytest.raises(UserError, match="check the unit"):
-        predict_records(taken[0], [str(tmp_path / "volts.npy")], rate=50)
-    with pytest.raises(UserError, match="sampled at 20 Hz"):
-        predict_records(taken[0], [str(tmp_path / "whole.npy")], rate=20)
+    mistake("check the unit", predict_records, taken[0], [str(tmp_path / "volts.npy")], rate=50)
+    mistake("sampled at 20 Hz", predict_records, taken[0], [str(tmp_path / "whole.npy")], rate=20)
 
 
 @pytest.mark.parametrize(
@@ -140,12 +144,10 @@ def test_a_network_that_is_none_or_changed_is_refused(taken, spoil):
     network = taken[0] / WEIGHTS
     whole = network.read_bytes()
     network.write_bytes(whole[:-1] + b"?")
-    with pytest.raises(UserError, match="export it again"):
-        Network(taken[0])
+    mistake("export it again", Network, taken[0])
     network.write_bytes(whole)
     spoil(taken[0] / CARD)
-    with pytest.raises(UserError, match="holds no exported network"):
-        Network(taken[0])
+    mistake("holds no exported network", Network, taken[0])
 
 
 def test_names_of_files_are_text_in_the_table(taken, tmp_path):
@@ -170,8 +172,7 @@ def test_a_study_without_such_a_run_exports_none(taken, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="there are arm finetune, random-probe, scratch"):
         export(study(), tmp_path / "none", arm="as-is")
     monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "empty"))
-    with pytest.raises(UserError, match="`ecgnb run tiny` trains them"):
-        export(study(), tmp_path / "none")
+    mistake("`ecgnb run tiny` trains them", export, study(), tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
@@ -190,5 +191,4 @@ def test_a_network_says_the_same_as_onnx(taken, monkeypatch, model):
     asked = runtime.InferenceSession(taken[0] / ONNX).run(None, {"microvolts": signals})[0]
     assert np.abs(asked - Network(taken[0]).ask(signals)).max() < 1e-5
     monkeypatch.setattr("ecgnb.export.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install onnx"):
-        write_onnx(taken[0])
+    mistake("pip install onnx", write_onnx, taken[0])

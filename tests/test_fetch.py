@@ -22,6 +22,7 @@ from unittest.mock import Mock
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
+from conftest import mistake
 from tiny import begin, wait_for
 from typer.testing import CliRunner
 
@@ -648,11 +649,9 @@ def test_command_line_and_every_card_says_where_it_is_or_why_not(root, monkeypat
     assert "joined of ptb-xl and ptb-xl-filtered" in fetch.no_home(card("ptb-xl-extended"))
     assert all(bool(facts.homes) != bool(fetch.no_home(facts)) for facts in CATALOG.values())
     assert card("chapman-shaoxing").homes == card("ningbo").homes
-    with pytest.raises(UserError, match="has no public home known to ecgnb"):
-        fetch.fetch("ptb-xl-filtered")
+    mistake("has no public home known to ecgnb", fetch.fetch, "ptb-xl-filtered")
     monkeypatch.delenv("ECGNB_DATA")
-    with pytest.raises(UserError, match="ECGNB_DATA is not set"):
-        fetch.fetch("ptb-xl")
+    mistake("ECGNB_DATA is not set", fetch.fetch, "ptb-xl")
 
 
 NO_NAMES = ("..", ".", "", "../data", "made/..", "/etc/made", "~/.ssh", "a//b", "nul", "a/Com1.x")

@@ -5,11 +5,11 @@ import re
 
 import pandas as pd
 import pytest
+from conftest import mistake
 
 from ecgnb.data import labels
 from ecgnb.data.catalog import data_root
 from ecgnb.data.labels import LABEL_SETS, VOCABULARIES, encode, full_name, label_set, unknown_codes
-from ecgnb.errors import UserError
 
 
 def positives(codes: str, vocabulary: str, name: str) -> set[str]:
@@ -90,8 +90,7 @@ def test_unknown_codes_are_counted_and_kept_as_numbers_and_rare_ones_dropped():
 )
 def test_mistakes_are_refused_with_the_fix(vocabulary, name, sentence):
     codes = pd.Series(["SR", "SR NORM:x"], ["r1", "r2"])
-    with pytest.raises(UserError, match=sentence):
-        encode(codes, vocabulary, name)
+    mistake(sentence, encode, codes, vocabulary, name)
 
 
 def test_codes_of_a_record_are_split_at_what_separates_them():
@@ -168,5 +167,4 @@ def test_codes_of_ones_own_are_read_by_their_names():
     assert list(encode(codes, "own", labels.default_label_set("own"))) == ["AF", "RBBB", "mine"]
     assert labels.default_label_set("snomed") == "snomed-all"
     assert labels.default_label_set("brugada") == "brugada"
-    with pytest.raises(UserError, match="No label set reads the vocabulary 'text'"):
-        labels.default_label_set("text")
+    mistake("No label set reads the vocabulary 'text'", labels.default_label_set, "text")

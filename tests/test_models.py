@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
+from conftest import mistake
 from tiny import do, tiny
 from torch import nn
 
@@ -218,12 +219,10 @@ def test_the_weights_of_imagenet_fit():
 def test_absent_and_wrong_weights_are_one_sentence(monkeypatch, tmp_path):
     encoder, _ = build_spectrogram("pooled", 2048)
     monkeypatch.setattr(spectrogram, "imagenet_weights", lambda: None)
-    with pytest.raises(UserError, match="pip install 'ecgnb"):
-        load_imagenet(encoder)
+    mistake("pip install 'ecgnb", load_imagenet, encoder)
     (tmp_path / "w.pth").write_bytes(b"other")
     monkeypatch.setattr(spectrogram, "imagenet_weights", lambda: tmp_path / "w.pth")
-    with pytest.raises(UserError, match="is not the published file"):
-        load_imagenet(encoder)
+    mistake("is not the published file", load_imagenet, encoder)
 
 
 @installed

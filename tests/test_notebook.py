@@ -11,13 +11,13 @@ import nbformat
 import pandas as pd
 import papermill
 import pytest
+from conftest import mistake
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
 from tiny import do
 
 from ecgnb import cli
 from ecgnb.data.catalog import card
-from ecgnb.errors import UserError
 from ecgnb.models import MODELS
 from ecgnb.report import notebook, tables
 from ecgnb.study import declare
@@ -74,8 +74,7 @@ def test_a_notebook_is_run_twice_in_one_kernel(shell):
         run(shell, set_up, opened)
         assert shell.user_ns["plan"].name == name
     run(shell, parameters, "# Parameters\nseed = 3")
-    with pytest.raises(UserError, match="unknown parameter 'seed'; a notebook takes study, targ"):
-        run(shell, opened)
+    mistake("unknown parameter 'seed'; a notebook takes study, targ", run, shell, opened)
 
 
 def test_parameters_replace_what_the_study_says():
@@ -96,8 +95,7 @@ def test_parameters_replace_what_the_study_says():
     ],
 )
 def test_a_wrong_parameter_is_refused_in_one_sentence(given, sentence):
-    with pytest.raises(UserError, match=sentence):
-        notebook.open_study(**{"study": "demo", **given})
+    mistake(sentence, notebook.open_study, **{"study": "demo", **given})
 
 
 def test_a_kernel_without_the_package_is_told_which_to_choose(shell, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """An outside encoder's features stand beside the runs of a study, and leaks are seen."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import mistake
 from safetensors.torch import save_file
 from torch import nn
 from typer.testing import CliRunner
@@ -77,8 +79,7 @@ def test_noise_is_not_better_and_labels_are_seen_as_a_leak(study, tmp_path):
 def test_features_that_cannot_be_used_are_named(study, tmp_path, spoil, reason):
     names = list(known(study)[0])
     folder = write(tmp_path / "theirs", *spoil(np.ones((len(names), 3)), names))
-    with pytest.raises(UserError, match=reason):
-        read_features(folder, pd.Series(names))
+    mistake(reason, read_features, folder, pd.Series(names))
     failed = CliRunner().invoke(app, ["probe", TINY, str(tmp_path)])
     assert "must hold features.npy" in str(failed.exception)
 
@@ -106,17 +107,19 @@ def test_an_encoder_of_ones_own_is_asked_for_its_features(study, tmp_path, monke
     assert {(run.spec.arm, run.spec.source) for run in runs} == {("linear-probe", "theirs")}
     for encoder, reason in (("other", "no installed package"), ("mean", "failed .KeyError: 'w'")):
         (theirs / "card.toml").write_text(f'encoder = "{encoder}"\n')
-        with pytest.raises(UserError, match=reason):
-            list(probe(study, theirs))
+        mistake(reason, list, probe(study, theirs))
 
 
 class Square(nn.Module):
+    still = False
+
     def __init__(self, weights):
         super().__init__()
         self.weight = nn.Parameter(weights.get("w", torch.full((12, 4), 0.001)))
 
     def forward(self, records, rate):
-        return (records / 100).square().mean(2) @ self.weight
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.still):
+            return (records / 100).square().mean(2) @ self.weight
 
 
 def test_an_encoder_of_ones_own_is_fine_tuned_as_the_study_trains(study, tmp_path, monkeypatch):
@@ -136,11 +139,28 @@ def test_an_encoder_of_ones_own_is_fine_tuned_as_the_study_trains(study, tmp_pat
     assert {spec.seed for spec in tuned} == {*study.seeds}
     assert {(spec.updates, spec.recipe) for spec in tuned} == {(first.updates, first.recipe)}
     networks = len(made)
-    list(probe(study, mine, finetune=0.05))
+    monkeypatch.chdir(mine)
+    list(probe(study, Path("."), finetune=0.05))
     assert len(made) == networks + 2  # what was fine-tuned is kept
+    save_file({"w": torch.full((12, 4), 0.001)}, mine / "model.safetensors")
+    list(probe(study, mine, finetune=0.05))
+    assert len(made) == 2 * networks + 2  # with other weights, or code, it is done again
+    pairs = tuple(replace(pair, arms=("finetune",)) for pair in study.pairs)
+    _, again = read_part(
+        Path(
+            [*probe(replace(study, pairs=pairs), mine, tmp_path / "p")][-1].removeprefix(
+                "written: "
+            )
+        )
+    )
+    assert len(again) == len(tuned)
+    with pytest.raises(UserError, match="chooses on its test sets"):
+        list(probe(replace(study, protocol="paper"), mine, finetune=0.05))
     moved = [float((one.weight.detach() - 0.001).abs().max()) for one in made[2:networks]]
     assert min(moved) > 0.01  # a few updates at 0.05 each; what was only probed stays as it was
     assert made[0].weight.detach().eq(torch.full((12, 4), 0.001)).all()
+    monkeypatch.setattr(Square, "still", True)
+    mistake("learns nothing", list, probe(study, mine, finetune=0.07))
     with pytest.raises(UserError, match="cannot be fine-tuned: name an encoder"):
         list(probe(study, write(tmp_path / "x", np.ones((3, 2)), ["a", "b", "c"]), finetune=0.1))
     monkeypatch.setattr(
@@ -152,5 +172,4 @@ def test_an_encoder_of_ones_own_is_fine_tuned_as_the_study_trains(study, tmp_pat
             )
         ],
     )
-    with pytest.raises(UserError, match="no weights to tune"):
-        list(probe(study, mine, finetune=0.1))
+    mistake("no weights to tune", list, probe(study, mine, finetune=0.1))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
-from conftest import as_fifo, edit, write_record
+from conftest import as_fifo, edit, mistake, write_record
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
@@ -24,7 +24,6 @@ from ecgnb.data.layouts import LAYOUTS
 from ecgnb.data.prepare import prepare, summary
 from ecgnb.data.records import LEADS
 from ecgnb.data.splits import FOLDS, assign_folds
-from ecgnb.errors import UserError
 from ecgnb.simulate.hospital import write_hospital
 from ecgnb.study.declare import load_study
 
@@ -62,8 +61,7 @@ def table_of(head, *rows):
 
 
 def refused(sentence, dataset="mine"):
-    with pytest.raises(UserError, match=sentence):
-        prepare(dataset)
+    mistake(sentence, prepare, dataset)
 
 
 @pytest.mark.parametrize("leads_first", [False, True])
@@ -421,13 +419,10 @@ def test_a_study_with_another_target(root):
     (root / "Sim-North").symlink_to(root / "mine")
     for side in (None, 'folders = ["Sim-North"]\n', 'patients_of = "sim-north"\n'):
         write_card(root, "challenge", side or "")
-        with pytest.raises(UserError, match="have patients in common"):
-            load_study("demo:mine" if side else "demo:sim-north")
+        mistake("have patients in common", load_study, "demo:mine" if side else "demo:sim-north")
     write_card(root, "challenge", 'patients_of = "sim-nord"\n')
-    with pytest.raises(UserError, match="no dataset 'sim-nord'"):
-        load_study("demo:mine")
-    with pytest.raises(UserError, match=r"Cannot read the study .*none.toml: No such file"):
-        load_study("none.toml")
+    mistake("no dataset 'sim-nord'", load_study, "demo:mine")
+    mistake(r"Cannot read the study .*none.toml: No such file", load_study, "none.toml")
     assert load_study("clinical:sim-south").pairs[0].sizes == load_study("clinical").pairs[0].sizes
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pages
 import pandas as pd
 import pytest
+from conftest import mistake
 
 from ecgnb.analysis.describe import counterparts, describe, find_example
 from ecgnb.data import records
 from ecgnb.data.catalog import CATALOG, card
 from ecgnb.data.labels import LABEL_SETS, encode, full_name
-from ecgnb.errors import UserError
 from ecgnb.report import charts, ecg_paper, tables
 from ecgnb.study.declare import load_study
 
@@ -150,10 +150,8 @@ def test_an_example_is_what_the_labels_say(clinical):
             row = side.table["record"] == example.record
             assert side.common.loc[row, label].all()
             assert f"{500 if side is target else 100} Hz, drawn at 100 Hz" in example.recorded
-    with pytest.raises(UserError, match="choose one of"):
-        find_example(study, source, "nonsense")
-    with pytest.raises(UserError, match="no example"):
-        find_example(study, target, "PRWP")
+    mistake("choose one of", find_example, study, source, "nonsense")
+    mistake("no example", find_example, study, target, "PRWP")
 
 
 @pytest.mark.parametrize(("dataset", "record"), LISTED[["dataset", "record"]].to_numpy().tolist())

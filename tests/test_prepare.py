@@ -17,7 +17,7 @@ from unittest.mock import Mock
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import HOSPITAL_RECORDS, MADE, as_fifo, edit, write_record
+from conftest import HOSPITAL_RECORDS, MADE, as_fifo, edit, mistake, write_record
 
 from ecgnb import files
 from ecgnb.data import arrays, layouts, records
@@ -100,8 +100,7 @@ def test_only_a_simulated_dataset_needs_no_raw_files(monkeypatch):
     assert prepare("sim-south", options).folder == south.folder
     assert south.manifest["patients"] == "known"
     assert south.folder.stat().st_mode & 0o055 == 0o055  # a cache may be shared
-    with pytest.raises(UserError, match="ECGNB_DATA is not set"):
-        prepare(MADE)
+    mistake("ECGNB_DATA is not set", prepare, MADE)
 
 
 def test_prepared_once_and_opened_again(made, monkeypatch):
@@ -443,16 +442,14 @@ def test_ptb_xl_takes_labels_folds_and_patients_from_its_table(root):
 )
 def test_a_table_that_cannot_be_read_is_one_sentence(root, spoil, sentence):
     spoil(ptb_xl(root))
-    with pytest.raises(UserError, match=sentence):
-        prepare("ptb-xl")
+    mistake(sentence, prepare, "ptb-xl")
 
 
 def test_a_folder_that_may_not_be_read_is_no_damaged_one(root, monkeypatch):
     ptb_xl(root)
     fault = PermissionError(13, "Permission denied", "/ecg/ptb-xl/ptbxl_database.csv")
     monkeypatch.setattr(layouts, "LAYOUTS", {"ptb-xl": Mock(side_effect=fault)})
-    with pytest.raises(UserError, match=r"ptbxl_database.csv .Permission denied.: let its owner"):
-        prepare("ptb-xl")
+    mistake(r"ptbxl_database.csv .Permission denied.: let its owner", prepare, "ptb-xl")
 
 
 def test_a_selection_gives_the_same_arrays_from_a_bigger_folder(made, cache):
@@ -480,11 +477,9 @@ def test_a_selection_brings_its_labels_folds_and_patients(made):
     )
     with pytest.raises(UserError, match="has no column fold, codes"):
         prepare(MADE, selection=named.drop(columns=["fold", "codes"]))
-    with pytest.raises(UserError, match="names R0003 twice"):
-        prepare(MADE, selection=pd.concat([named, named]).iloc[1:])
+    mistake("names R0003 twice", prepare, MADE, selection=pd.concat([named, named]).iloc[1:])
     for wrong in ({"patient": 1}, {"record": np.nan}, {"fold": 0}, {"fold": np.nan}):
-        with pytest.raises(UserError, match="must be text, 'fold' 1 to 10"):
-            prepare(MADE, selection=named.assign(**wrong))
+        mistake("must be text, 'fold' 1 to 10", prepare, MADE, selection=named.assign(**wrong))
     prepared = prepare(MADE, selection=named)
     expected = named.sort_values("record", ignore_index=True)
     pd.testing.assert_frame_equal(selected(prepared), expected, check_dtype=False)
@@ -520,8 +515,7 @@ def test_a_selected_record_that_is_absent_is_reported(made):
 )
 def test_what_is_not_there_or_makes_no_sense_is_one_sentence(root, dataset, options, sentence):
     (root / "made").mkdir()
-    with pytest.raises(UserError, match=sentence):
-        prepare(dataset, Options(**options))
+    mistake(sentence, prepare, dataset, Options(**options))
 
 
 @pytest.mark.parametrize("dataset", ["made", "sim-north"])
@@ -561,8 +555,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was(made, cache, monkeypatc
     write_record(made, "R0009")
     with monkeypatch.context() as patch:
         patch.setattr(*FULL[moment], raising=False)
-        with pytest.raises(UserError, match=r"No space left on device.*free some space"):
-            prepare(MADE)
+        mistake(r"No space left on device.*free some space", prepare, MADE)
     assert list((cache / "prepared").iterdir()) == [older.folder]
     assert contents(older) == kept
     assert len(prepare(MADE).signals) == 9

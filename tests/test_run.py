@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import mistake
 from tiny import begin, do, tiny, written
 from tqdm import tqdm
 
@@ -29,7 +30,7 @@ from ecgnb.study.run import default_workers, in_order, run_study
 from ecgnb.study.store import Result, Store, open_store
 from ecgnb.study.train import Materials
 from ecgnb.training import device as devices
-from ecgnb.training.device import choose_setting, share
+from ecgnb.training.device import choose_precision, share
 from ecgnb.training.transfer import encode, load_encoder
 
 CPU = torch.device("cpu")
@@ -119,7 +120,7 @@ def test_time_left_is_shown_and_warnings_of_a_process_once(study, capsys):
     assert bar.n == 2
 
 
-def _fails_or_goes_on(spec, precision):
+def _fails_or_goes_on(spec, key, precision):
     if spec.seed == 0:
         raise UserError("no room")
     time.sleep(600)
@@ -130,8 +131,7 @@ def test_a_mistake_in_one_process_waits_for_no_other(lent, monkeypatch):
     study = tiny(arms=["scratch"], sizes=[30], learning_rates=[0.01])
     monkeypatch.setattr(runner, "_work", _fails_or_goes_on)
     started = time.monotonic()
-    with pytest.raises(UserError, match="no room"):
-        run_study(study, workers=2, progress=False)
+    mistake("no room", run_study, study, workers=2, progress=False)
     assert time.monotonic() - started < 300
     assert not multiprocessing.active_children()
 
@@ -139,7 +139,8 @@ def test_a_mistake_in_one_process_waits_for_no_other(lent, monkeypatch):
 def test_process_reports_warnings_instead_of_printing(study, monkeypatch, capsys):
     monkeypatch.setattr(runner, "_materials", Materials(study, open_store()), raising=False)
     monkeypatch.setattr(runner, "execute", lambda *_: warnings.warn("odd", stacklevel=1))
-    seconds, told = runner._work(next(study.cells()), "auto")
+    spec = next(study.cells())
+    seconds, told = runner._work(spec, spec.key(runner._materials.fingerprints), "auto")
     assert told == ["odd"]
     assert seconds >= 0
     assert capsys.readouterr().err == ""
@@ -199,11 +200,10 @@ def test_setting_follows_the_processor(model, monkeypatch):
         monkeypatch.setattr(devices, "_amx", lambda has=has: has)
         own = "bf16" if has and entry.half_precision_on_cpu else "float32"
         for asked, expected in (("auto", own), ("float32", "float32"), ("bf16", "bf16")):
-            assert choose_setting(model, asked, CPU).precision == expected
+            assert choose_precision(model, asked, CPU) == expected
     for version, expected in ((9, "bf16" if entry.family == "CNN" else "tf32"), (7, "float32")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, n=version: (n, 0))
-        assert choose_setting(model, "auto", gpu).precision == expected
-    assert "cuDNN" in str(choose_setting(model, "auto", gpu))
+        assert choose_precision(model, "auto", gpu) == expected
 
 
 def test_durations_as_a_person_says_them():
@@ -244,8 +244,7 @@ def test_what_cannot_be_learnt_or_scored_is_said_first(positives, changes, messa
     table = pd.DataFrame({"fold": np.arange(60) % 10 + 1, "patient": np.arange(60), "flags": ""})
     labels = pd.DataFrame({"A": positives} if positives else {}, index=table.index, dtype=bool)
     monkeypatch.setattr(runner, "_labels", lambda study, side: (table.assign(**columns), labels))
-    with pytest.raises(UserError, match=message):
-        runner.check_data(tiny(**{"arms": ["scratch"], "sizes": [30], **changes}))
+    mistake(message, runner.check_data, tiny(**{"arms": ["scratch"], "sizes": [30], **changes}))
     sound = pd.DataFrame({"A": [0, 0, 1, 1] * 15}, dtype=bool)
     monkeypatch.setattr(runner, "_labels", lambda study, side: (table, sound))
     runner.check_data(tiny(sizes=[30, 0], min_test_positives=3))
@@ -380,3 +379,11 @@ def test_two_runners_on_one_folder_do_each_run_once(lent, tmp_path):
     keys = [*outputs[0], *outputs[1]]
     assert len(keys) == len(set(keys)) == len(written(lent)) > 10
     assert not list(lent.rglob("*.claim"))
+
+
+def test_a_run_on_data_that_changed_meanwhile_is_refused(monkeypatch):
+    spec = next(tiny().cells())
+    now = Mock(fingerprints=dict.fromkeys((spec.dataset, spec.source), "new"))
+    monkeypatch.setattr(runner, "_materials", now, raising=False)
+    with pytest.raises(UserError, match="has changed meanwhile"):
+        runner._work(spec, spec.key(dict.fromkeys(now.fingerprints, "old")), "auto")

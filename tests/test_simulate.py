@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import wfdb
 import wfdb.processing
+from conftest import mistake
 
 from ecgnb import files as pools
-from ecgnb.errors import UserError
 from ecgnb.simulate import ecg
 from ecgnb.simulate import hospital as hospital_room
 from ecgnb.simulate.hospital import HOSPITALS, SNOMED, write_hospital
@@ -314,13 +314,11 @@ def test_hospitals_differ_in_findings_and_in_habits():
 
 
 def test_nothing_half_written_is_left_and_nothing_written_over(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="sim-north"):
-        write_hospital(tmp_path / "h", "sim-east", 1, 1)
+    mistake("sim-north", write_hospital, tmp_path / "h", "sim-east", 1, 1)
     monkeypatch.setattr(hospital_room, "draw_records", Mock(side_effect=OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_hospital(tmp_path / "h", NORTH, 3, 1)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "kept").write_text("mine")
-    with pytest.raises(UserError, match="not empty"):
-        write_hospital(tmp_path, NORTH, 1, 1)
+    mistake("not empty", write_hospital, tmp_path, NORTH, 1, 1)
     assert (tmp_path / "kept").read_text() == "mine"

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import mistake
 
 from ecgnb.data.splits import FOLDS, Split, assign_folds, source_split, subset, target_split
 from ecgnb.errors import UserError
@@ -77,8 +78,7 @@ def test_subsets_are_nested_and_all_is_all_and_only_other_seeds_differ():
 def test_a_size_that_cannot_be_had_is_an_error(size):
     split = Split(np.arange(360), np.arange(0), np.arange(0))
     said = "less than none" if size < 0 else f"{size} is larger than the training set of 360"
-    with pytest.raises(UserError, match=said):
-        subset(split, size)
+    mistake(said, subset, split, size)
 
 
 def imbalance(labels, parts):
@@ -112,8 +112,7 @@ def test_a_patient_on_two_sides_and_an_eleventh_fold_are_errors():
     for split, fold in zip(splits, (9, 1), strict=True):
         divided = table.assign(fold=table["fold"].where(table["patient"] != name, 10))
         divided.loc[of_one[0], "fold"] = fold
-        with pytest.raises(UserError, match=f"patient {name} stands on two sides"):
-            split(divided)
+        mistake(f"patient {name} stands on two sides", split, divided)
         for wrong in (0, 11, -1):
             with pytest.raises(UserError, match=f"fold {wrong} is not one of 1 to 10"):
                 split(table.assign(fold=[wrong, *table["fold"][1:]]))

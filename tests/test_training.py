@@ -6,17 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import mistake
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import f1_score, roc_auc_score
 
-from ecgnb.errors import UserError
 from ecgnb.models import MODELS
 from ecgnb.models.build import build_model
 from ecgnb.training import checkpoint as checkpoints
 from ecgnb.training import transfer, transferability
 from ecgnb.training.arms import ARMS, PROTOCOLS, RECIPES
 from ecgnb.training.checkpoint import Checkpoint
-from ecgnb.training.device import choose_setting
+from ecgnb.training.device import choose_precision
 from ecgnb.training.fit import Schedule, _factors, fit
 from ecgnb.training.inputs import Data, Records, augment, predict
 from ecgnb.training.metrics import auroc, best_thresholds, eligible, evaluate, f1, macro_auroc
@@ -106,20 +106,14 @@ def test_bf16_is_close_to_float32():
 
 
 def test_mistakes_are_said(tmp_path):
-    with pytest.raises(UserError, match="resnet1d18"):
-        build_model("resnet", "pooled", 2, SAMPLES, 0)
-    with pytest.raises(UserError, match="pooled"):
-        build_model("resnet1d18", "flattened", 2, SAMPLES, 0)
-    with pytest.raises(UserError, match="float32"):
-        choose_setting("gru", "double", torch.device("cpu"))
-    with pytest.raises(UserError, match="scratch, finetune"):
-        train_arm(_gru(), "frozen", _data(), _data(), None, SCHEDULE)
+    mistake("resnet1d18", build_model, "resnet", "pooled", 2, SAMPLES, 0)
+    mistake("pooled", build_model, "resnet1d18", "flattened", 2, SAMPLES, 0)
+    mistake("float32", choose_precision, "gru", "double", torch.device("cpu"))
+    mistake("scratch, finetune", train_arm, _gru(), "frozen", _data(), _data(), None, SCHEDULE)
     unlabelled = Data(_data().records, torch.zeros(40, CLASSES))
-    with pytest.raises(UserError, match="validation"):
-        fit(_gru(), _data(), unlabelled, SCHEDULE)
+    mistake("validation", fit, _gru(), _data(), unlabelled, SCHEDULE)
     (tmp_path / "w.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="does not hold the weights"):
-        load_encoder(_gru(), tmp_path / "w.safetensors")
+    mistake("does not hold the weights", load_encoder, _gru(), tmp_path / "w.safetensors")
 
 
 def test_auroc_and_f1_are_those_of_scikit_learn():
@@ -137,7 +131,7 @@ def test_classes_with_few_positives_are_not_scored():
     assert eligible(truth).tolist() == [False, True, False]
     scores = np.tile(np.linspace(1, 0, 100)[:, None], 3)
     assert macro_auroc(truth, scores) == 1
-    assert evaluate(truth, scores, np.full(3, 0.5)).classes == 1
+    assert evaluate(truth, scores, np.full(3, 0.5))["classes"] == 1
 
 
 def test_thresholds_maximise_f1():
@@ -224,7 +218,7 @@ def test_every_model_trains_transfers_and_ends_with_the_same_bits_if_stopped(
     name, head, recipe, tmp_path
 ):
     """Whether it is stopped between two looks at validation (5) or right after one (8)."""
-    precision = choose_setting(name, "auto", torch.device("cpu")).precision
+    precision = choose_precision(name, "auto", torch.device("cpu"))
     protocol = recipe if recipe in PROTOCOLS else "clean"
     changes = {"protocol": protocol, "recipe": recipe, "precision": precision}
     whole, fitted, _ = _train(name, head, **changes)

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import mistake
 from tiny import tiny
 from typer.testing import CliRunner
 
 from ecgnb.cli import app
 from ecgnb.data.catalog import cache_root
-from ecgnb.errors import UserError
 from ecgnb.report import notebook
 from ecgnb.study import verify as room
 from ecgnb.study.plan import record_runs, write_part
@@ -52,27 +52,25 @@ def test_what_differs_is_seen(trained, monkeypatch):
 
 def test_nothing_recorded_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path))
-    with pytest.raises(UserError, match="study tiny has no recorded runs"):
-        list(verify(tiny(recorded=True), 1))
+    mistake("study tiny has no recorded runs", list, verify(tiny(recorded=True), 1))
 
 
 def test_runs_of_another_declaration_are_not_passed_over(trained):
     other = replace(trained, batch_size=9)
-    with pytest.raises(UserError, match=r"none of the 36 recorded runs belongs to study tiny"):
-        list(verify(other, sample=1))
+    mistake(r"none of the 36 recorded runs belongs to study tiny", list, verify(other, sample=1))
 
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(trained, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(UserError, match=r"cannot write to .*Not a directory.*ECGNB_CACHE"):
-        list(verify(trained, sample=1))
+    mistake(r"cannot write to .*Not a directory.*ECGNB_CACHE", list, verify(trained, sample=1))
 
 
 def test_runs_of_others_are_written_verified_and_shown(trained, tmp_path, monkeypatch):
     part = write_part(trained, tmp_path / "contributed" / trained.name, "Elsewhere")
-    (check,) = verify(trained, 1, part=part)
+    (check,) = verify(trained, 1, part=part.parent)
     assert check.identical
+    mistake("there is no part in", list, verify(trained, 1, part=part.parent / "none"))
     assert check.recorded.facts["origin"] == "Elsewhere"
     facts, runs = read_part(part)
     for run in runs:
@@ -82,11 +80,9 @@ def test_runs_of_others_are_written_verified_and_shown(trained, tmp_path, monkey
     assert check.passed
     assert check.again.facts["precision"] == "float32"
     other = replace(trained, data=replace(trained.data, rate=40.0))
-    with pytest.raises(UserError, match="other records of sim-"):
-        list(verify(other, 1, part=part))
+    mistake("other records of sim-", list, verify(other, 1, part=part))
     monkeypatch.setenv("ECGNB_RESULTS", str(tmp_path))
     assert {run.facts["origin"] for run in notebook.contributed(trained)} == {"Elsewhere"}
     part.write_bytes(part.read_bytes()[:-8])
-    with pytest.raises(UserError, match="are damaged"):
-        list(verify(trained, 1, part=part))
+    mistake("are damaged", list, verify(trained, 1, part=part))
     assert "--origin" in str(CliRunner().invoke(app, ["run", "demo", "--part", "x"]).exception)

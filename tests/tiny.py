@@ -22,9 +22,9 @@ TINY |= {"recorded": False, "arms": ["scratch", "finetune", "linear-probe", "ran
 TINY["pairs"][0]["sizes"] += [0]  # all
 
 
-def tiny(pair=(), source=(), target=(), **changes):
+def tiny(pair=(), source=(), target=(), table=(), **changes):
     """The study, with other fields, or others of its pair and that pair's two sides."""
-    table = copy.deepcopy(TINY)
+    table = copy.deepcopy(TINY) | dict(table)
     first = table["pairs"][0]
     first |= dict(pair)
     for name, side in (("source", source), ("target", target)):

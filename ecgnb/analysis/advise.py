@@ -18,7 +18,7 @@ from ecgnb.study.data import open_dataset, recorded_runs
 from ecgnb.study.declare import load_study
 from ecgnb.study.plan import duration, open_progress
 from ecgnb.study.run import check_data, default_workers, run_study
-from ecgnb.study.spec import Study
+from ecgnb.study.spec import ALL, Study
 from ecgnb.study.store import Result
 from ecgnb.training.arms import ARMS
 
@@ -143,11 +143,12 @@ def advice(study: Study, results: Sequence[Result]) -> list[str]:
     Of its first network. Nothing where no arm can be compared.
     """
     first = study.pairs[0]
+    most = ALL if ALL in first.sizes else max(first.sizes)
     networks = (*first.networks()[:1], (NO_NETWORK, "pooled"))
     wanted = [
         run
         for run in results
-        if (run.spec.dataset, run.spec.size) == (first.target.dataset, first.sizes[-1])
+        if (run.spec.dataset, run.spec.size) == (first.target.dataset, most)
         and (run.spec.model, run.spec.head) in networks
         and run.spec.source in ("", first.source.dataset)
         and run.spec.label_set == first.target.label_set

@@ -146,14 +146,13 @@ def average(rows: pd.DataFrame, over: Collection[str], by: Collection[str]) -> p
 
 
 def full_rounds(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return as many seeds of each fold, in their order.
+    """Return as many seeds of each fold that there is, in their order.
 
     Of a round that has begun, nothing is taken until it is finished, or the folds would weigh
     unequally.
     """
     rows = rows.sort_values("seed")
-    rounds = rows["fold"].value_counts().reindex(range(FOLDS), fill_value=0).min()
-    return rows[rows.groupby("fold").cumcount() < max(rounds, 1)]
+    return rows[rows.groupby("fold").cumcount() < rows["fold"].value_counts().min()]
 
 
 def summarise(

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ecgnb.data.catalog import JOINT, DatasetCard, card
-from ecgnb.data.labels import LABEL_SETS, full_name, unknown_codes
+from ecgnb.data.labels import LABEL_SETS, full_name
 from ecgnb.data.prepare import DATASET
 from ecgnb.data.records import read_header
 from ecgnb.errors import UserError
@@ -40,12 +40,6 @@ class Described:
         """The cards of the datasets that it is joined of; its own if it is one."""
         return [card(name) for name in self.card.name.split(JOINT)]
 
-    @property
-    def unknown_codes(self) -> list[str]:
-        """The codes that no table knows."""
-        codes = [(_records_of(one, self.table)["codes"], one.vocabulary) for one in self.parts]
-        return list(dict.fromkeys(code for each in codes for code in unknown_codes(*each)))
-
 
 def describe(study: Study) -> tuple[Described, Described]:
     """Read the records and labels of the source and the target of a study's first pair."""
@@ -54,8 +48,7 @@ def describe(study: Study) -> tuple[Described, Described]:
         table = read_table(study, side.dataset)
         labels, common = _labels(table, side, side.min_positives), _common(table, side.dataset)
         found.append(Described(card(side.dataset), side, table, labels, common))
-    source, target = found
-    return source, target
+    return found[0], found[1]
 
 
 def _labels(table: pd.DataFrame, side: Side, min_positives: int = 0) -> pd.DataFrame:

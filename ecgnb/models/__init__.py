@@ -32,6 +32,7 @@ class Entry:
     load_imagenet: str = ""  # where the function is that gives it the weights learnt on photographs
 
 
+FEWEST_SAMPLES = 9  # of a window: as long as a kernel
 NO_NETWORK = "kernels"  # stands for a model in the arm that has none
 MODELS: dict[str, Entry] = {
     "resnet1d18": Entry("ResNet1d18", "CNN", "resnet1d:resnet1d18", CUTS, True),
@@ -60,7 +61,7 @@ MODELS: dict[str, Entry] = {
 
 def check_model(name: str, head: str) -> Entry:
     """Return the registry's entry, or raise a UserError that names what there is."""
-    entry = look_up("model", MODELS, name)
+    entry = look_up("model", {n: one for n, one in MODELS.items() if n != NO_NETWORK}, name)
     if head not in entry.heads:
         raise UserError(f"{name} has no head {head!r}; choose {' or '.join(entry.heads)}")
     return entry

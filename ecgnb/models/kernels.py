@@ -14,11 +14,13 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
 
+from ecgnb.models import FEWEST_SAMPLES
+
 Floats = npt.NDArray[np.float32]
 
 FEATURES = 10_000  # at most: 84 kernels times a whole number
 PENALTIES = np.logspace(-1, 5, 13)
-_LENGTH, _KERNELS, _MOST_DILATIONS = 9, 84, 32
+_LENGTH, _KERNELS, _MOST_DILATIONS = FEWEST_SAMPLES, 84, 32
 _AT_ONCE = 4  # records: what is computed of them stays in the processor's cache
 
 _WEIGHTS = torch.full((_KERNELS, 1, _LENGTH), -1.0)  # the middle for the leads

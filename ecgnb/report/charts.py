@@ -152,9 +152,3 @@ _VERDICTS = {
     "equivalent": ("0.35", "="),
     "undecided": ("0.35", "?"),
 }
-
-
-def _beside(place: int, count: int) -> float:
-    """Return a factor on a logarithmic axis that puts things side by side around their place."""
-    step = min(0.04, 0.16 / max(count - 1, 1))  # no wider than a third of the way to twice as many
-    return float(np.exp(step * (2 * place - count + 1)))

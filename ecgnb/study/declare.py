@@ -15,11 +15,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from ecgnb.data.arrays import Options
 from ecgnb.data.catalog import JOINT, DatasetCard, card, data_root, find, share_patients
-from ecgnb.data.labels import default_label_set, encode
+from ecgnb.data.labels import default_label_set, encode, label_set
 from ecgnb.data.layouts import list_records
 from ecgnb.errors import UserError, near
 from ecgnb.files import read_toml
-from ecgnb.models import HEADS, MODELS, check_model
+from ecgnb.models import FEWEST_SAMPLES, HEADS, MODELS, NO_NETWORK, check_model
 from ecgnb.study.spec import ALL, Pair, Side, Study, size_label
 from ecgnb.training.arms import check_arm, check_protocol, recipe_of
 from ecgnb.training.metrics import UNLABELLED
@@ -146,14 +146,16 @@ def _several(value: object, kind: type) -> tuple[Any, ...] | None:
     """Read one value or several, also from the text that papermill makes of them."""
     if value is None or value == "":
         return None
-    if isinstance(value, str):
-        try:
+    found: Any = value if isinstance(value, Sequence) else (value,)
+    try:
+        if isinstance(value, str):
             listed = json.loads(value) if value.strip().startswith("[") else value.split(",")
-        except ValueError as error:
-            raise UserError(f"{value!r} is no list; write '[50, 0]' or '[\"gru\"]'") from error
-        texts = (one.strip() if isinstance(one, str) else one for one in listed)
-        return tuple(_number(one) if kind is int else one for one in texts)
-    return tuple(value) if isinstance(value, Sequence) else (value,)
+            texts = (one.strip() if isinstance(one, str) else one for one in listed)
+            found = [_number(one) if kind is int else one for one in texts]
+        hash(tuple(found))  # neither lists nor tables stand in it
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{value!r} is no list; write '[50, 0]' or '[\"gru\"]'") from error
+    return tuple(found)
 
 
 def _number(text: object) -> object:
@@ -247,6 +249,8 @@ def _count(study: Study, facts: DatasetCard) -> int:
 
 def build_study(name: str, table: Mapping[str, Any], **changes: Any) -> Study:
     """Build a study from the content of its TOML file; or raise a UserError on what is wrong."""
+    if wrong := {*_INTERNAL} & {*table}:
+        raise UserError(f"study {name} has no field {min(wrong)!r}: leave it out")
     values: dict[str, Any] = {**table, "name": name}
     # What stands over the pairs holds for each that says nothing else.
     common = {key: values.pop(key) for key in _PAIR_FIELDS if key in values}
@@ -280,10 +284,11 @@ def _expanded(name: str, entry: dict[str, Any]) -> Iterable[dict[str, Any]]:
     found = (entry.get("source"), entry.get("target"))
     sides = [side if isinstance(side, dict) else {} for side in found]
     names = [side.get("dataset") for side in sides]
-    if not any(isinstance(one, list) for one in names):
+    sources, targets = (one if isinstance(one, list) else [one] for one in names)
+    several = any(isinstance(one, list) for one in names)
+    if not several or not all(isinstance(one, str) for one in (*sources, *targets)):
         yield entry
         return
-    sources, targets = (one if isinstance(one, list) else [one] for one in names)
     for target, source in product(targets, sources):
         if not share_patients(card(source), card(target)):
             both = zip(("source", "target"), sides, (source, target), strict=True)
@@ -334,10 +339,11 @@ def _sentence(error: Exception) -> str:
 
 def _mistakes(study: Study) -> Iterable[str]:
     data = study.data
-    if not (1 <= data.rate <= FASTEST and 0 < data.seconds <= LONGEST):
+    whole = 1 <= data.rate <= FASTEST and 0 < data.seconds <= LONGEST
+    if not (whole and data.samples >= FEWEST_SAMPLES):
         yield (
-            f": 'rate' must be 1 to {FASTEST:,} Hz and 'seconds' at most {LONGEST:,}, not "
-            f"{data.rate:g} and {data.seconds:g}"
+            f": 'rate' must be 1 to {FASTEST:,} Hz and 'seconds' at most {LONGEST:,}, and a window "
+            f"{FEWEST_SAMPLES} samples or more, not {data.rate:g} and {data.seconds:g}"
         )
     if not 1 <= data.simulated_records <= _MOST_SIMULATED:
         yield f": 'simulated_records' must be 1 to {_MOST_SIMULATED:,}"
@@ -349,9 +355,9 @@ def _mistakes(study: Study) -> Iterable[str]:
         for side in (pair.target, pair.source)
         if side is pair.target or side.label_set != UNLABELLED
     }
-    for dataset, label_set in sorted(read):
+    for dataset, labels in sorted(read):
         for name in dataset.split(JOINT):
-            encode(pd.Series(dtype=str), card(name).vocabulary, label_set)  # says what is wrong
+            encode(pd.Series(dtype=str), card(name).vocabulary, labels)  # says what is wrong
     grids = dict(study.learning_rates)
     known = {"", *MODELS, *(entry.family for entry in MODELS.values())}
     heads = (name for pair in study.pairs for name, _ in pair.heads)
@@ -377,7 +383,7 @@ def _mistakes_of(study: Study, pair: Pair) -> Iterable[str]:
             raise UserError(f"unknown head {head!r}; choose {' or '.join(HEADS)}")
     for model in pair.models:
         asked = pair.heads_of(model) if model in MODELS else ()
-        if not any(head in MODELS[model].heads for head in asked):
+        if model == NO_NETWORK or not any(head in MODELS[model].heads for head in asked):
             check_model(model, *asked[:1] or [""])
     chosen_on_test = check_protocol(study.protocol).chosen_on_test
     for model, arm in product(pair.models, pair.arms):
@@ -389,13 +395,16 @@ def _mistakes_of(study: Study, pair: Pair) -> Iterable[str]:
                 f": the protocol {study.protocol} trains whole networks, and the arm {arm} a head "
                 "by itself; leave one of them out"
             )
+        if kind.probing and pair.target.updates < 2:
+            yield f": the arm {arm} divides the updates of a target, of which it needs two or more"
         unlabelled = pair.source.label_set == UNLABELLED and kind.pretrained
         if unlabelled and not MODELS[model].unlabelled:
             yield f": {model} cannot be pre-trained without labels"
-        if kind.keeps_head and pair.source.label_set != pair.target.label_set:
+        names = {pair.source.label_set, pair.target.label_set}
+        if kind.keeps_head and (len(names) > 1 or not label_set(min(names)).classes):
             yield (
-                f": the arm {arm} needs one label set for source and target, not "
-                f"{pair.source.label_set} and {pair.target.label_set}"
+                f": the arm {arm} needs one label set, of given classes, for source and target, "
+                f"not {' and '.join(sorted(names))}"
             )
     if share_patients(source, target):
         yield (

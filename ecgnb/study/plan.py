@@ -102,7 +102,7 @@ class Estimate:
             return part + tested
         if ARMS[spec.arm].frozen:
             return train + part + tested
-        if spec.epochs:  # each is looked at twice: on validation and on the test set
+        if spec.epochs:  # each is looked at twice at most: on validation and on the test set
             return UPDATE_PASSES * spec.epochs * train + 2 * (spec.epochs + 1) * part
         updates = (1 - ARMS[spec.arm].probing) * spec.updates
         trained = UPDATE_PASSES * updates * min(spec.batch_size, train)
@@ -216,8 +216,12 @@ class Progress:
         return list(found)
 
     def missing(self) -> list[RunSpec]:
-        """List every run that is not done, also those whose learning rate is not chosen yet."""
-        return [run for run, done in self.runs().items() if not done]
+        """List every run that is not done, also those whose learning rate is not chosen yet.
+
+        And those pre-trainings that are recorded without their weights and are needed again.
+        """
+        left = (run for run, done in self.runs().items() if not done)
+        return list(dict.fromkeys([*left, *self.open_runs()]))
 
     def all_done(self) -> list[Result]:
         """Return the results of all runs that are done, tuning and pre-training among them."""
@@ -263,7 +267,7 @@ def write_part(
     It says whose it is, and on which data by their fingerprints. UserError if nothing is finished.
     """
     progress = open_progress(study)
-    done = list(results or progress.all_done())
+    done = list(progress.all_done() if results is None else results)
     if not done:
         raise UserError(f"no run of study {study.name} is finished; `ecgnb run` trains them")
     for result in done:

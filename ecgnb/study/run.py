@@ -74,7 +74,7 @@ def run_study(
 
     Each run trains on one thread, so that its numbers do not depend on how many processes, the
     `workers`, run side by side. Whatever stops the work, finished runs stay and are not repeated.
-    On `precision` see `ecgnb.training.device.choose_setting`.
+    On `precision` see `ecgnb.training.device.choose_precision`.
     """
     check_precision(precision)
     study = data.with_what_is_here(study)
@@ -222,8 +222,9 @@ class _Runner:
             self.taken = {spec: then for spec, then in taken.items() if then > recently}
             waiting = [spec for spec in open_ if spec not in running and spec not in self.taken]
             for spec in in_order(waiting, running, self.estimate)[:free]:
+                key = spec.key(self.state.fingerprints)
                 with _unheard():
-                    future = pool.submit(_work, spec, self.precision)
+                    future = pool.submit(_work, spec, key, self.precision)
                 self.running[future] = spec, time.monotonic()
         return bool(self.running)
 
@@ -295,9 +296,11 @@ def _begin(parent: int, study: Study, store: Store) -> None:
     _materials = Materials(study, store)
 
 
-def _work(spec: RunSpec, precision: str) -> _Done:
+def _work(spec: RunSpec, key: str, precision: str) -> _Done:
     started = time.perf_counter()
-    store, key = _materials.store, spec.key(_materials.fingerprints)
+    store = _materials.store
+    if key != spec.key(_materials.fingerprints):
+        raise UserError(f"{spec.dataset} or {spec.source} has changed meanwhile: run again")
     there = store.has_weights if spec.stage == "pretrain" else store.has
     with store.claim(key) as mine, warnings.catch_warnings(record=True) as caught:
         if not mine or there(key):

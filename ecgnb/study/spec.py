@@ -32,8 +32,9 @@ class RunSpec:
     """One training of one model in one arm at one size with one seed.
 
     The `stage` is ``pretrain`` (on a source, whose encoder is kept), ``tune`` (chooses a learning
-    rate and never sees a test set) or ``final``. Data-driven label sets leave out classes with
-    fewer than `min_positives`, and classes with fewer than `min_test_positives` are not scored.
+    rate, and by the clean protocol never sees a test set) or ``final``. Data-driven label sets
+    leave out classes with fewer than `min_positives`, and classes with fewer than
+    `min_test_positives` are not scored.
     What the encoder was pre-trained on is empty or 0 in arms that start at random. `size` and
     `source_size` count training records, those of the source drawn by the seed; `ALL` for all.
     With `shuffled`, the labels of a pre-training, its own or that of the source, are dealt out anew

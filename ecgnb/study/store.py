@@ -281,17 +281,18 @@ class Store:
         self, name: str, compute: Callable[[], npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.float32]:
         """Return an array that several runs use, memory-mapped; whoever comes first computes it."""
-        path = self.path(name, "npy")
+        path, noted = self.path(name, "npy"), self.path(name, "sha256")
         with self._writable():
             path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self._claim(name)):
                 for _ in range(2):
                     if not path.exists():
                         put(path, partial(_write_array, values=compute()))
-                    try:
-                        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
-                    except (ValueError, EOFError):
-                        self._damaged(path)
+                        put(noted, lambda to: to.write_text(hash_of(path)))
+                    with suppress(OSError, ValueError, EOFError):
+                        if noted.read_text() == hash_of(path):
+                            return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+                    self._damaged(path)
         raise UserError(f"{path} cannot be read back; point ECGNB_CACHE at another disk")
 
     @contextmanager

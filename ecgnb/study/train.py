@@ -14,21 +14,22 @@ import pandas as pd
 import torch
 
 from ecgnb.data.splits import Split, source_split, subset, target_split
+from ecgnb.errors import UserError
 from ecgnb.models import MODELS
 from ecgnb.models.build import Model, build_model, build_reconstructor
 from ecgnb.study.data import example_headers, fingerprints, open_dataset, read_example, read_labels
 from ecgnb.study.spec import RunSpec, Study
-from ecgnb.study.store import Result, Store, provenance, short
+from ecgnb.study.store import Result, Store, hash_of, provenance, short
 from ecgnb.training import device, inputs, metrics, transfer
 from ecgnb.training.arms import ARMS, check_protocol
 from ecgnb.training.checkpoint import Checkpoint
-from ecgnb.training.device import Setting, choose_device, describe_device, share
+from ecgnb.training.device import choose_device, describe_device, share
 from ecgnb.training.fit import Schedule
 from ecgnb.training.inputs import CLASSIFY, RECONSTRUCT, Data, Records, task_of, wanted_of
 from ecgnb.training.transfer import encode, train_arm, train_without_network
 from ecgnb.training.transferability import scores
 
-_ORDER_SEED = 2_000_000  # keeps the order of records apart from the initial weights
+ORDER_SEED = 2_000_000  # keeps the order of records apart from the initial weights
 _DRAWN = 4  # reconstructions that are kept where there are no examples
 _NOTHING = np.empty((0, 0), dtype=np.float32)
 _LONGEST_SHARED = 4096  # features a record; those of a flattened head are worth no room on disk
@@ -85,8 +86,10 @@ class Materials:
             return None
         rows = np.arange(len(self.prepared(spec.dataset).table))
         print_ = self.fingerprints[spec.dataset]
+        key = pretraining.key(self.fingerprints)
+        weights = hash_of(self.store.weights(key))  # made again, they may be others
         values = self.store.shared(
-            f"{pretraining.key(self.fingerprints)}-{print_[:12]}-{precision}",
+            f"{key}-{weights[:12]}-{print_[:12]}-{precision}",
             lambda: encode(model, self.records(spec.dataset, rows), precision).numpy(),
         )
         return share(values, torch.device("cpu"))
@@ -112,8 +115,9 @@ def execute(
         truth = truth[np.random.default_rng(spec.seed).permutation(len(truth))]
     split = materials.split(spec)
     rows = subset(split, spec.size)
-    setting = device.choose_setting(spec.model, precision, materials.device)
-    device.activate(setting)
+    precision = device.choose_precision(spec.model, precision, materials.device)
+    device.activate(precision, materials.device)
+    made_by = {"precision": precision, "device": describe_device(materials.device), **provenance()}
 
     def data(part: npt.NDArray[np.int64]) -> Data:
         wanted = torch.from_numpy(truth[part].astype(np.float32)).to(materials.device)
@@ -132,25 +136,28 @@ def execute(
             spec.arm,
             *parts,
             test,
-            Schedule(**{**said, "seed": _ORDER_SEED + spec.seed}),
-            precision=setting.precision,
-            features=materials.features(spec, model, setting.precision),
+            Schedule(**{**said, "seed": ORDER_SEED + spec.seed}),
+            precision=precision,
+            features=materials.features(spec, model, precision),
             chosen_on=data(split.test) if check_protocol(spec.protocol).chosen_on_test else None,
-            checkpoint=Checkpoint(store.checkpoint(key), json.dumps(_made_by(setting))),
+            checkpoint=Checkpoint(store.checkpoint(key), json.dumps(made_by)),
             task=task,
         )
+    if not np.isfinite(trained.test).all():
+        rate = f"a learning rate of {spec.learning_rate:g}"
+        raise UserError(f"{spec.model} diverges at {rate}: give the study a smaller one")
     facts: dict[str, object] = {
         "train_records": len(rows),
         "validation_records": len(split.validation),
         task.name: trained.fitted.score,
         "best_update": trained.fitted.best_update,
-        **_made_by(setting),
+        **made_by,
     }
     records: tuple[str, ...] = ()
     predictions = trained.test.astype(np.float16)
     if spec.stage != "tune" and task is RECONSTRUCT and model:
         facts.update(inputs.reconstruction(trained.test, wanted_of(task, data(split.test))))
-        records, predictions = _drawn_again(materials, spec, model, setting.precision)
+        records, predictions = _drawn_again(materials, spec, model, precision)
     elif spec.stage != "tune":
         # Scores are taken from what is stored, so that anyone can compute them again.
         tested = truth[split.test], predictions.astype(np.float64)
@@ -162,11 +169,11 @@ def execute(
         else:  # of a pre-training nobody asks more than how good it is
             predictions = predictions[:0]
     if spec.tells_hospitals and spec.stage == "final" and model:
-        facts["hospital_auroc"] = _tell_hospitals(materials, spec, model, setting.precision)
+        facts["hospital_auroc"] = _tell_hospitals(materials, spec, model, precision)
     seconds = time.perf_counter() - started + trained.fitted.earlier_seconds
     facts.update(seconds=seconds, training_seconds=trained.seconds)
     if spec.arm == "linear-probe" and spec.stage == "final" and model:
-        facts.update(_transferability(materials, spec, model, rows, truth[rows], setting.precision))
+        facts.update(_transferability(materials, spec, model, rows, truth[rows], precision))
     # What chooses between beginnings; a frozen encoder is no candidate.
     chooses = spec.stage == "final" and task is CLASSIFY and not (model and ARMS[spec.arm].frozen)
     validation = short(trained.fitted.validation[:, shown] if chooses else _NOTHING)
@@ -245,8 +252,3 @@ def _tell_hospitals(materials: Materials, spec: RunSpec, model: Model, precision
         features.append(encode(model, materials.records(dataset, rows), precision).numpy())
         patients.append(materials.prepared(dataset).table["patient"].to_numpy()[rows])
     return metrics.tell_apart(*features, *patients)
-
-
-def _made_by(setting: Setting) -> dict[str, str]:
-    device = describe_device(setting.device)
-    return {"precision": setting.precision, "device": device, **provenance()}

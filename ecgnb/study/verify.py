@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -60,12 +61,16 @@ def verify(study: Study, sample: int, seed: int = 0, part: Path | None = None) -
     They may be in a `part` that somebody else has written. Raises a UserError if nothing is
     recorded that belongs to the study, or the data are not here or others.
     """
-    parts = (part,) if part else recorded_runs(study)
-    made = read_part(part)[0].get("fingerprints", {}) if part else {}
-    for name, value in fingerprints(study).items():
-        if made.get(name, value) != value:
+    parts = recorded_runs(study)
+    if part:
+        parts = tuple(sorted(part.glob("*.parquet"))) if part.is_dir() else (part,)
+        if not parts or not parts[0].exists():
+            raise UserError(f"there is no part in {part}, as `ecgnb run --part` writes one")
+    made = [read_part(one)[0].get("fingerprints", {}) for one in parts if part]
+    for one, (name, value) in product(made, fingerprints(study).items()):
+        if one.get(name, value) != value:
             raise UserError(
-                f"{part} was made on other records of {name} ({made[name][:12]}, here "
+                f"{part} was made on other records of {name} ({one[name][:12]}, here "
                 f"{value[:12]}); get those that it was made on"
             )
     if not parts:

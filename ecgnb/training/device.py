@@ -1,7 +1,6 @@
 """Where a model runs and at which precision: the fastest that the machine has, or what is asked."""
 
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
@@ -15,27 +14,7 @@ PRECISIONS = ("auto", "float32", "tf32", "bf16")
 # To be set for a training process before it starts: much of a training step goes into fresh memory,
 # and with small pages a good part of that into page faults. Other C libraries take no notice.
 LARGE_PAGES = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
-_LAYOUTS = {
-    ("CNN", "cpu"): "convolutions in channels-last layout",
-    ("RNN", "cpu"): "recurrent layers for one core",
-    ("CNN", "cuda"): "cuDNN convolutions",
-    ("RNN", "cuda"): "cuDNN recurrent layers",
-}
 _AMPERE = 8  # compute capability from which an NVIDIA GPU has TF32 and bfloat16
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a model is computed."""
-
-    device: torch.device
-    # ``float32``, ``tf32`` (float32 whose products are rounded, on NVIDIA GPUs) or ``bf16``
-    # (autocast; weights and optimiser stay float32)
-    precision: str
-    layout: str  # how its layers are laid out there, in words
-
-    def __str__(self) -> str:
-        return f"{self.precision}, {self.layout}"
 
 
 def choose_device() -> torch.device:
@@ -61,35 +40,33 @@ def check_precision(wanted: str) -> None:
         )
 
 
-def choose_setting(model: str, wanted: str, device: torch.device) -> Setting:
+def choose_precision(model: str, wanted: str, device: torch.device) -> str:
     """Choose the fastest precision for a model on a device, unless one is asked for.
 
-    On CPUs that have bfloat16 instructions, all but the GRU run in bfloat16; without them it
-    would be emulated, and slower than float32. On NVIDIA GPUs since Ampere, convolutions run in
-    bfloat16 and recurrent layers in TF32, because cuDNN's have no bfloat16 under autocast. Raises a
-    UserError if what is `wanted` is not ``auto`` nor a precision that is to be had.
+    It is ``float32``, ``tf32`` (float32 whose products are rounded, on NVIDIA GPUs) or ``bf16``
+    (autocast; weights and optimiser stay float32). On CPUs with bfloat16 instructions, all but the
+    GRU run in bfloat16; without them it would be emulated, and slower. On NVIDIA GPUs since Ampere,
+    convolutions run in bfloat16 and recurrent layers in TF32, because cuDNN's have no bfloat16
+    under autocast. UserError if `wanted` is not ``auto`` nor a precision that is to be had.
     """
     check_precision(wanted)
     entry = MODELS[model]
     if model == NO_NETWORK:
-        return Setting(device, "float32", "random convolution kernels")
-    family, precision = entry.family, wanted
-    if wanted == "auto":
-        if device.type == "cuda":
-            fast = torch.cuda.get_device_capability(device)[0] >= _AMPERE
-            precision = {"CNN": "bf16", "RNN": "tf32"}[family] if fast else "float32"
-        else:
-            fast = entry.half_precision_on_cpu and (_bf16() or _amx())
-            precision = "bf16" if fast else "float32"
-    return Setting(device, precision, _LAYOUTS[family, device.type])
+        return "float32"
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device)[0] >= _AMPERE
+        return {"CNN": "bf16", "RNN": "tf32"}[entry.family] if fast else "float32"
+    return "bf16" if entry.half_precision_on_cpu and (_bf16() or _amx()) else "float32"
 
 
-def activate(setting: Setting) -> None:
+def activate(precision: str, device: torch.device) -> None:
     """Set what PyTorch keeps per process: TF32, and repeatable kernels on a GPU."""
-    if setting.device.type != "cuda":
+    if device.type != "cuda":
         return  # on one thread the kernels of a CPU repeat bit for bit
-    torch.backends.cuda.matmul.allow_tf32 = setting.precision != "float32"
-    torch.backends.cudnn.allow_tf32 = setting.precision != "float32"
+    torch.backends.cuda.matmul.allow_tf32 = precision != "float32"
+    torch.backends.cudnn.allow_tf32 = precision != "float32"
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
 

@@ -82,7 +82,7 @@ def fit(
     It maps a batch of `train.records` to logits; parameters with ``requires_grad=False`` stay. Only
     `train` and `validation` are seen, but for a protocol that chooses the checkpoint on `test`, as
     published. A training that is stopped goes on from its `checkpoint`. On `precision` see
-    `ecgnb.training.device.choose_setting`.
+    `ecgnb.training.device.choose_precision`.
     """
     protocol = check_protocol(schedule.protocol)
     if protocol.chosen_on_test != (test is not None):
@@ -156,7 +156,8 @@ def fit(
             checkpoint.save(state, model, optimiser)
     if recipe.keeps != "last":
         model.load_state_dict(state.best_weights)
-    if state.best_update == 0:
+    # Where a training has diverged, the score says so.
+    if state.best_update == 0 and math.isfinite(state.history["train_loss"][-1]):
         raise UserError(
             "no class has enough positives in the validation set to choose a checkpoint; use more "
             "records or a label set with more common classes"

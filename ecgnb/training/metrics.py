@@ -1,6 +1,5 @@
 """How good predictions are, over several labels at once."""
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -103,33 +102,17 @@ def weighted_f1(truth: Truth, scores: Scores) -> float:
     return float((f1(truth, scores >= 0.5) * positives).sum() / max(positives.sum(), 1))
 
 
-@dataclass(frozen=True)
-class TestMetrics:
-    """What is reported of a test set.
-
-    Macro averages over the `classes`, so many, that have enough test positives, F1 with thresholds
-    chosen on validation; and F1 at one half over all classes, weighted by prevalence.
-    """
-
-    __test__ = False  # not a test, whatever pytest makes of its name
-
-    auroc: float
-    auprc: float
-    f1: float
-    weighted_f1: float
-    classes: int
-
-
 def evaluate(
     truth: Truth,
     scores: Scores,
     thresholds: npt.NDArray[np.float64],
     min_positives: int = MIN_TEST_POSITIVES,
-) -> TestMetrics:
+) -> dict[str, Any]:
     """Compute all test metrics from labels and probabilities, both of shape (records, classes).
 
-    The `thresholds` are from `best_thresholds` on validation. Classes with fewer than
-    `min_positives` stand in no macro average.
+    ``auroc``, ``auprc`` and ``f1``, at `thresholds` from `best_thresholds` on validation, are macro
+    averages over the ``classes``, so many, that have `min_positives`; ``weighted_f1``, at one half,
+    is one over all classes by prevalence.
     """
     from sklearn.metrics import average_precision_score  # slow to import, as above
 
@@ -138,20 +121,20 @@ def evaluate(
     if use.any():
         auprc = float(average_precision_score(truth[:, use], scores[:, use]))
         macro_f1 = float(f1(truth[:, use], (scores >= thresholds)[:, use]).mean())
-    macro = macro_auroc(truth, scores, min_positives)
-    return TestMetrics(macro, auprc, macro_f1, weighted_f1(truth, scores), int(use.sum()))
+    found = {"auroc": macro_auroc(truth, scores, min_positives), "auprc": auprc, "f1": macro_f1}
+    return {**found, "weighted_f1": weighted_f1(truth, scores), "classes": int(use.sum())}
 
 
 def report(
     validation: tuple[Truth, Scores], test: tuple[Truth, Scores], least: int, shown: Truth
 ) -> dict[str, Any]:
-    """Score a run as all are: `TestMetrics`, and the thresholds of the classes that are `shown`.
+    """Score a run as all are: see `evaluate`, and the thresholds of the classes that are `shown`.
 
     Each side is labels and probabilities; `least` positives are needed of a class.
     """
     thresholds = best_thresholds(*validation)
     return {
-        **asdict(evaluate(*test, thresholds, least)),
+        **evaluate(*test, thresholds, least),
         "thresholds": thresholds[shown].tolist(),
         "alarm_thresholds": alarm_thresholds(*validation)[shown].tolist(),
     }

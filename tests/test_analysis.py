@@ -95,9 +95,8 @@ def _simulated(rng, seeds, truth=0.0, patients=0.02, luck=0.0, both=0.0):
 def test_intervals_cover_the_truth_at_their_rate(seeds, patients, luck, both):
     """With few seeds they may do so more often."""
     rng = np.random.default_rng(8)
-    found = [
-        paired_difference(_simulated(rng, seeds, 0.03, patients, luck, both)) for _ in range(1000)
-    ]
+    worlds = (_simulated(rng, seeds, 0.03, patients, luck, both) for _ in range(1000))
+    found = list(map(paired_difference, worlds))
     covered = np.mean([one.low < 0.03 < one.high for one in found])
     assert 0.93 <= covered <= (0.97 if seeds >= 5 else 1)
 
@@ -278,9 +277,8 @@ def test_curves_are_found_from_their_points_as_by_a_general_optimiser():
     sizes, rng = np.array(SIZES, dtype=float), np.random.default_rng(0)
     known = [SCRATCH, TUNED, Curve(0.0, 1.0, 0.3)]
     errors = [curve.error(sizes) for curve in known]
-    errors = np.vstack(
-        [errors, rng.uniform(0.05, 0.4, (10, 5)), np.sort(rng.uniform(0, 0.4, (10, 5)))]
-    )
+    noise = rng.uniform(0.05, 0.4, (10, 5))
+    errors = np.vstack([errors, noise, np.sort(rng.uniform(0, 0.4, (10, 5)))])
     fitted = fit_curves(sizes, errors)
     for curve, found in zip(known, fitted, strict=False):
         assert found.error(sizes) == pytest.approx(curve.error(sizes), abs=1e-4)

@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 from ecgnb.cli import app
 from ecgnb.data.records import LEADS
-from ecgnb.errors import UserError
 from ecgnb.export import CARD, ONNX, WEIGHTS, Network, _chosen, export, predict_records, write_onnx
 from ecgnb.models import MODELS
 from ecgnb.models.build import build_model
@@ -121,9 +120,8 @@ def test_arrays_need_their_rate_and_a_likely_amplitude(taken, tmp_path):
 def test_what_the_network_is_not_for_is_refused(taken, tmp_path, changes, reason):
     write_record(tmp_path, "good")
     write_record(tmp_path, "bad", **changes)
-    said = CliRunner().invoke(
-        app, ["predict", str(taken[0]), str(tmp_path / "good"), str(tmp_path / "bad")]
-    )
+    asked = ["predict", *map(str, (taken[0], tmp_path / "good", tmp_path / "bad"))]
+    said = CliRunner().invoke(app, asked)
     assert list(pd.read_csv(StringIO(said.stdout))["record"]) == [str(tmp_path / "good")]
     assert reason in said.stderr
 
@@ -169,8 +167,7 @@ def test_names_of_files_are_text_in_the_table(taken, tmp_path):
 
 
 def test_a_study_without_such_a_run_exports_none(taken, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="there are arm finetune, random-probe, scratch"):
-        export(study(), tmp_path / "none", arm="as-is")
+    mistake("are arm finetune, random-probe, scratch", export, study(), tmp_path, arm="as-is")
     monkeypatch.setenv("ECGNB_CACHE", str(tmp_path / "empty"))
     mistake("`ecgnb run tiny` trains them", export, study(), tmp_path / "none")
     assert not (tmp_path / "none").exists()

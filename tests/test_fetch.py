@@ -629,8 +629,7 @@ def test_dry_run_downloads_nothing(full, root):
     assert "20 files, 0.1 MB" in text
     assert all("list-type" in asked for method, asked, _ in full.asked if method == "GET")
     assert list(root.iterdir()) == []
-    with pytest.raises(UserError, match=r"could not be fetched: .*none\.zip answers 404"):
-        fetch.describe(a_card(f"{full.url}/none.zip"))
+    mistake("be fetched: .*none.zip answers 404", fetch.describe, a_card(f"{full.url}/none.zip"))
 
 
 def test_command_line_and_every_card_says_where_it_is_or_why_not(root, monkeypatch):

@@ -69,38 +69,26 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "remote",
-    [
-        "https://github.com/o-1/ecg.nb",
-        "https://github.com/o-1/ecg.nb/\n",
-        f"https://{TOKEN}@GitHub.com/o-1/ecg.nb.git",
-        f"https://someone:{TOKEN}@github.com/o-1/ecg.nb",
-        "git@github.com:o-1/ecg.nb.git",
-        "ssh://git@ssh.github.com:443/o-1/ecg.nb.git",
-        "git://github.com/o-1/ecg.nb.git",
-    ],
-)
+HERE = f"""
+https://github.com/o-1/ecg.nb https://github.com/o-1/ecg.nb/ git@github.com:o-1/ecg.nb.git
+https://{TOKEN}@GitHub.com/o-1/ecg.nb.git https://someone:{TOKEN}@github.com/o-1/ecg.nb
+ssh://git@ssh.github.com:443/o-1/ecg.nb.git git://github.com/o-1/ecg.nb.git"""
+ELSEWHERE = f"""
+https://{TOKEN}@gitlab.com/o-1/ecg.nb.git https://gitlab.com/github.com/o-1.git
+https://github.com.example.org/o-1/ecg.nb.git https://notgithub.com/o-1/ecg.nb.git
+https://github.com/o-1 https://github.com/o-1/ecg.nb/tree/main
+file:///srv/github.com/o-1/ecg.nb.git"""
+
+
+@pytest.mark.parametrize("remote", HERE.split())
 def test_remote_on_github(remote, tmp_path):
     (tmp_path / "_config.yml").write_text((ROOT / "_config.yml").read_text())
-    assert write_address(tmp_path, remote) == "o-1/ecg.nb"
+    assert write_address(tmp_path, f"{remote}\n") == "o-1/ecg.nb"
     written = (tmp_path / "_config.yml").read_text()
     assert re.findall(r"\bhttps://.*", written)[0].split()[0] == "https://github.com/o-1/ecg.nb"
 
 
-@pytest.mark.parametrize(
-    "remote",
-    [
-        "",
-        f"https://{TOKEN}@gitlab.com/o-1/ecg.nb.git",
-        "https://gitlab.com/github.com/o-1.git",
-        "https://github.com.example.org/o-1/ecg.nb.git",
-        "https://notgithub.com/o-1/ecg.nb.git",
-        "https://github.com/o-1",
-        "https://github.com/o-1/ecg.nb/tree/main",
-        "file:///srv/github.com/o-1/ecg.nb.git",
-    ],
-)
+@pytest.mark.parametrize("remote", ["", *ELSEWHERE.split()])
 def test_remote_elsewhere(remote, checkout):
     with pytest.raises(SystemExit, match="not on GitHub"):
         write_address(checkout, remote)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import mistake
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import f1_score, roc_auc_score
 from tiny import do, lend_data, tiny
@@ -17,7 +18,6 @@ from ecgnb.analysis.bootstrap import bootstrap_calibration_error
 from ecgnb.analysis.compare import pair, runs_table, summarise
 from ecgnb.data.catalog import card
 from ecgnb.data.labels import LABEL_SETS, encode, meanings
-from ecgnb.errors import UserError
 from ecgnb.models.build import build_model
 from ecgnb.study.data import read_labels, read_table
 from ecgnb.study.declare import load_study
@@ -55,8 +55,7 @@ def crossed(common):
 )
 def test_two_datasets_of_one_hospital_are_no_source_and_target(source, target):
     assert card("ptb-xl-filtered").patients_of == "ptb-xl"
-    with pytest.raises(UserError, match="have patients in common"):
-        tiny((), SIDE | {"dataset": source}, SIDE | {"dataset": target})
+    mistake("patients in common", tiny, (), SIDE | {"dataset": source}, SIDE | {"dataset": target})
 
 
 def test_pre_training_reads_nothing_of_the_hospital_that_is_held_out(lent, monkeypatch):
@@ -164,9 +163,8 @@ def test_labels_tell_hospitals_apart_where_their_diagnoses_differ(crossed, lent,
     assert apart["labels"].between(0.8, 1).all()
     one = apart.iloc[0]
     cell = (one["source"], one["arm"])
-    told = [
-        run.facts["hospital_auroc"] for run in crossed if (run.spec.source, run.spec.arm) == cell
-    ]
+    those = [run for run in crossed if (run.spec.source, run.spec.arm) == cell]
+    told = [run.facts["hospital_auroc"] for run in those]
     assert one["mean"] == pytest.approx(np.mean(told))
     assert one["seeds"] == len(told) == 2
     assert not len(hospitals.told_apart(two(), [run for run in crossed if not run.spec.source]))

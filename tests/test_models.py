@@ -13,7 +13,6 @@ from torch import nn
 
 import ecgnb.study.train as trainer
 from ecgnb.data.records import LEADS
-from ecgnb.errors import UserError
 from ecgnb.models import MODELS, spectrogram
 from ecgnb.models.build import build_model, build_reconstructor
 from ecgnb.models.kernels import Kernels, draw_kernels, ridge
@@ -330,8 +329,7 @@ def test_the_code_is_an_eighth_and_the_way_back_ends_where_it_began(samples):
 
 
 def test_only_an_autoencoder_is_pretrained_without_labels():
-    with pytest.raises(UserError, match="gru cannot be pre-trained without labels; choose one of"):
-        build_reconstructor("gru", 0)
+    mistake("gru cannot be pre-trained without labels; choose", build_reconstructor, "gru", 0)
 
 
 def test_explained_variance():

@@ -215,9 +215,8 @@ def test_bad_records_are_dropped_with_their_reasons_and_the_rest_goes_on(made, m
     write_record(made, "B08", codes="X:x")
     write_record(made, "B09")
     whole = records.read_digital
-    monkeypatch.setattr(
-        records, "read_digital", lambda h: [][1] if h.path.stem == "B09" else whole(h)
-    )
+    read = lambda header: [][1] if header.path.stem == "B09" else whole(header)  # noqa: E731
+    monkeypatch.setattr(records, "read_digital", read)
     for name in ("sub/R0002", "long/M1_0001", "long/A_0002"):
         write_record((made / name).parent, Path(name).name)
     (made / "long" / "M1.hea").write_text("#\nM1/3 12 100 2100\nM1_0001 1000\n~ 100\nA_0002 1000")
@@ -427,10 +426,7 @@ def test_ptb_xl_takes_labels_folds_and_patients_from_its_table(root):
         (lambda table: table.write_text(""), "cannot be read .EmptyDataError"),
         (lambda table: table.write_text('ecg_id\n"1'), "cannot be read"),
         (lambda table: edit(table, "filename_lr", "lr"), "cannot be read .KeyError: 'filename_lr'"),
-        (
-            lambda table: shutil.rmtree(table.with_name("records100")),
-            "holds no record of ptb-xl: looked for records500/.*_hr.hea, and there is",
-        ),
+        (lambda table: shutil.rmtree(table.with_name("records100")), "looked for .*500/.*_hr.hea"),
         *(
             (
                 lambda table, codes=codes: edit(table, "{'AFIB': 0.0}", codes),
@@ -475,8 +471,7 @@ def test_a_selection_brings_its_labels_folds_and_patients(made):
     named = named.assign(
         patient=["pa", "pb", "pb"], fold=[7, 2, 2], age=[1.0, np.nan, 3.5], sex="", codes="10370003"
     )
-    with pytest.raises(UserError, match="has no column fold, codes"):
-        prepare(MADE, selection=named.drop(columns=["fold", "codes"]))
+    mistake("no column fold, codes", prepare, MADE, selection=named.drop(columns=["fold", "codes"]))
     mistake("names R0003 twice", prepare, MADE, selection=pd.concat([named, named]).iloc[1:])
     for wrong in ({"patient": 1}, {"record": np.nan}, {"fold": 0}, {"fold": np.nan}):
         mistake("must be text, 'fold' 1 to 10", prepare, MADE, selection=named.assign(**wrong))
@@ -561,9 +556,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was(made, cache, monkeypatc
     assert len(prepare(MADE).signals) == 9
 
 
-def test_the_same_input_gives_the_same_bytes_anywhere_and_in_many_processes(
-    root, monkeypatch, tmp_path
-):
+def test_the_same_input_gives_the_same_bytes_anywhere_in_any_processes(root, monkeypatch, tmp_path):
     for index in range(150):
         path = write_record(root / "made", f"R{index:04d}", samples=250, rate=50)
         if index in (0, 3, 70):

@@ -281,8 +281,7 @@ def test_parts_are_only_added(done, tmp_path, monkeypatch):
             assert getattr(new, name).tolist() == getattr(old, name).tolist()
     for spoil in (_flip, _empty):
         spoil(second)
-        with pytest.raises(UserError, match=f"the recorded runs in {second} are damaged; get that"):
-            open_progress(tiny(recorded=True))
+        mistake(f"recorded runs in {second} are damaged; get", open_progress, tiny(recorded=True))
 
 
 def test_results_are_found_and_their_lists_of_records_checked(tmp_path, monkeypatch):

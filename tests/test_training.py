@@ -214,9 +214,7 @@ CASES += [("gru", "pooled", name) for name in RECIPES if name != "cosine-best"]
 
 
 @pytest.mark.parametrize(("name", "head", "recipe"), CASES)
-def test_every_model_trains_transfers_and_ends_with_the_same_bits_if_stopped(
-    name, head, recipe, tmp_path
-):
+def test_every_model_trains_transfers_and_ends_alike_if_stopped(name, head, recipe, tmp_path):
     """Whether it is stopped between two looks at validation (5) or right after one (8)."""
     precision = choose_precision(name, "auto", torch.device("cpu"))
     protocol = recipe if recipe in PROTOCOLS else "clean"

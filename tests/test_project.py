@@ -27,8 +27,8 @@ ORDER |= {"studies": 5, "analysis": 6, "report": 7, "export": 8, "cli": 9}
 ORDER |= {"outside": 8.5, "__main__": 10}
 
 # Ceilings on size, in lines: they may only be lowered.
-MOST_LINES = {"ecgnb": 12_440, "tests": 8_319}
-MOST_LINES_OF_A_MODULE = 435
+MOST_LINES = {"ecgnb": 12_438, "tests": 8_319}
+MOST_LINES_OF_A_MODULE = 434
 MOST_LINES_OF_A_CELL = 25
 MAX_RESULTS_BYTES = 30e6
 

@@ -404,10 +404,8 @@ def sex_of(value: object) -> str:
 _FIELD = r"(?:^|[,;<(]|[:=]\s*\S+\s+)\s*{}>?\s*[:=]\s*([^<,;]*?)\s*(?=\s\S+\s*[:=]|[<,;)]|$)"
 _AGE_FIELD, _SEX_FIELD = (re.compile(_FIELD.format(n), re.I) for n in ("age", "(?:sex|gender)"))
 # "Patient: p00012", "patient 12", "Patient ID: p1"; but not "Patient: unknown"
-_PATIENT = re.compile(
-    r"patient(?:[\s_-]*id)?(?:\s*[:=]\s*|\s+(?=[^\s:=]*\d[^\s:=]*$))(?!(?:unknown|none|nan|n/?a|\W*)$)(\S.*)",
-    re.I,
-)
+_SAYS_PATIENT = r"patient(?:[\s_-]*id)?(?:\s*[:=]\s*|\s+(?=[^\s:=]*\d[^\s:=]*$))"
+_PATIENT = re.compile(rf"{_SAYS_PATIENT}(?!(?:unknown|none|nan|n/?a|\W*)$)(\S.*)", re.I)
 _CODES = re.compile(r"dx\s*[:=](.*)", re.I)
 _REASON = re.compile(r"reason for admission\s*[:=]\s*(.+)", re.I)  # of PTB
 

@@ -192,7 +192,9 @@ def _score(study: Study, runs: list[Result], name: str) -> dict[str, Any]:
     if not len(found):
         return {"auroc": None, "low": None, "high": None, "seeds": 0}
     row = found.iloc[0]
-    ends = {end: float(row[end]) if np.isfinite(row[end]) else None for end in ("low", "high")}
+    ends = {
+        e: float(np.clip(row[e], 0, 1)) if np.isfinite(row[e]) else None for e in ("low", "high")
+    }
     return {"auroc": float(row["mean"]), **ends, "seeds": int(row["seeds"])}
 
 

@@ -1,12 +1,12 @@
 """Somebody else's encoder: probed, or fine-tuned, beside the runs of a study."""
 
 import hashlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,6 @@ from ecgnb.training.metrics import auroc, macro_auroc, report
 from ecgnb.training.transfer import train_arm
 from ecgnb.training.transferability import h_score, logme
 
-_ARM = "linear-probe"
 _KEYS = ["target", "label_set", "min_positives", "size"]
 _DIFFER = ("arm", "model", "head", "source", "source_size", "shuffled", "updates")
 _OTHER = ["size", *(f"{name}_other" for name in _DIFFER)]
@@ -76,11 +75,7 @@ def read_features(folder: Path, records: pd.Series) -> Features:
     records : Series of str
         The records that are wanted, in the order that is wanted.
 
-    Raises
-    ------
-    UserError
-        If a file is missing or damaged, a row has no or two names, a number is missing, or a
-        record has no features.
+    Raises UserError if a file is damaged, a row has no or two names, or a number or record lacks.
     """
     try:
         values = np.load(check_file(folder / "features.npy"), allow_pickle=False)
@@ -197,12 +192,8 @@ def probe(
     first pair, by a linear probe: a ridge regression, its penalty chosen within the training
     records. With a learning rate as `finetune`, the encoder is also fine-tuned, by the recipe and
     for the updates of the study's first network. All are written as a `part`, if one is named,
-    which stands in the book as somebody else's runs do.
-
-    Raises
-    ------
-    UserError
-        See `read_features` and `encode`; or if the study's target is not here.
+    which stands in the book as somebody else's runs do. Raises UserError as these do, or if the
+    study's target is not here.
     """
     side, folder = study.pairs[0].target, folder.resolve()  # whose name names the encoder
     tune: _Tune | None = None
@@ -257,9 +248,10 @@ def probe(
 
 def _state(folder: Path, encoder: str) -> str:
     """Hash the weights and the code of an encoder: what is kept of others counts no more."""
-    top = _entry(encoder).load().__module__.partition(".")[0]
-    file = Path(str(sys.modules[top].__file__))
-    code = sorted(file.parent.rglob("*.py")) if file.stem == "__init__" else [file]
+    top = find_spec(_entry(encoder).module.partition(".")[0])
+    folders = top.submodule_search_locations if top else None
+    code = [path for one in folders or () for path in sorted(Path(one).rglob("*.py"))]
+    code = code or [Path(str(top and top.origin))]
     files = [*code, *filter(Path.exists, [folder / _WEIGHTS])]
     return hashlib.sha256("".join(map(hash_of, files)).encode()).hexdigest()
 
@@ -326,7 +318,7 @@ def _runs(
         use = known.any(axis=0) & ~known.all(axis=0)
         wanted = values.astype(np.float64), known[:, use]
         told = {"LogME": logme(*wanted), "H-score": h_score(*wanted)}
-        spec = changed(cell, arm=_ARM, recipe="")
+        spec = changed(cell, arm="linear-probe", recipe="")
         said: _Said = ridge(values, known, *asked)
         yield _result(spec.key(prints), spec, table, labels, parts, said), told
         if tune:

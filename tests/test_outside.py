@@ -84,7 +84,7 @@ def test_features_that_cannot_be_used_are_named(study, tmp_path, spoil, reason):
 
 
 def install(monkeypatch, name, build):
-    point = SimpleNamespace(name=name, load=lambda: build)
+    point = SimpleNamespace(name=name, module=__name__, load=lambda: build)
     monkeypatch.setattr(outside, "entry_points", lambda group: [point])
 
 

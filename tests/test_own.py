@@ -100,7 +100,7 @@ NEARLY |= dict.fromkeys(("patient_id", "Pateint", "SubjectID", "Patienten-ID"), 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (table_of("AF,note", '1,"ok', "0,fine", '0,"x'), "a quote that does not end a cell"),
+        (table_of("AF,note", '1, "ok', "0,fine", '0, "x'), "a quote that does not end a cell"),
         ("AF\n0\n1\n", "12 records in the array, but 2 rows in the table"),
         (table_of("age", "0", "1"), "neither a column 'codes' nor a column of"),
         (table_of("long QT,long-QT", "0,1"), "two columns make one class 'long-QT': keep one"),
@@ -150,7 +150,7 @@ def test_a_wrong_table_is_said(root, text, sentence):
         (lambda mine: as_fifo(mine / "signals.npy"), "signals.npy is missing"),
         (lambda mine: (mine / "records.csv").unlink(), "records.csv is missing"),
         *(
-            (lambda mine, text=text: write_card(mine.parent, "array", text), "must give one rate")
+            (lambda mine, text=text: write_card(mine.parent, "array", text), "must say the one")
             for text in ("", "sampling_rates = [100, 500]\n")
         ),
         (lambda mine: mine.rename(mine.parent / "other"), "My hospital is not in"),
@@ -203,7 +203,7 @@ def test_classes_are_counted_and_what_is_none_is_named(root):
 
 
 def test_what_is_in_doubt_is_said_and_does_not_count(root):
-    rows = ("NA,H,a,n,AF", "SR,M,a,s,", "AF:0 LBBB:1,H,b,n,")
+    rows = ("NA,H,a,n,AF", "SR none,M,a,s,", '"AF:0 LBBB:1" ,H,b,n,')
     array(root, table_of("codes,sex,device,site,", *rows))
     prepared = prepare("mine")
     lines = summary(prepared).split("\n  ")

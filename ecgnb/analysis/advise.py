@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ecgnb.analysis.compare import pair, runs_table, summarise
-from ecgnb.data.catalog import CATALOG, JOINT, card, data_root, find, own_cards, share_patients
+from ecgnb.data.catalog import CATALOG, JOINT, card, data_root, find, share_patients
 from ecgnb.data.prepare import summary
 from ecgnb.errors import UserError
 from ecgnb.models import NO_NETWORK
@@ -53,7 +53,7 @@ CERTAINTY = {
 
 
 def quick_study(dataset: str) -> Study:
-    """Return the quick study of a dataset: from the largest real source here, else a simulated one.
+    """Return a dataset's quick study: from the largest public source here, or a simulated one.
 
     Raises UserError if the dataset is unknown or is not here.
     """
@@ -61,7 +61,7 @@ def quick_study(dataset: str) -> Study:
     root = data_root() if os.environ.get("ECGNB_DATA") else None
     sources = [
         one
-        for one in (*CATALOG.values(), *own_cards().values())
+        for one in CATALOG.values()  # one's own may be the same ECGs in other files
         if not (one.simulated or one.also or one.amplitude != facts.amplitude)
         and root
         and find(one, root)
@@ -84,10 +84,7 @@ def advise(dataset: str, workers: int | None = None, *, progress: bool = False) 
     progress : bool
         Whether to show progress bars.
 
-    Raises
-    ------
-    UserError
-        If the dataset is not here, cannot be prepared, or has too little to learn or to score.
+    Raises UserError if it is not here, cannot be prepared, or has too little to learn or to score.
     """
     if JOINT in dataset:
         raise UserError(f"{dataset} is several datasets; ask about each")
@@ -102,7 +99,7 @@ def advise(dataset: str, workers: int | None = None, *, progress: bool = False) 
     yield f"2. A quick study {rate}, pre-trained on {source}: about {duration(left / count)}"
     results = run_study(study, workers=workers, progress=progress)
     arms, gains, rival = compare_arms(study, results)
-    for row in arms.itertuples():
+    for row in arms.assign(low=arms["low"].clip(0), high=arms["high"].clip(upper=1)).itertuples():
         level = f"AUROC {row.mean:.3f} ({row.low:.3f} to {row.high:.3f})"
         yield f"  {ARMS[str(row.arm)].title:25} {level}"
     yield "3. Against training from scratch, same patients and seeds"

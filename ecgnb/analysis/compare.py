@@ -181,10 +181,7 @@ def summarise(
         Benjamini & Hochberg, ``p_bh``; ``holds``, whether the verdict stands after Holm's;
         ``power`` to find a difference of twice the margin, and ``seeds_needed`` for that.
 
-    Raises
-    ------
-    UserError
-        If a group has a seed twice.
+    Raises UserError if a group has a seed twice.
     """
     by = list(by)
     means = [name for name in ("first", "second", "records") if name in rows and name not in by]

@@ -234,14 +234,16 @@ def parts(facts: DatasetCard) -> list[DatasetCard]:
 
 
 def share_patients(first: DatasetCard, second: DatasetCard) -> bool:
-    """Tell whether datasets have, or may have, patients in common: by their cards, or as files.
-
-    UserError if a card names a dataset that there is not.
-    """
-    return any(
-        len({card(one.patients_of).name if one.patients_of else one.name for one in both}) == 1
-        or (overlap(both[0].folders, both[1].folders) and not all(c.record_range for c in both))
-        for both in product(parts(first), parts(second))
+    """Tell whether datasets have, or may have, patients in common: by their cards, or as files."""
+    known = {**CATALOG, **own_cards()}
+    mine, theirs = parts(first), parts(second)
+    for side in (mine, theirs):
+        for one in side:  # and, as they are found, those whose patients they have
+            side += {known[n] for n in (one.patients_of,) if n in known} - {*side}
+    names, others = ({n for c in side for n in (c.name, c.patients_of)} for side in (mine, theirs))
+    return bool(names & others - {""}) or any(
+        overlap(one.folders, other.folders) and not (one.record_range and other.record_range)
+        for one, other in product(mine, theirs)
     )
 
 

@@ -95,9 +95,7 @@ def encode(
     cannot be read from the other, or a value after the colon is not a number.
     """
     chosen = _readable(label_set, vocabulary)
-    tokens = _tokens(codes)
-    if chosen.positive or vocabulary == "own":
-        tokens = tokens[tokens["value"] > 0]
+    tokens = _stated(codes, vocabulary, chosen)
     classes = _classes_of(tokens["code"], vocabulary, chosen)
     names = list(chosen.classes) or sorted(classes.dropna().unique())
     column = pd.Index(names).get_indexer(pd.Index(classes))
@@ -125,7 +123,7 @@ _VALUED = re.compile(r"[^:]+:[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.I)
 def meanings(codes: pd.Series, vocabulary: str, label_set: str) -> pd.DataFrame:
     """Count the ``records`` of each ``label`` and native ``code``, the commonest code first."""
     chosen = _readable(label_set, vocabulary)
-    tokens = _tokens(codes)
+    tokens = _stated(codes, vocabulary, chosen)
     named = tokens.assign(label=_classes_of(tokens["code"], vocabulary, chosen)).dropna()
     counts = named.drop_duplicates(["row", "code"]).value_counts(["label", "code"])
     return counts.rename("records").reset_index()
@@ -182,6 +180,11 @@ def _tokens(codes: pd.Series) -> pd.DataFrame:
             "has no number after its colon: write CODE or CODE:number."
         )
     return tokens[["row", "code"]].assign(value=value)
+
+
+def _stated(codes: pd.Series, vocabulary: str, chosen: LabelSet) -> pd.DataFrame:
+    tokens = _tokens(codes)
+    return tokens[tokens["value"] > 0] if chosen.positive or vocabulary == "own" else tokens
 
 
 def _classes_of(codes: pd.Series, vocabulary: str, chosen: LabelSet) -> pd.Series:

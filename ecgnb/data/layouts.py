@@ -238,7 +238,7 @@ def _table(folder: Path, card: DatasetCard) -> Listing:
 def _array(folder: Path, card: DatasetCard) -> Listing:
     """One array, ``signals.npy``, whose records ``records.csv`` describes in the same order."""
     if len(card.sampling_rates) != 1:
-        raise ValueError("the card of an array must give one rate as its sampling_rates")
+        raise ValueError("its card must say the one rate of the array: sampling_rates = [500]")
     tensor = open_tensor(folder / "signals.npy", "", float(card.sampling_rates[0]), LEADS)
     return _own_table(read_own(folder / "records.csv"), tensor)
 
@@ -267,7 +267,8 @@ def _own_table(
     odd = rf"^(\d+)\.0$|^(?i:unknown|{own.EMPTY.pattern})$"  # as pandas writes a number; nobody
     patient = table.get("patient", record).str.replace(odd, r"\1", regex=True)
     # Beside H, hombre or homme, M may be a woman, mujer, or a man, male.
-    both = {"h", "m"} <= {*table.get("sex", record).str.lower()}
+    said = {*table.get("sex", record).str.lower()}
+    both = "m" in said and not said.isdisjoint(("h", "hombre", "homme", "mujer"))
     read_sex = (lambda cell: "") if both else sex_of
     listed = pd.DataFrame(
         {
@@ -283,6 +284,8 @@ def _own_table(
     )
     here = found.map(len) > 0
     records_here = {f"{path}.hea" for path, fault in (headers or {}).items() if not fault}
+    if unknown := int((patient == "").sum()):
+        notes.append(f"patient: {unknown} not known, each taken for another patient")
     if others := sorted(records_here - {*found.explode()}):
         notes.append(f"{len(others)} records here are not in the table, such as {others[0]}")
     usable = listed[here & ~listed.index.isin(dropped)]

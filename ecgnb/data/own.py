@@ -62,8 +62,10 @@ def read_own(path: Path) -> pd.DataFrame:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} is not in UTF-8") from error
     separator = max(",;\t", key=text.partition("\n")[0].count)
+    told = io.StringIO(re.sub(rf'" +(?=[{separator}\n])', '"', text))
+    csv.field_size_limit(2**30)
     try:  # pandas takes all that stands between two lone quotes for one cell
-        deque(csv.reader(io.StringIO(text), delimiter=separator, strict=True), maxlen=0)
+        deque(csv.reader(told, delimiter=separator, strict=True, skipinitialspace=True), maxlen=0)
     except csv.Error as error:
         raise ValueError(f"{path.name} has a quote that does not end a cell: {error}") from error
     rows = pd.read_csv(
@@ -72,6 +74,9 @@ def read_own(path: Path) -> pd.DataFrame:
     )  # fmt: skip
     rows = rows.fillna("").apply(lambda column: column.str.strip())
     held = (rows.iloc[1:] != "").any()
+    for name in rows.columns[rows.iloc[0].str.lower().isin(_COLUMNS)]:
+        if rows[name].str.contains("\n").any():
+            raise ValueError(f"a cell of '{rows[name][0]}' has two lines: is a quote alone?")
     names = [
         name.lower() if name.lower() in _COLUMNS else name or f"unnamed {at}" * bool(held[at])
         for at, name in rows.iloc[0].items()
@@ -159,7 +164,7 @@ def codes(table: pd.DataFrame) -> tuple[pd.Series, dict[Any, str], list[str]]:
         codes = [""] * len(table)
         for at, (row, text) in enumerate(table["codes"].items()):
             try:
-                codes[at] = "" if EMPTY.fullmatch(text) else " ".join(split_codes(text))
+                codes[at] = " ".join(c for c in split_codes(text) if not EMPTY.fullmatch(c))
             except ValueError as error:
                 wrong[row] = str(error)
     else:

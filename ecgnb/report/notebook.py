@@ -57,11 +57,8 @@ def open_study(study: str, chapter: str = "", **parameters: Any) -> Study:
         see `ecgnb.study.declare.load_study`; ``workers``, for `runs`; and ``drive``, whether a
         notebook in Google Colab keeps its runs on the user's Google Drive.
 
-    Raises
-    ------
-    UserError
-        If papermill has set a parameter that notebooks do not have, a value is of the wrong type,
-        or the study cannot be done.
+    Raises UserError if papermill has set a parameter that notebooks do not have, a value is of the
+    wrong type, or the study cannot be done.
     """
     unknown = [name for name in (*parameters, *_injected()) if name not in _PARAMETERS]
     if unknown:

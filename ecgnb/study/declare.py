@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from ecgnb.data.arrays import Options
-from ecgnb.data.catalog import JOINT, DatasetCard, card, data_root, find, share_patients
+from ecgnb.data.catalog import JOINT, DatasetCard, card, data_root, find, parts, share_patients
 from ecgnb.data.labels import default_label_set, encode, label_set
 from ecgnb.data.layouts import list_records
 from ecgnb.errors import UserError, near
@@ -373,6 +373,8 @@ def _mistakes(study: Study) -> Iterable[str]:
 
 def _mistakes_of(study: Study, pair: Pair) -> Iterable[str]:
     source, target = map(card, pair.datasets)
+    for one in (*parts(source), *parts(target)):
+        card(one.patients_of or one.name)  # says what is wrong with it
     if pair.target.size or pair.target.shuffled:
         yield (
             ": 'size' and 'shuffled' are of a source; 'sizes' of the pair says how many records "

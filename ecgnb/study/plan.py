@@ -208,7 +208,7 @@ class Progress:
         source, _, target, _, final = self.rounds()
         found: dict[RunSpec, None] = {}
         for run in (*source, *target, *final):
-            if run.decided and self.score(run) is None:
+            if run.decided and self._has_data(run) and self.score(run) is None:
                 pretraining = run.pretraining()  # may be recorded, without its weights
                 if pretraining and not self.store.has_weights(self._key(pretraining)):
                     run = pretraining

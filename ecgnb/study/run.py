@@ -297,8 +297,7 @@ def _begin(parent: int, study: Study, store: Store) -> None:
 
 
 def _work(spec: RunSpec, key: str, precision: str) -> _Done:
-    started = time.perf_counter()
-    store = _materials.store
+    started, store = time.perf_counter(), _materials.store
     if key != spec.key(_materials.fingerprints):
         raise UserError(f"{spec.dataset} or {spec.source} has changed meanwhile: run again")
     there = store.has_weights if spec.stage == "pretrain" else store.has

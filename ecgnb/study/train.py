@@ -143,7 +143,8 @@ def execute(
             checkpoint=Checkpoint(store.checkpoint(key), json.dumps(made_by)),
             task=task,
         )
-    if not np.isfinite(trained.test).all():
+    lost = spec.stage != "tune" and trained.fitted.history and not trained.fitted.best_update
+    if lost or not np.isfinite(trained.test).all():
         rate = f"a learning rate of {spec.learning_rate:g}"
         raise UserError(f"{spec.model} diverges at {rate}: give the study a smaller one")
     facts: dict[str, object] = {

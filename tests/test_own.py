@@ -93,8 +93,8 @@ def _npz():
     return packed.getvalue()
 
 
-NEARLY = {"strat_fold": "fold", "gender": "sex", "record id": "record", "dx": "codes"}
-NEARLY |= dict.fromkeys(("patient_id", "Pateint", "SubjectID", "Patienten-ID"), "patient")
+NEARLY = {"strat_fold": "fold", "Alter": "age", "record id": "record", "dx": "codes"}
+NEARLY |= dict.fromkeys(("patient_id", "Pateint", "MRN", "Patientennummer"), "patient")
 
 
 @pytest.mark.parametrize(

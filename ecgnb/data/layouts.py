@@ -264,7 +264,7 @@ def _own_table(
         raise ValueError(fault if name else f"row {row + 2} names no record")
     codes, dropped, notes = own.codes(table)
     dropped |= {row: f"it may be {' or '.join(of[:2])}" for row, of in found.items() if of[1:]}
-    odd = rf"^(\d+)\.0$|^(?i:unknown|{own.EMPTY.pattern})$"  # as pandas writes a number; nobody
+    odd = rf"^(\d+)\.0$|^(?i:un(known|bekannt)|{own.EMPTY.pattern})$"  # pandas' number; nobody
     patient = table.get("patient", record).str.replace(odd, r"\1", regex=True)
     # Beside H, hombre or homme, M may be a woman, mujer, or a man, male.
     said = {*table.get("sex", record).str.lower()}

@@ -23,16 +23,16 @@ _COLUMNS = ("record", "patient", "fold", "age", "sex", "codes")
 # Other names of our columns, letters and digits alone.
 _OTHER_NAMES = {
     "record": "recordid recordname records ecgid filename file id name",
-    "patient": "patientid patientnr patientnumber patientenid pat patid patnr pid mrn participant "
-    "participantid subject subjectid person personid",
+    "patient": "patientid patientnumber patientenid patientennummer patientennr pat patid "
+    "patnr pid mrn nhc participant participantid subject subjectid person personid fallnummer",
     "fold": "folds stratfold cvfold",
-    "age": "ages ageyears ageinyears",
-    "sex": "gender",
+    "age": "ages ageyears ageinyears alter edad",
+    "sex": "gender geschlecht sexo",
     "codes": "code labels diagnoses dx scpcodes",
 }
 _NEAR = {other: name for name, others in _OTHER_NAMES.items() for other in others.split()}
 EMPTY = re.compile(r"none|nan|n/?a|[-?.]*", re.I)  # how other programs write a cell without any
-_SITE = "site|cent(er|re)|hospital|device"
+_SITE = "site|cent(er|re|ro)|hospital|device|gerät|klinik|standort|equipo"
 _YES, _NO = ("1", "1.0", "yes", "true"), ("0", "0.0", "no", "false")
 # A column of zeros and ones under such a name is no diagnosis.
 _NO_CLASS = re.compile(
